@@ -1,0 +1,92 @@
+// Package need owns the only reasons for which a test of this project may skip:
+// typed facts about the machine that the test cannot change. It never skips for
+// a missing program: the beds install what they need.
+//
+// A skip is printed as "SKIP need:<fact>: <why>", so that the machine bed can
+// find every test that skipped on the host and run it in a guest that has the
+// fact. Safe for concurrent use.
+package need
+
+import (
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Fact is something that a kernel or a host has or lacks.
+type Fact string
+
+// The facts that tests ask for.
+const (
+	Root        Fact = "root"         // effective uid 0
+	SysResource Fact = "sys-resource" // CAP_SYS_RESOURCE: lower an oom_score_adj
+	CgroupV1    Fact = "cgroup-v1"    // memory and cpu controllers on v1 hierarchies
+	CgroupV2    Fact = "cgroup-v2"    // memory and cpu controllers on the unified hierarchy
+	Systemd     Fact = "systemd"      // PID 1 is systemd
+	AppArmor    Fact = "apparmor"     // AppArmor is active
+	IPVS        Fact = "ipvs"         // IPVS is in the kernel
+)
+
+// Have skips t unless the machine has every fact.
+func Have(t testing.TB, facts ...Fact) {
+	t.Helper()
+	for _, f := range facts {
+		if why := lacks(f); why != "" {
+			t.Skipf("need:%s: %s", f, why)
+		}
+	}
+}
+
+// lacks returns why the machine lacks the fact, or "".
+func lacks(f Fact) string {
+	switch f {
+	case Root:
+		if os.Geteuid() != 0 {
+			return "this test changes namespaces, cgroups or mounts and runs as root only"
+		}
+	case SysResource:
+		if !effective(unix.CAP_SYS_RESOURCE) {
+			return "this process may not lower an oom_score_adj"
+		}
+	case CgroupV1:
+		if unified() {
+			return "the controllers are on the unified hierarchy"
+		}
+	case CgroupV2:
+		if !unified() {
+			return "the controllers are on v1 hierarchies"
+		}
+	case Systemd:
+		if b, _ := os.ReadFile("/proc/1/comm"); strings.TrimSpace(string(b)) != "systemd" {
+			return "PID 1 is not systemd"
+		}
+	case AppArmor:
+		if b, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled"); !strings.HasPrefix(string(b), "Y") {
+			return "AppArmor is not active"
+		}
+	case IPVS:
+		if _, err := os.Stat("/proc/net/ip_vs"); err != nil {
+			return "the kernel on " + runtime.GOARCH + " has no IPVS loaded"
+		}
+	default:
+		return "unknown fact " + string(f)
+	}
+	return ""
+}
+
+func unified() bool {
+	b, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
+	return err == nil && strings.Contains(string(b), "memory")
+}
+
+func effective(bit uint) bool {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		return false
+	}
+	return data[bit/32].Effective&(1<<(bit%32)) != 0
+}
