@@ -1,0 +1,22 @@
+package pod
+
+// Labels on containerd's records. The io.kubernetes ones are the contract that
+// crictl, node-problem-detector and cAdvisor read; the others are ours and are
+// enough, together with the kernel, to rebuild everything after a crash.
+const (
+	LabelPodName       = "io.kubernetes.pod.name"
+	LabelPodNamespace  = "io.kubernetes.pod.namespace"
+	LabelPodUID        = "io.kubernetes.pod.uid"
+	LabelContainerName = "io.kubernetes.container.name"
+
+	// LabelGrace is the pod's terminationGracePeriodSeconds, so that a pod
+	// whose manifest went away while no daemon ran still ends politely.
+	LabelGrace = "io.nodeagent.pod.grace"
+	// LabelHash is the hash of the container's spec when it was created.
+	LabelHash = "io.nodeagent.container.hash"
+	// LabelBackoff is how long to wait after this container's end before the
+	// next one of the same name starts, as a Go duration.
+	LabelBackoff = "io.nodeagent.container.backoff"
+	// LabelInit marks an init container.
+	LabelInit = "io.nodeagent.container.init"
+)

@@ -1,0 +1,108 @@
+package pod
+
+import (
+	"net/netip"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// RuntimeState is what the container runtime holds of one pod: every sandbox
+// and every container, dead ones included, in no particular order.
+type RuntimeState struct {
+	UID             types.UID
+	Namespace, Name string
+	Sandboxes       []Sandbox
+	Containers      []Container
+}
+
+// Empty tells whether the runtime holds nothing of the pod.
+func (s RuntimeState) Empty() bool { return len(s.Sandboxes) == 0 && len(s.Containers) == 0 }
+
+// SandboxState says how far a sandbox is.
+type SandboxState string
+
+const (
+	// SandboxReady has its namespaces, network and record complete.
+	SandboxReady SandboxState = "Ready"
+	// SandboxNotReady is half made, lost its namespaces or network (another
+	// boot, a deleted pin), or was stopped.
+	SandboxNotReady SandboxState = "NotReady"
+)
+
+// Sandbox is one sandbox of a pod.
+type Sandbox struct {
+	ID          string
+	Attempt     uint32
+	State       SandboxState
+	Stopped     bool   // its network and namespaces are released; only the record is left
+	Reason      string // why it is not ready: Incomplete, NetworkLost, Rebooted, Stopped
+	Created     time.Time
+	Addrs       []netip.Addr // empty on the host network
+	HostNetwork bool
+	Grace       int64  // seconds, LabelGrace
+	Netns       string // path of the pinned network namespace; "" on the host network
+}
+
+// ContainerState is CRI's state of a container.
+type ContainerState string
+
+const (
+	ContainerCreated ContainerState = "Created" // no task was started yet
+	ContainerRunning ContainerState = "Running"
+	ContainerExited  ContainerState = "Exited"
+)
+
+// Container is one run of a container of a pod.
+type Container struct {
+	ID        string
+	Name      string
+	SandboxID string
+	Init      bool
+	Attempt   uint32        // 0 for the first run; the restart count of this run
+	Hash      string        // LabelHash
+	Backoff   time.Duration // LabelBackoff
+	Image     string        // as the spec wrote it
+	ImageID   string        // repository digest, or the config digest where there is none
+
+	State     ContainerState
+	Pid       uint32 // of the init process while running
+	Created   time.Time
+	Started   time.Time
+	Finished  time.Time
+	ExitCode  int32
+	OOMKilled bool
+	Reason    string // of the exit where known: OOMKilled, Completed, Error, StartError, ContainerStatusUnknown
+	Message   string
+	LogPath   string
+}
+
+// Op names one operation that the worker runs for a pod; at most one of a kind
+// runs at a time for the same object.
+type Op struct {
+	Kind   ActionKind
+	Object string // a container's name or id, a sandbox's id, or ""
+}
+
+// Failure is the last error of an operation.
+type Failure struct {
+	Reason  string // ErrImagePull, CreateContainerError, FailedCreatePodSandBox, …
+	Message string
+	Count   int       // failures in a row
+	At      time.Time // when the last one ended
+}
+
+// Observed is everything that a plan is made from, besides the wish.
+type Observed struct {
+	RuntimeState
+
+	// NetworkNotReady says why pods that need a network of their own cannot
+	// start now; "" when they can.
+	NetworkNotReady string
+	// Prepared is set while the pod's cgroup and directories exist, or may.
+	Prepared bool
+	// Running holds the operations in flight.
+	Running map[Op]bool
+	// Failed holds the operations whose last run failed.
+	Failed map[Op]Failure
+}
