@@ -1,0 +1,18 @@
+// Package spec owns the OCI runtime specification of a container: a pure
+// function from the CRI vocabulary (sandbox config, container config) and the
+// image's config to *specs.Spec.
+//
+// It is the security boundary of the node. What a pod or an image controls
+// (names, paths, environment, user, working directory, volumes, labels,
+// annotations) is hostile input here: it is checked, bounded or left out, and
+// never copied into OCI annotations. It starts from a default of its own, not
+// from containerd's.
+//
+// Build reads no file, no clock and no environment. The few things that need
+// the host are functions of their own, called by internal/cri before Build:
+// ReadAccounts, LoadSeccomp, HostDevices, CheckPropagation.
+//
+// It never talks to containerd, never mounts, never writes. All functions may
+// be called from any goroutine; no returned spec shares memory with its input
+// or with another spec.
+package spec
