@@ -1,0 +1,4 @@
+package bed
+
+// AgentProcess is one daemon in a bed.
+type AgentProcess struct{ *Process }

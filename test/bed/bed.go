@@ -1,0 +1,284 @@
+package bed
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Options say how a bed differs from the usual one. The zero value is the usual.
+type Options struct {
+	// Data is where everything but sockets is kept; default: a new directory
+	// below /tmp. It is removed with the bed.
+	Data string
+	// Variant is how our own programs are built.
+	Variant Variant
+	// Path comes before everything else in PATH: a place for a runc that hangs.
+	Path string
+	// Containerd is added to containerd's configuration (TOML tables).
+	Containerd string
+	// Talk is told what takes long; default: nobody.
+	Talk io.Writer
+}
+
+// Bed is a private node: a containerd in a network namespace without an uplink,
+// below a cgroup of its own.
+type Bed struct {
+	opts   Options
+	id     string
+	dir    string // /tmp/nab/<id>: short, for sockets
+	data   string // what dir is, links resolved
+	system string // cgroup directory of the daemons
+	tools  string
+	own    string
+	thread *thread
+	serial atomic.Int64
+
+	reaper     *exec.Cmd
+	reaperPipe io.WriteCloser
+
+	mu         sync.Mutex
+	containerd *Process
+	agents     []*AgentProcess
+	closed     bool
+}
+
+// Start makes a bed and starts its containerd. The caller must Close it. Beds
+// whose owners have died are swept first.
+func Start(ctx context.Context, o Options) (*Bed, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("start a bed: namespaces, cgroups and mounts need root")
+	}
+	b := &Bed{opts: o, id: strings.ToLower(rand.Text()[:6])}
+	var err error
+	if b.tools, err = Tools(ctx, o.Talk); err != nil {
+		return nil, err
+	}
+	if b.own, err = Built(ctx, o.Variant); err != nil {
+		return nil, err
+	}
+	reaper, err := builtReaper(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := sweepDead(); err != nil {
+		return nil, fmt.Errorf("sweep what an earlier bed left: %w", err)
+	}
+	if err := b.make(reaper); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	if err := b.startContainerd(ctx); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
+}
+
+// make makes directories, reaper, cgroup and namespace, in the order in which
+// each is already covered when the next one comes.
+func (b *Bed) make(reaper string) error {
+	if err := os.MkdirAll(home, 0o755); err != nil {
+		return err
+	}
+	b.dir = filepath.Join(home, b.id)
+	if b.opts.Data == "" {
+		if err := os.Mkdir(b.dir, 0o755); err != nil {
+			return err
+		}
+	} else {
+		abs, err := filepath.Abs(b.opts.Data)
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(abs, 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink(abs, b.dir); err != nil {
+			return err
+		}
+	}
+	var err error
+	if b.data, err = filepath.EvalSymlinks(b.dir); err != nil {
+		return err
+	}
+	me, err := owner(os.Getpid())
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(b.dir, "owner"), []byte(me), 0o600); err != nil {
+		return err
+	}
+	for _, d := range []string{"k", "root", "state", "tmp"} {
+		if err := os.Mkdir(filepath.Join(b.dir, d), 0o711); err != nil {
+			return err
+		}
+	}
+	if err := b.startReaper(reaper); err != nil {
+		return err
+	}
+	if b.system, err = makeCgroup(cgroupName(b.id)); err != nil {
+		return err
+	}
+	b.thread, err = newThread(newNetns)
+	return err
+}
+
+func (b *Bed) startReaper(path string) error {
+	cmd := exec.Command(path, b.id)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	pipe, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start the bed's reaper: %w", err)
+	}
+	b.reaper, b.reaperPipe = cmd, pipe
+	return nil
+}
+
+// builtReaper builds the reaper into the cache, once a process.
+var builtReaper = func() func(context.Context) (string, error) {
+	var mu sync.Mutex
+	var path string
+	return func(ctx context.Context) (string, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if path != "" {
+			return path, nil
+		}
+		if dir := os.Getenv("NODEAGENT_BED_BIN"); dir != "" {
+			path = filepath.Join(dir, "reaper")
+			if _, err := os.Stat(path); err == nil {
+				return path, nil
+			}
+		}
+		root, err := ModuleRoot(ctx)
+		if err != nil {
+			return "", err
+		}
+		p, err := buildReaper(ctx, root)
+		if err == nil {
+			path = p
+		}
+		return p, err
+	}
+}()
+
+func buildReaper(ctx context.Context, root string) (string, error) {
+	base := filepath.Join(CacheDir(), "own")
+	unlock, err := lock(filepath.Join(base, "reaper.lock"))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	tmp := filepath.Join(base, "reaper.new")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", tmp, "./test/bed/reaper")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the bed's reaper: %w\n%s", err, text)
+	}
+	path := filepath.Join(base, "reaper")
+	return path, os.Rename(tmp, path)
+}
+
+// Close ends every process of the bed and removes everything that was made in
+// it. It may be called twice.
+func (b *Bed) Close() error {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return nil
+	}
+	b.closed = true
+	b.mu.Unlock()
+	err := Sweep(b.id)
+	if b.thread != nil {
+		b.thread.close()
+	}
+	if b.reaper != nil {
+		if err == nil {
+			_, _ = io.WriteString(b.reaperPipe, "closed")
+		}
+		b.reaperPipe.Close() // after a failed sweep the reaper tries once more
+		_ = b.reaper.Wait()
+	}
+	return err
+}
+
+// ID names the bed; its cgroup is /nodeagent-bed-<ID>.
+func (b *Bed) ID() string { return b.id }
+
+// Dir is the bed's short directory, for sockets and everything else of a test.
+func (b *Bed) Dir() string { return b.dir }
+
+// CgroupRoot is the cgroup below which everything of the bed lives, as the
+// daemon's cgroupRoot wants it.
+func (b *Bed) CgroupRoot() string { return "/" + cgroupName(b.id) }
+
+// Netns is the path of the bed's network namespace while the bed is open.
+func (b *Bed) Netns() string {
+	return fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), b.thread.tid)
+}
+
+// Do runs f on a thread inside the bed's network namespace. f must return its
+// error: t.Fatal in it would end the namespace's thread and all its processes.
+func (b *Bed) Do(f func() error) error { return b.thread.do(f) }
+
+// Tools is the directory of containerd, ctr, runc and containerd's own shim.
+func (b *Bed) Tools() string { return b.tools }
+
+// Own is the directory of nodeagent and containerd-shim-nodeagent-v1.
+func (b *Bed) Own() string { return b.own }
+
+// Env is the environment of processes in the bed: a PATH with our shim first.
+func (b *Bed) Env() []string {
+	path := strings.Join([]string{b.own, b.tools, "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, ":")
+	if b.opts.Path != "" {
+		path = b.opts.Path + ":" + path
+	}
+	return []string{"PATH=" + path, "HOME=/root", "LANG=C.UTF-8", "TMPDIR=" + filepath.Join(b.dir, "tmp")}
+}
+
+// Run runs a program to its end inside the bed and returns its output.
+func (b *Bed) Run(ctx context.Context, argv ...string) (string, error) {
+	path := argv[0]
+	if !strings.Contains(path, "/") {
+		path = b.look(path)
+	}
+	cmd := exec.Command(path, argv[1:]...)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.WaitDelay = 5 * time.Second
+	if err := b.Start(cmd); err != nil {
+		return "", fmt.Errorf("start %s: %w", argv[0], err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	defer stop()
+	if err := cmd.Wait(); err != nil {
+		return out.String(), fmt.Errorf("run %s: %w\n%s", strings.Join(argv, " "), err, out.String())
+	}
+	return out.String(), nil
+}
+
+// look finds a program in the bed's PATH.
+func (b *Bed) look(name string) string {
+	path, _ := strings.CutPrefix(b.Env()[0], "PATH=")
+	for dir := range strings.SplitSeq(path, ":") {
+		p := filepath.Join(dir, name)
+		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return p
+		}
+	}
+	return name
+}

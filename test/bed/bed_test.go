@@ -1,0 +1,59 @@
+package bed_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"nodeagent/test/bed"
+	"nodeagent/test/image"
+)
+
+// TestBed runs a container in a bed, takes containerd away and back, and proves
+// that nothing of the bed is left when it is closed.
+func TestBed(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	b := bed.Containerd(t, bed.Options{})
+	if err := b.Import(ctx); err != nil {
+		t.Fatal(err)
+	}
+	ctr := []string{"ctr", "-a", b.Address(), "-n", bed.Namespace}
+	out, err := b.Run(ctx, append(ctr, "run", "--rm", "--cgroup", b.CgroupRoot()+"/one", image.Example, "one", "/podtool", "show")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out, `"pid":1,`) {
+		t.Errorf("a container shows %s, want pid 1", out)
+	}
+	if _, err := b.Run(ctx, append(ctr, "run", "-d", "--cgroup", b.CgroupRoot()+"/two", image.Shell, "two", "/bin/sleep", "1000")...); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Restart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if out, err = b.Run(ctx, append(ctr, "task", "ls")...); err != nil || !strings.Contains(out, "RUNNING") {
+		t.Errorf("after a restart of containerd its tasks are %q, %v", out, err)
+	}
+	if out, err = b.Run(ctx, "ip", "route"); err != nil || strings.Count(out, "default") != 1 || !strings.Contains(out, "default dev node0") {
+		t.Errorf("the bed's routes are %q, %v; want the default one to node0 only", out, err)
+	}
+	dir := b.Dir()
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Errorf("%s is still there", dir)
+	}
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	if strings.Contains(string(mounts), dir) {
+		t.Errorf("something is still mounted below %s", dir)
+	}
+	left, _ := filepath.Glob("/sys/fs/cgroup/*" + b.CgroupRoot())
+	if len(left) > 0 {
+		t.Errorf("cgroups are left: %v", left)
+	}
+}

@@ -1,0 +1,131 @@
+package bed
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// home holds one entry a bed: a directory, or a symbolic link to one. It is
+// short because a unix socket's path has 107 bytes.
+const home = "/tmp/nab"
+
+func cgroupName(id string) string { return "nodeagent-bed-" + id }
+
+// owner is how a bed names the process that it belongs to: the pid alone would
+// be believed again after it was given to another process.
+func owner(pid int) (string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", err
+	}
+	// Field 22 is the start time; the name in field 2 may hold spaces.
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(f) < 20 {
+		return "", fmt.Errorf("parse /proc/%d/stat", pid)
+	}
+	return strconv.Itoa(pid) + " " + f[19], nil
+}
+
+// sweepDead removes every bed whose owner has died.
+func sweepDead() error {
+	entries, err := os.ReadDir(home)
+	if err != nil {
+		return ignoreNotExist(err, home)
+	}
+	var all error
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(home, e.Name(), "owner"))
+		if err != nil {
+			continue // a lock file, or a bed just being made
+		}
+		pid, _, _ := strings.Cut(string(b), " ")
+		n, err := strconv.Atoi(pid)
+		if err != nil {
+			continue
+		}
+		if now, err := owner(n); err != nil || now != string(b) {
+			all = errors.Join(all, Sweep(e.Name()))
+		}
+	}
+	return all
+}
+
+// Sweep removes everything of bed id: its processes, namespaces, mounts, cgroups
+// and files. It may be called again, and by several processes at once.
+func Sweep(id string) error {
+	if id == "" || strings.ContainsAny(id, "/.") {
+		return fmt.Errorf("sweep bed %q: not a bed's name", id)
+	}
+	lockFile := filepath.Join(home, id+".lock")
+	unlock, err := lock(lockFile)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	link := filepath.Join(home, id)
+	dir, err := filepath.EvalSymlinks(link)
+	if err != nil {
+		os.Remove(lockFile)
+		return ignoreNotExist(err, link)
+	}
+	if err := killCgroup(cgroupName(id), 10*time.Second); err != nil {
+		return err
+	}
+	pins := netnsPins(dir)
+	if err := unmountBelow(dir); err != nil {
+		return err
+	}
+	for _, p := range pins {
+		_ = unix.Unmount(p, unix.MNT_DETACH)
+		if err := ignoreNotExist(os.Remove(p), p); err != nil {
+			return err
+		}
+	}
+	if err := removeCgroup(cgroupName(id), 10*time.Second); err != nil {
+		return err
+	}
+	if m := mountedBelow(dir); m != "" {
+		return fmt.Errorf("remove %s: %s is still mounted", dir, m)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if link != dir {
+		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return os.Remove(lockFile)
+}
+
+var pin = regexp.MustCompile(`/(?:var/)?run/netns/[0-9A-Za-z_-]{8,64}`)
+
+// netnsPins finds the pinned network namespaces that the bed's containerd has
+// ever known, in the bytes of its database: pins lie in the host's /run/netns
+// beside everybody else's, and containerd may be dead.
+func netnsPins(dir string) []string {
+	b, err := os.ReadFile(filepath.Join(dir, "root", "io.containerd.metadata.v1.bolt", "meta.db"))
+	if err != nil {
+		return nil
+	}
+	seen := map[string]bool{}
+	var pins []string
+	for _, m := range pin.FindAll(b, -1) {
+		p := string(m)
+		if _, err := os.Lstat(p); err == nil && !seen[p] {
+			seen[p] = true
+			pins = append(pins, p)
+		}
+	}
+	return pins
+}

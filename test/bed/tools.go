@@ -1,0 +1,284 @@
+package bed
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Versions of the programs that a bed runs. runc's is the one that this
+// containerd names in its script/setup/runc-version.
+const (
+	ContainerdVersion = "2.4.2"
+	RuncVersion       = "1.5.2"
+)
+
+// toolset is what Tools builds; changing any string changes the cache's key.
+type toolset struct {
+	binaries []string
+	module   []string
+	cgo      string
+	flags    []string
+}
+
+func toolsets() []toolset {
+	const ctd = "github.com/containerd/containerd/v2"
+	return []toolset{
+		{
+			binaries: []string{"containerd", "containerd-shim-runc-v2", "ctr"},
+			module: []string{
+				ctd + "/cmd/containerd@v" + ContainerdVersion,
+				ctd + "/cmd/containerd-shim-runc-v2@v" + ContainerdVersion,
+				ctd + "/cmd/ctr@v" + ContainerdVersion,
+			},
+			cgo:   "0",
+			flags: []string{"-trimpath", "-ldflags", "-s -w -X " + ctd + "/version.Version=" + ContainerdVersion},
+		},
+		{
+			binaries: []string{"runc"},
+			module:   []string{"github.com/opencontainers/runc@v" + RuncVersion},
+			cgo:      "1", // nsexec is C, seccomp is libseccomp
+			flags:    []string{"-trimpath", "-tags", "seccomp", "-ldflags", "-s -w -X main.version=" + RuncVersion},
+		},
+	}
+}
+
+// CacheDir is where built programs stay between runs: $XDG_CACHE_HOME/nodeagent,
+// ~/.cache/nodeagent, or /var/cache/nodeagent without a home.
+func CacheDir() string {
+	if dir, err := os.UserCacheDir(); err == nil {
+		return filepath.Join(dir, "nodeagent")
+	}
+	return "/var/cache/nodeagent"
+}
+
+// Tools returns the directory with containerd, containerd-shim-runc-v2, ctr and
+// runc, building what the cache lacks (about two minutes on two cores, once).
+// NODEAGENT_BED_TOOLS names a directory to take them from instead. talk, if not
+// nil, is told what is being built.
+func Tools(ctx context.Context, talk io.Writer) (string, error) {
+	if dir := os.Getenv("NODEAGENT_BED_TOOLS"); dir != "" {
+		return dir, nil
+	}
+	key := sha256.New()
+	fmt.Fprintln(key, runtime.Version(), runtime.GOARCH)
+	for _, s := range toolsets() {
+		fmt.Fprintf(key, "%q\n", s)
+	}
+	dir := filepath.Join(CacheDir(), "tools-"+hex.EncodeToString(key.Sum(nil))[:12])
+	unlock, err := lock(dir + ".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	for _, s := range toolsets() {
+		if haveAll(dir, s.binaries) {
+			continue
+		}
+		if talk != nil {
+			fmt.Fprintf(talk, "building %s into %s\n", strings.Join(s.binaries, ", "), dir)
+		}
+		if err := install(ctx, dir, s); err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
+}
+
+func haveAll(dir string, names []string) bool {
+	for _, n := range names {
+		if _, err := os.Stat(filepath.Join(dir, n)); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// install builds into a directory next to dir and moves the binaries there, so
+// that dir never holds half of one.
+func install(ctx context.Context, dir string, s toolset) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), "building-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	cmd := exec.CommandContext(ctx, "go", append(append([]string{"install"}, s.flags...), s.module...)...)
+	cmd.Dir = tmp // outside any module: module@version must not see ours
+	cmd.Env = append(os.Environ(), "GOBIN="+tmp, "CGO_ENABLED="+s.cgo, "GOFLAGS=", "GO111MODULE=on")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		hint := ""
+		if s.cgo == "1" {
+			hint = " (it needs gcc, pkg-config and libseccomp-dev: make deps)"
+		}
+		return fmt.Errorf("build %s%s: %w\n%s", strings.Join(s.binaries, ", "), hint, err, out.String())
+	}
+	for _, n := range s.binaries {
+		if err := os.Rename(filepath.Join(tmp, n), filepath.Join(dir, n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lock takes an exclusive file lock and returns what releases it. The file
+// stays: removing a lock file that somebody waits for makes two owners.
+func lock(path string) (func(), error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// Variant is a way to build our own programs.
+type Variant struct {
+	Failpoints bool // -tags failpoints
+	Race       bool // -race, which needs cgo; the daemon only
+}
+
+func (v Variant) name() string {
+	n := "plain"
+	if v.Failpoints {
+		n = "failpoints"
+	}
+	if v.Race {
+		n += "-race"
+	}
+	return n
+}
+
+// Built returns a directory with nodeagent and containerd-shim-nodeagent-v1 (as
+// far as the tree has them) built from the tree of the working directory.
+// NODEAGENT_BED_BIN names a directory to take them from instead.
+//
+// The directory is named by the binaries' content, so a test that runs while
+// another process builds a newer tree keeps the programs that it started with.
+func Built(ctx context.Context, v Variant) (string, error) {
+	if dir := os.Getenv("NODEAGENT_BED_BIN"); dir != "" {
+		return dir, nil
+	}
+	root, err := ModuleRoot(ctx)
+	if err != nil {
+		return "", err
+	}
+	base := filepath.Join(CacheDir(), "own")
+	unlock, err := lock(filepath.Join(base, v.name()+".lock"))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	tmp, err := os.MkdirTemp(base, "building-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return "", err
+	}
+	sum := sha256.New()
+	for _, name := range []string{"nodeagent", "containerd-shim-nodeagent-v1"} {
+		if m, _ := filepath.Glob(filepath.Join(root, "cmd", name, "*.go")); len(m) == 0 {
+			continue
+		}
+		w := v
+		w.Race = v.Race && name == "nodeagent"
+		if err := buildOwn(ctx, root, name, filepath.Join(tmp, name), w); err != nil {
+			return "", err
+		}
+		if err := addFile(sum, filepath.Join(tmp, name)); err != nil {
+			return "", err
+		}
+	}
+	dir := filepath.Join(base, hex.EncodeToString(sum.Sum(nil))[:16])
+	if _, err := os.Stat(dir); err == nil {
+		now := time.Now()
+		return dir, os.Chtimes(dir, now, now)
+	}
+	dropOld(base, 24*time.Hour)
+	if err := os.Rename(tmp, dir); err != nil {
+		return "", err
+	}
+	return dir, nil
+}
+
+func buildOwn(ctx context.Context, root, name, out string, v Variant) error {
+	args := []string{"build", "-o", out, "-trimpath"}
+	cgo := "0"
+	if v.Race {
+		args, cgo = append(args, "-race"), "1"
+	}
+	if v.Failpoints {
+		args = append(args, "-tags", "failpoints")
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "-ldflags", "-s -w", "./cmd/"+name)...)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", name, err, text)
+	}
+	return nil
+}
+
+// ModuleRoot is the directory of the nodeagent module around the working
+// directory.
+func ModuleRoot(ctx context.Context) (string, error) {
+	if dir := os.Getenv("NODEAGENT_TREE"); dir != "" {
+		return dir, nil
+	}
+	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "nodeagent")
+	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=readonly")
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("find the nodeagent module from the working directory: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+func addFile(w io.Writer, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(w, f)
+	return err
+}
+
+// dropOld removes builds that nobody used for longer than age.
+func dropOld(base string, age time.Duration) {
+	entries, _ := os.ReadDir(base)
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && e.IsDir() && time.Since(info.ModTime()) > age {
+			os.RemoveAll(filepath.Join(base, e.Name()))
+		}
+	}
+}

@@ -1,0 +1,236 @@
+// Package image owns the example and test images: OCI layouts made from a static
+// Go program of this repository (and, for a shell, from busybox-static), without
+// a registry and byte for byte the same each time. It never talks to containerd.
+// Its functions may be called from any goroutine.
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+)
+
+// Names of the images that Build makes.
+const (
+	Example = "localhost/nodeagent/example:v1" // podtool alone
+	Shell   = "localhost/nodeagent/shell:v1"   // podtool and busybox with its usual links
+)
+
+// Spec says what an image holds.
+type Spec struct {
+	Name       string
+	Files      map[string]File // absolute path: file
+	Entrypoint []string
+	Cmd        []string
+	Env        []string
+	User       string
+	WorkingDir string
+	StopSignal string
+	Labels     map[string]string
+	Volumes    []string
+	Arch       string // default: this machine's
+}
+
+// File is one entry of an image's only layer.
+type File struct {
+	Mode int64
+	Data []byte
+	Link string // target, for a symbolic link
+	Dir  bool
+}
+
+// Podtool builds test/image/podtool of the module at root and returns its bytes.
+func Podtool(ctx context.Context, root string) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "podtool-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	out := filepath.Join(dir, "podtool")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", out, "./test/image/podtool")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build podtool: %w\n%s", err, text)
+	}
+	return os.ReadFile(out)
+}
+
+// ExampleSpec is the image of the example manifests: podtool and a place to
+// write.
+func ExampleSpec(podtool []byte) Spec {
+	return Spec{
+		Name: Example,
+		Files: map[string]File{
+			"/podtool":    {Mode: 0o755, Data: podtool},
+			"/tmp":        {Mode: 0o1777, Dir: true},
+			"/etc/passwd": {Mode: 0o644, Data: []byte("root:x:0:0:root:/:/podtool\nnobody:x:65534:65534:nobody:/:/podtool\n")},
+			"/etc/group":  {Mode: 0o644, Data: []byte("root:x:0:\nnogroup:x:65534:\nextra:x:4242:nobody\n")},
+		},
+		Entrypoint: []string{"/podtool"},
+		Cmd:        []string{"sleep", "forever"},
+		Env:        []string{"PATH=/:/bin"},
+	}
+}
+
+// ShellSpec is ExampleSpec with busybox, Debian's busybox-static, as /bin/sh and
+// the other names in applets.
+func ShellSpec(podtool []byte) (Spec, error) {
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		return Spec{}, fmt.Errorf("read busybox (Debian package busybox-static): %w", err)
+	}
+	s := ExampleSpec(podtool)
+	s.Name = Shell
+	s.Files["/bin/busybox"] = File{Mode: 0o755, Data: busybox}
+	for _, name := range applets {
+		s.Files["/bin/"+name] = File{Link: "busybox"}
+	}
+	s.Entrypoint, s.Cmd = nil, []string{"/bin/sh"}
+	s.Env = []string{"PATH=/bin:/"}
+	return s, nil
+}
+
+var applets = []string{"sh", "ls", "cat", "echo", "sleep", "ps", "kill", "mount", "ip", "wget", "nc", "id", "env",
+	"dd", "touch", "rm", "mkdir", "grep", "head", "tail", "seq", "yes", "true", "false", "hostname", "stat", "df", "ulimit", "date", "sync", "tty", "stty"}
+
+// Write writes an OCI image layout with the given images as a tar stream.
+func Write(w io.Writer, specs ...Spec) error {
+	t := tar.NewWriter(w)
+	l := layout{tar: t, seen: map[string]bool{}}
+	if err := l.put("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`)); err != nil {
+		return err
+	}
+	var manifests []any
+	for _, s := range specs {
+		m, err := l.image(s)
+		if err != nil {
+			return fmt.Errorf("write image %s: %w", s.Name, err)
+		}
+		manifests = append(manifests, m)
+	}
+	index, err := json.Marshal(map[string]any{
+		"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests,
+	})
+	if err != nil {
+		return err
+	}
+	if err := l.put("index.json", index); err != nil {
+		return err
+	}
+	return t.Close()
+}
+
+type layout struct {
+	tar  *tar.Writer
+	seen map[string]bool
+}
+
+type descriptor struct {
+	MediaType   string            `json:"mediaType"`
+	Digest      string            `json:"digest"`
+	Size        int               `json:"size"`
+	Platform    map[string]string `json:"platform,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+func (l *layout) put(name string, data []byte) error {
+	if l.seen[name] {
+		return nil
+	}
+	l.seen[name] = true
+	if err := l.tar.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(data)), Typeflag: tar.TypeReg}); err != nil {
+		return err
+	}
+	_, err := l.tar.Write(data)
+	return err
+}
+
+func (l *layout) blob(mediaType string, data []byte) (descriptor, error) {
+	sum := sha256.Sum256(data)
+	hash := hex.EncodeToString(sum[:])
+	return descriptor{MediaType: mediaType, Digest: "sha256:" + hash, Size: len(data)}, l.put("blobs/sha256/"+hash, data)
+}
+
+func (l *layout) image(s Spec) (descriptor, error) {
+	if s.Arch == "" {
+		s.Arch = runtime.GOARCH
+	}
+	data, err := layer(s.Files)
+	if err != nil {
+		return descriptor{}, err
+	}
+	blob, err := l.blob("application/vnd.oci.image.layer.v1.tar", data)
+	if err != nil {
+		return descriptor{}, err
+	}
+	conf, err := json.Marshal(config(s, blob.Digest))
+	if err != nil {
+		return descriptor{}, err
+	}
+	cd, err := l.blob("application/vnd.oci.image.config.v1+json", conf)
+	if err != nil {
+		return descriptor{}, err
+	}
+	manifest, err := json.Marshal(map[string]any{
+		"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": cd, "layers": []any{blob},
+	})
+	if err != nil {
+		return descriptor{}, err
+	}
+	d, err := l.blob("application/vnd.oci.image.manifest.v1+json", manifest)
+	d.Platform = map[string]string{"os": "linux", "architecture": s.Arch}
+	d.Annotations = map[string]string{"io.containerd.image.name": s.Name, "org.opencontainers.image.ref.name": s.Name}
+	return d, err
+}
+
+func config(s Spec, diffID string) map[string]any {
+	volumes := map[string]any{}
+	for _, v := range s.Volumes {
+		volumes[v] = struct{}{}
+	}
+	return map[string]any{
+		"architecture": s.Arch, "os": "linux", "created": "1970-01-01T00:00:00Z",
+		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{diffID}},
+		"config": map[string]any{
+			"Entrypoint": s.Entrypoint, "Cmd": s.Cmd, "Env": s.Env, "User": s.User, "WorkingDir": s.WorkingDir,
+			"StopSignal": s.StopSignal, "Labels": s.Labels, "Volumes": volumes,
+		},
+	}
+}
+
+// layer makes the tar of an image's files: sorted, with parents, at time zero.
+func layer(files map[string]File) ([]byte, error) {
+	var buf bytes.Buffer
+	t := tar.NewWriter(&buf)
+	for _, e := range entries(files) {
+		h := &tar.Header{Name: e.path[1:], Mode: e.Mode, Format: tar.FormatPAX}
+		switch {
+		case e.Dir:
+			h.Name, h.Typeflag = h.Name+"/", tar.TypeDir
+		case e.Link != "":
+			h.Typeflag, h.Linkname, h.Mode = tar.TypeSymlink, e.Link, 0o777
+		default:
+			h.Typeflag, h.Size = tar.TypeReg, int64(len(e.Data))
+		}
+		if err := t.WriteHeader(h); err != nil {
+			return nil, err
+		}
+		if _, err := t.Write(e.Data); err != nil {
+			return nil, err
+		}
+	}
+	if err := t.Close(); err != nil {
+		return nil, err
+	}
+	return buf.Bytes(), nil
+}
