@@ -10,6 +10,30 @@ type Name string
 const (
 	CRISandboxRecordBefore Name = "cri/sandbox/record:before"
 	CRISandboxRecordAfter  Name = "cri/sandbox/record:after"
+
+	DurableWriteBefore  Name = "durable/write:before"
+	DurableRenameBefore Name = "durable/rename:before"
+	DurableRenameAfter  Name = "durable/rename:after"
+	DurableSyncAfter    Name = "durable/sync:after"
+
+	PodnetRecordBefore  Name = "podnet/record:before"
+	PodnetRecordAfter   Name = "podnet/record:after"
+	PodnetLinkBefore    Name = "podnet/link:before"
+	PodnetLinkAfter     Name = "podnet/link:after"
+	PodnetAddressBefore Name = "podnet/address:before"
+	PodnetAddressAfter  Name = "podnet/address:after"
+	PodnetPortsBefore   Name = "podnet/ports:before"
+	PodnetPortsAfter    Name = "podnet/ports:after"
+	PodnetUnportsBefore Name = "podnet/unports:before"
+	PodnetUnportsAfter  Name = "podnet/unports:after"
+	PodnetUnlinkBefore  Name = "podnet/unlink:before"
+	PodnetUnlinkAfter   Name = "podnet/unlink:after"
+	PodnetForgetBefore  Name = "podnet/forget:before"
+	PodnetForgetAfter   Name = "podnet/forget:after"
+	PodnetCNIAddBefore  Name = "podnet/cni-add:before"
+	PodnetCNIAddAfter   Name = "podnet/cni-add:after"
+	PodnetCNIDelBefore  Name = "podnet/cni-del:before"
+	PodnetCNIDelAfter   Name = "podnet/cni-del:after"
 )
 
 // All returns every fail-point, in the order of this file.
@@ -17,5 +41,27 @@ func All() []Name {
 	return []Name{
 		CRISandboxRecordBefore,
 		CRISandboxRecordAfter,
+		DurableWriteBefore,
+		DurableRenameBefore,
+		DurableRenameAfter,
+		DurableSyncAfter,
+		PodnetRecordBefore,
+		PodnetRecordAfter,
+		PodnetLinkBefore,
+		PodnetLinkAfter,
+		PodnetAddressBefore,
+		PodnetAddressAfter,
+		PodnetPortsBefore,
+		PodnetPortsAfter,
+		PodnetUnportsBefore,
+		PodnetUnportsAfter,
+		PodnetUnlinkBefore,
+		PodnetUnlinkAfter,
+		PodnetForgetBefore,
+		PodnetForgetAfter,
+		PodnetCNIAddBefore,
+		PodnetCNIAddAfter,
+		PodnetCNIDelBefore,
+		PodnetCNIDelAfter,
 	}
 }
