@@ -8,9 +8,11 @@
 // never copied into OCI annotations. It starts from a default of its own, not
 // from containerd's.
 //
-// Build reads no file, no clock and no environment. The few things that need
-// the host are functions of their own, called by internal/cri before Build:
-// ReadAccounts, LoadSeccomp, HostDevices, CheckPropagation.
+// Build and ResolveUser read no file, no clock and no environment. What they
+// need of the host comes from functions of their own that internal/cri calls
+// before: ReadHost once; ReadAccounts and CheckRootfs once an image;
+// LoadSeccomp, HostDevices, Devices and CheckPropagation for a container that
+// needs them.
 //
 // It never talks to containerd, never mounts, never writes. All functions may
 // be called from any goroutine; no returned spec shares memory with its input

@@ -2,41 +2,132 @@ package spec
 
 import (
 	"errors"
-	"syscall"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/opencontainers/runtime-spec/specs-go"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"github.com/containerd/containerd/v2/pkg/cap"
+	"github.com/containerd/containerd/v2/pkg/seccomp"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 )
 
-// LoadSeccomp reads the Localhost profile ref (kubelet's localhostProfile)
-// below root (kubelet's <root-dir>/seccomp).
-func LoadSeccomp(root, ref string) (*specs.LinuxSeccomp, error) {
-	return nil, errors.New("load seccomp profile: not written yet")
+// Host are the facts of the node that a spec depends on. They do not change
+// while the daemon runs.
+type Host struct {
+	// CgroupV2 tells that the controllers are on the unified hierarchy.
+	CgroupV2 bool
+	// CgroupOptions are the super-block options of the unified mount that a
+	// second mount of it would strip (nsdelegate, memory_recursiveprot).
+	CgroupOptions []string
+	// Swap tells that the kernel limits swap; then a container with a memory
+	// limit gets no swap on top of it.
+	Swap bool
+	// Hugetlb tells that the kernel has the hugetlb controller.
+	Hugetlb bool
+	// Seccomp tells that the kernel has seccomp filters. Without them every
+	// container that is not explicitly Unconfined is refused.
+	Seccomp bool
+	// Capabilities are those that this process can give ("CAP_CHOWN"); nil
+	// means all.
+	Capabilities []string
+	// OOMScoreAdjMin is the lowest oom_score_adj that this process may give:
+	// -1000 with CAP_SYS_RESOURCE, else its own score.
+	OOMScoreAdjMin int
+	// ThermalPaths are the thermal_throttle directories of the processors,
+	// masked since they tell of the neighbours' load.
+	ThermalPaths []string
 }
 
-// HostDevices returns all devices of the host, for a privileged container.
-func HostDevices() ([]specs.LinuxDevice, error) { return nil, errors.New("not written yet") }
-
-// Devices resolves the devices of a CRI config on the host.
-func Devices(devices []*runtimeapi.Device) ([]Device, error) {
-	return nil, errors.New("not written yet")
+// ReadHost reads the facts of this node from /proc and /sys.
+func ReadHost() (Host, error) {
+	caps, err := cap.Current()
+	if err != nil {
+		return Host{}, fmt.Errorf("read own capabilities: %w", err)
+	}
+	slices.Sort(caps)
+	h := Host{
+		Capabilities:   caps,
+		OOMScoreAdjMin: -1000,
+		Seccomp:        seccomp.IsEnabled(),
+	}
+	if !slices.Contains(caps, "CAP_SYS_RESOURCE") {
+		if h.OOMScoreAdjMin, err = ownOOMScoreAdj(); err != nil {
+			return Host{}, err
+		}
+	}
+	if err := h.readCgroups(); err != nil {
+		return Host{}, err
+	}
+	// The pattern is fixed, so that Glob cannot fail.
+	h.ThermalPaths, _ = filepath.Glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle")
+	return h, nil
 }
 
-// CheckPropagation refuses a mount whose propagation its host path cannot give.
-func CheckPropagation(mounts []*runtimeapi.Mount) error { return errors.New("not written yet") }
-
-// ImageVolumes returns the cleaned container paths of the image's VOLUMEs that
-// the config does not mount itself: the caller makes a directory for each and
-// passes it as Input.Volumes.
-func ImageVolumes(image ocispec.ImageConfig, mounts []*runtimeapi.Mount) ([]string, error) {
-	return nil, errors.New("not written yet")
+func ownOOMScoreAdj() (int, error) {
+	b, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		return 0, fmt.Errorf("read own oom_score_adj: %w", err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0, fmt.Errorf("read own oom_score_adj: %w", err)
+	}
+	return n, nil
 }
 
-// StopSignal returns the signal that asks the container to stop: the config's,
-// else the image's STOPSIGNAL, else SIGTERM. ignored is the image's value where
-// it is no signal; then SIGTERM is returned, because an image must not be able
-// to make itself unstoppable.
-func StopSignal(config *runtimeapi.ContainerConfig, image ocispec.ImageConfig) (sig syscall.Signal, ignored string) {
-	return syscall.SIGTERM, ""
+const cgroupRoot = "/sys/fs/cgroup"
+
+func (h *Host) readCgroups() error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(cgroupRoot, &st); err != nil {
+		return fmt.Errorf("look at %s: %w", cgroupRoot, err)
+	}
+	h.CgroupV2 = st.Type == unix.CGROUP2_SUPER_MAGIC
+	if !h.CgroupV2 {
+		h.Swap = exists(cgroupRoot + "/memory/memory.memsw.limit_in_bytes")
+		h.Hugetlb = exists(cgroupRoot + "/hugetlb")
+		return nil
+	}
+	controllers, err := os.ReadFile(cgroupRoot + "/cgroup.controllers")
+	if err != nil {
+		return fmt.Errorf("read controllers: %w", err)
+	}
+	h.Hugetlb = slices.Contains(strings.Fields(string(controllers)), "hugetlb")
+	// The root group has no memory.swap.max: ask for that of our own group.
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return fmt.Errorf("read own cgroup: %w", err)
+	}
+	for line := range strings.Lines(string(own)) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			h.Swap = exists(filepath.Join(cgroupRoot, path, "memory.swap.max"))
+		}
+	}
+	h.CgroupOptions, err = cgroupOptions()
+	return err
+}
+
+func cgroupOptions() ([]string, error) {
+	infos, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(cgroupRoot))
+	if err != nil {
+		return nil, fmt.Errorf("read options of %s: %w", cgroupRoot, err)
+	}
+	var keep []string
+	for _, info := range infos {
+		for opt := range strings.SplitSeq(info.VFSOptions, ",") {
+			if opt == "nsdelegate" || opt == "memory_recursiveprot" {
+				keep = append(keep, opt)
+			}
+		}
+	}
+	return keep, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, os.ErrNotExist)
 }
