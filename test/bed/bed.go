@@ -23,6 +23,13 @@ type Options struct {
 	Data string
 	// Variant is how our own programs are built.
 	Variant Variant
+	// Stock leaves our shim out of the PATH, and unbuilt.
+	Stock bool
+	// Private gives the bed a mount namespace of its own with an empty
+	// /run/netns and /run/containerd, so that every mount and every pin that
+	// appears there is the bed's. Only the bed's own processes see them: a test
+	// that makes namespaces in its own process cannot use it.
+	Private bool
 	// Path comes before everything else in PATH: a place for a runc that hangs.
 	Path string
 	// Containerd is added to containerd's configuration (TOML tables).
@@ -40,7 +47,7 @@ type Bed struct {
 	data   string // what dir is, links resolved
 	system string // cgroup directory of the daemons
 	tools  string
-	own    string
+	own    string // directory of our shim
 	thread *thread
 	serial atomic.Int64
 
@@ -64,10 +71,12 @@ func Start(ctx context.Context, o Options) (*Bed, error) {
 	if b.tools, err = Tools(ctx, o.Talk); err != nil {
 		return nil, err
 	}
-	if b.own, err = Built(ctx, o.Variant); err != nil {
-		return nil, err
+	if !o.Stock {
+		if b.own, err = Built(ctx, shimName, Variant{Failpoints: o.Variant.Failpoints}); err != nil {
+			return nil, err
+		}
 	}
-	reaper, err := builtReaper(ctx)
+	reaper, err := Built(ctx, reaperName, Variant{})
 	if err != nil {
 		return nil, err
 	}
@@ -128,12 +137,22 @@ func (b *Bed) make(reaper string) error {
 	if b.system, err = makeCgroup(cgroupName(b.id)); err != nil {
 		return err
 	}
-	b.thread, err = newThread(newNetns)
+	b.thread, err = newThread(b.enter)
 	return err
 }
 
+// enter moves the bed's thread into the bed's namespaces.
+func (b *Bed) enter() error {
+	if b.opts.Private {
+		if err := newMountNS(); err != nil {
+			return err
+		}
+	}
+	return newNetns()
+}
+
 func (b *Bed) startReaper(path string) error {
-	cmd := exec.Command(path, b.id)
+	cmd := exec.Command(filepath.Join(path, reaperName), b.id)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	pipe, err := cmd.StdinPipe()
 	if err != nil {
@@ -144,52 +163,6 @@ func (b *Bed) startReaper(path string) error {
 	}
 	b.reaper, b.reaperPipe = cmd, pipe
 	return nil
-}
-
-// builtReaper builds the reaper into the cache, once a process.
-var builtReaper = func() func(context.Context) (string, error) {
-	var mu sync.Mutex
-	var path string
-	return func(ctx context.Context) (string, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if path != "" {
-			return path, nil
-		}
-		if dir := os.Getenv("NODEAGENT_BED_BIN"); dir != "" {
-			path = filepath.Join(dir, "reaper")
-			if _, err := os.Stat(path); err == nil {
-				return path, nil
-			}
-		}
-		root, err := ModuleRoot(ctx)
-		if err != nil {
-			return "", err
-		}
-		p, err := buildReaper(ctx, root)
-		if err == nil {
-			path = p
-		}
-		return p, err
-	}
-}()
-
-func buildReaper(ctx context.Context, root string) (string, error) {
-	base := filepath.Join(CacheDir(), "own")
-	unlock, err := lock(filepath.Join(base, "reaper.lock"))
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	tmp := filepath.Join(base, "reaper.new")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", tmp, "./test/bed/reaper")
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the bed's reaper: %w\n%s", err, text)
-	}
-	path := filepath.Join(base, "reaper")
-	return path, os.Rename(tmp, path)
 }
 
 // Close ends every process of the bed and removes everything that was made in
@@ -238,12 +211,12 @@ func (b *Bed) Do(f func() error) error { return b.thread.do(f) }
 // Tools is the directory of containerd, ctr, runc and containerd's own shim.
 func (b *Bed) Tools() string { return b.tools }
 
-// Own is the directory of nodeagent and containerd-shim-nodeagent-v1.
-func (b *Bed) Own() string { return b.own }
-
 // Env is the environment of processes in the bed: a PATH with our shim first.
 func (b *Bed) Env() []string {
-	path := strings.Join([]string{b.own, b.tools, "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, ":")
+	path := strings.Join([]string{b.tools, "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, ":")
+	if b.own != "" {
+		path = b.own + ":" + path
+	}
 	if b.opts.Path != "" {
 		path = b.opts.Path + ":" + path
 	}

@@ -17,7 +17,13 @@ import (
 func TestBed(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	b := bed.Containerd(t, bed.Options{})
+	for name, o := range map[string]bed.Options{"usual": {Stock: true}, "private": {Stock: true, Private: true}} {
+		t.Run(name, func(t *testing.T) { roundTrip(t, ctx, o) })
+	}
+}
+
+func roundTrip(t *testing.T, ctx context.Context, o bed.Options) {
+	b := bed.Containerd(t, o)
 	if err := b.Import(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -51,6 +57,9 @@ func TestBed(t *testing.T) {
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	if strings.Contains(string(mounts), dir) {
 		t.Errorf("something is still mounted below %s", dir)
+	}
+	if states, _ := filepath.Glob("/run/containerd/runc/*/two"); len(states) > 0 {
+		t.Errorf("runc's state is left: %v", states)
 	}
 	left, _ := filepath.Glob("/sys/fs/cgroup/*" + b.CgroupRoot())
 	if len(left) > 0 {

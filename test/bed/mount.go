@@ -78,3 +78,31 @@ func mountedBelow(dir string) string {
 	}
 	return ""
 }
+
+// private are the directories of the host that a private bed sees empty.
+var private = []string{"/run/netns", "/run/containerd", "/etc/cni/net.d"}
+
+// newMountNS gives the calling thread a mount namespace of its own, to which and
+// from which no mount spreads.
+func newMountNS() error {
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+		return fmt.Errorf("make a mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("keep mounts private: %w", err)
+	}
+	for _, dir := range private {
+		if _, err := os.Stat(dir); err != nil {
+			if !strings.HasPrefix(dir, "/run/") {
+				continue // not there, so empty enough
+			}
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return err
+			}
+		}
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
+			return fmt.Errorf("hide %s: %w", dir, err)
+		}
+	}
+	return nil
+}

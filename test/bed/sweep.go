@@ -91,6 +91,9 @@ func Sweep(id string) error {
 			return err
 		}
 	}
+	if err := removeRuncState(id); err != nil {
+		return err
+	}
 	if err := removeCgroup(cgroupName(id), 10*time.Second); err != nil {
 		return err
 	}
@@ -128,4 +131,23 @@ func netnsPins(dir string) []string {
 		}
 	}
 	return pins
+}
+
+// removeRuncState removes what runc remembers of containers below the bed's
+// cgroup: its state lies in one directory for the whole host.
+func removeRuncState(id string) error {
+	states, err := filepath.Glob("/run/containerd/runc/*/*/state.json")
+	if err != nil {
+		return err
+	}
+	for _, s := range states {
+		b, err := os.ReadFile(s)
+		if err != nil || !bytes.Contains(b, []byte("/"+cgroupName(id)+"/")) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Dir(s)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -162,7 +162,7 @@ func lock(path string) (func(), error) {
 // Variant is a way to build our own programs.
 type Variant struct {
 	Failpoints bool // -tags failpoints
-	Race       bool // -race, which needs cgo; the daemon only
+	Race       bool // -race, which needs cgo
 }
 
 func (v Variant) name() string {
@@ -176,14 +176,15 @@ func (v Variant) name() string {
 	return n
 }
 
-// Built returns a directory with nodeagent and containerd-shim-nodeagent-v1 (as
-// far as the tree has them) built from the tree of the working directory.
-// NODEAGENT_BED_BIN names a directory to take them from instead.
+// Built builds one of our own programs (nodeagent, containerd-shim-nodeagent-v1,
+// or ./test/bed/reaper) from the tree around the working directory and returns
+// the directory that holds it. NODEAGENT_BED_BIN names a directory to take the
+// plain variant from instead.
 //
-// The directory is named by the binaries' content, so a test that runs while
-// another process builds a newer tree keeps the programs that it started with.
-func Built(ctx context.Context, v Variant) (string, error) {
-	if dir := os.Getenv("NODEAGENT_BED_BIN"); dir != "" {
+// The directory is named by the program's content, so a test that runs while
+// another process builds a newer tree keeps the program that it started with.
+func Built(ctx context.Context, name string, v Variant) (string, error) {
+	if dir := os.Getenv("NODEAGENT_BED_BIN"); dir != "" && v == (Variant{}) && haveAll(dir, []string{name}) {
 		return dir, nil
 	}
 	root, err := ModuleRoot(ctx)
@@ -191,7 +192,7 @@ func Built(ctx context.Context, v Variant) (string, error) {
 		return "", err
 	}
 	base := filepath.Join(CacheDir(), "own")
-	unlock, err := lock(filepath.Join(base, v.name()+".lock"))
+	unlock, err := lock(filepath.Join(base, name+"-"+v.name()+".lock"))
 	if err != nil {
 		return "", err
 	}
@@ -204,19 +205,16 @@ func Built(ctx context.Context, v Variant) (string, error) {
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return "", err
 	}
+	pkg := "./cmd/" + name
+	if name == reaperName {
+		pkg = "./test/bed/reaper"
+	}
+	if err := buildOwn(ctx, root, pkg, filepath.Join(tmp, name), v); err != nil {
+		return "", err
+	}
 	sum := sha256.New()
-	for _, name := range []string{"nodeagent", "containerd-shim-nodeagent-v1"} {
-		if m, _ := filepath.Glob(filepath.Join(root, "cmd", name, "*.go")); len(m) == 0 {
-			continue
-		}
-		w := v
-		w.Race = v.Race && name == "nodeagent"
-		if err := buildOwn(ctx, root, name, filepath.Join(tmp, name), w); err != nil {
-			return "", err
-		}
-		if err := addFile(sum, filepath.Join(tmp, name)); err != nil {
-			return "", err
-		}
+	if err := addFile(sum, filepath.Join(tmp, name)); err != nil {
+		return "", err
 	}
 	dir := filepath.Join(base, hex.EncodeToString(sum.Sum(nil))[:16])
 	if _, err := os.Stat(dir); err == nil {
@@ -224,13 +222,17 @@ func Built(ctx context.Context, v Variant) (string, error) {
 		return dir, os.Chtimes(dir, now, now)
 	}
 	dropOld(base, 24*time.Hour)
-	if err := os.Rename(tmp, dir); err != nil {
-		return "", err
-	}
-	return dir, nil
+	return dir, os.Rename(tmp, dir)
 }
 
-func buildOwn(ctx context.Context, root, name, out string, v Variant) error {
+// Our own programs.
+const (
+	agentName  = "nodeagent"
+	shimName   = "containerd-shim-nodeagent-v1"
+	reaperName = "reaper"
+)
+
+func buildOwn(ctx context.Context, root, pkg, out string, v Variant) error {
 	args := []string{"build", "-o", out, "-trimpath"}
 	cgo := "0"
 	if v.Race {
@@ -239,11 +241,11 @@ func buildOwn(ctx context.Context, root, name, out string, v Variant) error {
 	if v.Failpoints {
 		args = append(args, "-tags", "failpoints")
 	}
-	cmd := exec.CommandContext(ctx, "go", append(args, "-ldflags", "-s -w", "./cmd/"+name)...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "-ldflags", "-s -w", pkg)...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
 	if text, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s: %w\n%s", name, err, text)
+		return fmt.Errorf("build %s: %w\n%s", pkg, err, text)
 	}
 	return nil
 }
