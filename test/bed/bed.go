@@ -175,10 +175,10 @@ func (b *Bed) Close() error {
 	}
 	b.closed = true
 	b.mu.Unlock()
-	err := Sweep(b.id)
 	if b.thread != nil {
-		b.thread.close()
+		b.thread.close() // its end is the end of a private bed's mounts
 	}
+	err := Sweep(b.id)
 	if b.reaper != nil {
 		if err == nil {
 			_, _ = io.WriteString(b.reaperPipe, "closed")
