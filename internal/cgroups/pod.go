@@ -1,0 +1,104 @@
+package cgroups
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"nodeagent/internal/pod"
+)
+
+// EnsurePod makes a pod's cgroup, or makes an existing one say what it should,
+// and returns its path: the parent of its containers' cgroups. It is
+// idempotent, writes only what differs, and is fast, since every start of a pod
+// waits for it. A memory limit is not lowered below what is in use: EBUSY.
+//
+// On v1 the directory is made where there is something to limit; the OCI
+// runtime makes the others.
+func (t *Tree) EnsurePod(ctx context.Context, uid types.UID, qos corev1.PodQOSClass, r pod.Resources) (parent string, err error) {
+	if err := t.checkUID(uid); err != nil {
+		return "", err
+	}
+	t.mu.Lock()
+	node := t.node
+	p := t.pods[uid]
+	if p == nil {
+		p = &podCgroup{}
+		t.pods[uid] = p
+	}
+	t.mu.Unlock()
+	if node == nil {
+		return "", fmt.Errorf("make cgroup of pod %s: the node's cgroups are not made yet", uid)
+	}
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.path = t.podPath(uid, qos)
+	p.settings = t.settingsOf(t.withPageSizes(r))
+	p.ensured = true
+	err = t.ensurePod(ctx, p, r)
+	if errors.Is(err, unix.ENOENT) {
+		// Somebody removed a cgroup above: make all of them again.
+		if err = t.EnsureNode(ctx, *node); err == nil {
+			err = t.ensurePod(ctx, p, r)
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	t.mu.Lock()
+	p.milli = 0
+	if qos == corev1.PodQOSBurstable {
+		p.milli = r.CPUMilli
+	}
+	t.mu.Unlock()
+	return p.path, t.count(ctx)
+}
+
+func (t *Tree) ensurePod(ctx context.Context, p *podCgroup, r pod.Resources) error {
+	if t.systemd != nil {
+		if err := t.systemd.startSlice(ctx, p.path, propertiesOf(t.V2(), r)); err != nil {
+			return err
+		}
+	}
+	fresh, err := t.mkdir(p.path, t.kernel.Mkdir)
+	if err != nil {
+		return err
+	}
+	if !fresh || t.systemd != nil {
+		if err := t.enable(p.path); err != nil {
+			return err
+		}
+		_, err := t.apply(p.path, p.settings)
+		return err
+	}
+	if t.V2() {
+		if err := t.enableBeyond(p.path, nil); err != nil {
+			return err
+		}
+	}
+	return t.applyFresh(p.path, p.settings)
+}
+
+// withPageSizes limits every huge page size of the kernel that the pod does
+// not ask for to nothing.
+func (t *Tree) withPageSizes(r pod.Resources) pod.Resources {
+	if len(t.pageSizes) == 0 {
+		return r
+	}
+	limits := make(map[string]uint64, len(t.pageSizes))
+	for _, size := range t.pageSizes {
+		limits[size] = 0
+	}
+	for size, limit := range r.HugepageLimits {
+		if _, ok := limits[size]; ok {
+			limits[size] = limit
+		}
+	}
+	r.HugepageLimits = limits
+	return r
+}
