@@ -34,6 +34,13 @@ const (
 	PodnetCNIAddAfter   Name = "podnet/cni-add:after"
 	PodnetCNIDelBefore  Name = "podnet/cni-del:before"
 	PodnetCNIDelAfter   Name = "podnet/cni-del:after"
+
+	PodDirPrepareBefore Name = "poddir/prepare:before"
+	PodDirPrepareAfter  Name = "poddir/prepare:after"
+	PodDirRemoveBefore  Name = "poddir/remove:before"
+	PodDirRemoveAfter   Name = "poddir/remove:after"
+	WorkerImageAfter    Name = "worker/image:after"
+	WorkerConfigAfter   Name = "worker/config:after"
 )
 
 // All returns every fail-point, in the order of this file.
@@ -63,5 +70,11 @@ func All() []Name {
 		PodnetCNIAddAfter,
 		PodnetCNIDelBefore,
 		PodnetCNIDelAfter,
+		PodDirPrepareBefore,
+		PodDirPrepareAfter,
+		PodDirRemoveBefore,
+		PodDirRemoveAfter,
+		WorkerImageAfter,
+		WorkerConfigAfter,
 	}
 }

@@ -21,6 +21,8 @@ const (
 	// RemoveContainer deletes a dead or never started container with its
 	// snapshot and its log files.
 	RemoveContainer ActionKind = "RemoveContainer"
+	// ReleaseCgroup removes the cgroup of a pod that will not run again.
+	ReleaseCgroup ActionKind = "ReleaseCgroup"
 	// Cleanup removes the pod's cgroup, directories and logs.
 	Cleanup ActionKind = "Cleanup"
 )

@@ -101,6 +101,8 @@ type Observed struct {
 	NetworkNotReady string
 	// Prepared is set while the pod's cgroup and directories exist, or may.
 	Prepared bool
+	// Released is set once the cgroup of a pod that has ended is gone.
+	Released bool
 	// Running holds the operations in flight.
 	Running map[Op]bool
 	// Failed holds the operations whose last run failed.

@@ -1,0 +1,109 @@
+package pod
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// ReasonUnsupported is the reason of a pod that asks for something that this
+// version of the program does not honour yet. Such a pod fails visibly: a field
+// is never ignored.
+const ReasonUnsupported = "UnsupportedField"
+
+// Admit tells whether this node can do everything that the pod asks for; nil
+// means yes. The pod is defaulted and valid.
+func Admit(p *corev1.Pod) *Rejection {
+	spec := &p.Spec
+	if spec.HostUsers != nil && !*spec.HostUsers {
+		return unsupported("spec.hostUsers", "user namespaces are not built yet")
+	}
+	if r := firstSet("spec", []fieldSet{
+		{"ephemeralContainers", len(spec.EphemeralContainers) > 0},
+		{"activeDeadlineSeconds", spec.ActiveDeadlineSeconds != nil},
+		{"runtimeClassName", spec.RuntimeClassName != nil},
+		{"resourceClaims", len(spec.ResourceClaims) > 0},
+		{"readinessGates", len(spec.ReadinessGates) > 0},
+		{"hostnameOverride", spec.HostnameOverride != nil},
+	}); r != nil {
+		return r
+	}
+	for i := range spec.Volumes {
+		return unsupported(fmt.Sprintf("spec.volumes[%d]", i), fmt.Sprintf("volume %q: volumes are not built yet", spec.Volumes[i].Name))
+	}
+	for i := range spec.InitContainers {
+		if r := admitContainer(fmt.Sprintf("spec.initContainers[%d]", i), &spec.InitContainers[i]); r != nil {
+			return r
+		}
+		if spec.InitContainers[i].RestartPolicy != nil {
+			return unsupported(fmt.Sprintf("spec.initContainers[%d].restartPolicy", i), "sidecars are not built yet")
+		}
+	}
+	for i := range spec.Containers {
+		if r := admitContainer(fmt.Sprintf("spec.containers[%d]", i), &spec.Containers[i]); r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+func admitContainer(path string, c *corev1.Container) *Rejection {
+	for _, probe := range []struct {
+		field string
+		p     *corev1.Probe
+	}{{"livenessProbe", c.LivenessProbe}, {"readinessProbe", c.ReadinessProbe}, {"startupProbe", c.StartupProbe}} {
+		if probe.p != nil {
+			return unsupported(path+"."+probe.field, "probes are not built yet")
+		}
+	}
+	if c.Lifecycle != nil {
+		return unsupported(path+".lifecycle", "hooks are not built yet")
+	}
+	for i := range c.Env {
+		if c.Env[i].ValueFrom != nil {
+			return unsupported(fmt.Sprintf("%s.env[%d].valueFrom", path, i), "only literal values are honoured yet")
+		}
+	}
+	if r := firstSet(path, []fieldSet{
+		{"envFrom", len(c.EnvFrom) > 0},
+		{"volumeDevices", len(c.VolumeDevices) > 0},
+		{"restartPolicyRules", len(c.RestartPolicyRules) > 0},
+		{"resources.claims", len(c.Resources.Claims) > 0},
+	}); r != nil {
+		return r
+	}
+	return admitSecurity(path, c)
+}
+
+func admitSecurity(path string, c *corev1.Container) *Rejection {
+	s := c.SecurityContext
+	if s == nil {
+		return nil
+	}
+	if s.SELinuxOptions != nil {
+		return unsupported(path+".securityContext.seLinuxOptions", "SELinux labels are not built yet")
+	}
+	if a := s.AppArmorProfile; a != nil && a.Type == corev1.AppArmorProfileTypeLocalhost {
+		return unsupported(path+".securityContext.appArmorProfile", "AppArmor profiles are not built yet")
+	}
+	return nil
+}
+
+// fieldSet is a field that is not honoured yet and whether the pod sets it.
+type fieldSet struct {
+	name string
+	set  bool
+}
+
+func firstSet(path string, fields []fieldSet) *Rejection {
+	for _, f := range fields {
+		if f.set {
+			return unsupported(path+"."+f.name, "it is not honoured yet")
+		}
+	}
+	return nil
+}
+
+func unsupported(field, why string) *Rejection {
+	return &Rejection{Reason: ReasonUnsupported, Message: fmt.Sprintf("%s is not supported on this node: %s; remove it to run the pod here", field, why)}
+}

@@ -1,0 +1,75 @@
+package pod
+
+// newestSandbox returns the sandbox of the highest attempt, or nil.
+func (s RuntimeState) newestSandbox() *Sandbox {
+	var newest *Sandbox
+	for i := range s.Sandboxes {
+		if newest == nil || s.Sandboxes[i].Attempt > newest.Attempt {
+			newest = &s.Sandboxes[i]
+		}
+	}
+	return newest
+}
+
+// latest returns the newest run of the named container, or nil.
+func (s RuntimeState) latest(name string) *Container {
+	var last *Container
+	for i := range s.Containers {
+		c := &s.Containers[i]
+		if c.Name == name && (last == nil || newer(c, last)) {
+			last = c
+		}
+	}
+	return last
+}
+
+// previous returns the newest dead run of the container besides its latest.
+func (s RuntimeState) previous(name string) *Container {
+	last := s.latest(name)
+	var prev *Container
+	for i := range s.Containers {
+		c := &s.Containers[i]
+		if c.Name == name && c != last && c.State == ContainerExited && (prev == nil || newer(c, prev)) {
+			prev = c
+		}
+	}
+	return prev
+}
+
+// newer orders two runs of one container.
+func newer(a, b *Container) bool {
+	if a.Attempt != b.Attempt {
+		return a.Attempt > b.Attempt
+	}
+	return a.Created.After(b.Created)
+}
+
+// anyRunning tells whether a process of the pod may be alive.
+func (s RuntimeState) anyRunning() bool {
+	for i := range s.Containers {
+		if s.Containers[i].State == ContainerRunning {
+			return true
+		}
+	}
+	return false
+}
+
+// anyOf tells whether a container of the sandbox is still recorded.
+func (s RuntimeState) anyOf(sandboxID string) bool {
+	for i := range s.Containers {
+		if s.Containers[i].SandboxID == sandboxID {
+			return true
+		}
+	}
+	return false
+}
+
+// inFlight tells whether an operation of the kind runs, on whatever object.
+func (o Observed) inFlight(kind ActionKind) bool {
+	for op := range o.Running {
+		if op.Kind == kind {
+			return true
+		}
+	}
+	return false
+}

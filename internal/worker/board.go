@@ -1,0 +1,108 @@
+package worker
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"nodeagent/internal/pod"
+)
+
+// board holds the latest status of every pod and tells watchers of changes. Its
+// entries are immutable: a change puts a new one.
+type board struct {
+	mu       sync.Mutex
+	pods     map[types.UID]*corev1.Pod
+	watchers map[*watcher]struct{}
+}
+
+// watcher collects the pods that changed since it last looked; of several
+// changes of one pod it sees the latest.
+type watcher struct {
+	changed map[types.UID]*corev1.Pod // nil value: gone
+	ready   chan struct{}             // holds one
+}
+
+func newBoard() *board {
+	return &board{pods: map[types.UID]*corev1.Pod{}, watchers: map[*watcher]struct{}{}}
+}
+
+func (b *board) put(uid types.UID, d pod.Desired, status corev1.PodStatus) {
+	p := *d.Pod // shallow: spec and metadata are never changed
+	p.Status = status
+	if d.Wish == pod.WishAbsent && p.DeletionGracePeriodSeconds == nil {
+		p.DeletionGracePeriodSeconds = p.Spec.TerminationGracePeriodSeconds
+	}
+	b.set(uid, &p)
+}
+
+func (b *board) remove(uid types.UID) { b.set(uid, nil) }
+
+func (b *board) set(uid types.UID, p *corev1.Pod) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p == nil {
+		delete(b.pods, uid)
+	} else {
+		b.pods[uid] = p
+	}
+	for w := range b.watchers {
+		w.changed[uid] = p
+		select {
+		case w.ready <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// list returns every pod by namespace and name. The pods must not be changed.
+func (b *board) list() []*corev1.Pod {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := make([]*corev1.Pod, 0, len(b.pods))
+	for _, p := range b.pods {
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(x, y *corev1.Pod) int {
+		return strings.Compare(x.Namespace+"/"+x.Name, y.Namespace+"/"+y.Name)
+	})
+	return all
+}
+
+// watch calls tell with each change until ctx ends or tell fails; a nil pod is
+// one that is gone. It starts with every pod there is.
+func (b *board) watch(ctx context.Context, tell func(types.UID, *corev1.Pod) error) error {
+	w := &watcher{changed: map[types.UID]*corev1.Pod{}, ready: make(chan struct{}, 1)}
+	b.mu.Lock()
+	for uid, p := range b.pods {
+		w.changed[uid] = p
+	}
+	w.ready <- struct{}{}
+	b.watchers[w] = struct{}{}
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		delete(b.watchers, w)
+		b.mu.Unlock()
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-w.ready:
+		}
+		b.mu.Lock()
+		batch := w.changed
+		w.changed = map[types.UID]*corev1.Pod{}
+		b.mu.Unlock()
+		for uid, p := range batch {
+			if err := tell(uid, p); err != nil {
+				return err
+			}
+		}
+	}
+}

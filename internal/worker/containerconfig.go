@@ -1,0 +1,103 @@
+package worker
+
+import (
+	"fmt"
+	"path"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"nodeagent/internal/pod"
+)
+
+// containerConfig says in CRI's words what the container is to be. What depends
+// on the image (entry point, user, environment) is merged by the runtime.
+func (s *Set) containerConfig(d pod.Desired, c *corev1.Container, a pod.Action, image string, seen pod.RuntimeState) (*runtimeapi.ContainerConfig, error) {
+	mounts, err := s.fileMounts(d.Pod, c, a, seen)
+	if err != nil {
+		return nil, err
+	}
+	env := environment(c)
+	return &runtimeapi.ContainerConfig{
+		Metadata:   &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: a.Attempt},
+		Image:      &runtimeapi.ImageSpec{Image: image, UserSpecifiedImage: c.Image},
+		Command:    expandAll(c.Command, env),
+		Args:       expandAll(c.Args, env),
+		WorkingDir: c.WorkingDir,
+		Envs:       env,
+		Mounts:     mounts,
+		Labels:     containerLabels(d.Pod, c, a),
+		LogPath:    path.Join(c.Name, fmt.Sprintf("%d.log", a.Attempt)),
+		Stdin:      c.Stdin,
+		StdinOnce:  c.StdinOnce,
+		Tty:        c.TTY,
+		Linux: &runtimeapi.LinuxContainerConfig{
+			Resources:       s.containerResources(d.Pod, c),
+			SecurityContext: securityContext(d.Pod, c),
+		},
+	}, nil
+}
+
+func containerLabels(p *corev1.Pod, c *corev1.Container, a pod.Action) map[string]string {
+	l := podLabels(p)
+	l[pod.LabelContainerName] = c.Name
+	l[pod.LabelHash] = pod.ContainerHash(c)
+	l[pod.LabelBackoff] = a.Backoff.String()
+	if runAsNonRoot(p, c) {
+		l[pod.LabelNonRoot] = "true"
+	}
+	if slices.ContainsFunc(p.Spec.InitContainers, func(i corev1.Container) bool { return i.Name == c.Name }) {
+		l[pod.LabelInit] = "true"
+	}
+	return l
+}
+
+// fileMounts are the files that the node gives to every container.
+func (s *Set) fileMounts(p *corev1.Pod, c *corev1.Container, a pod.Action, seen pod.RuntimeState) ([]*runtimeapi.Mount, error) {
+	var addrs = s.cfg.Node.Addrs
+	for _, sandbox := range seen.Sandboxes {
+		if sandbox.ID == a.Sandbox && !sandbox.HostNetwork {
+			addrs = sandbox.Addrs
+		}
+	}
+	mounts, err := s.cfg.Files.Etc(p, addrs)
+	if err != nil {
+		return nil, err
+	}
+	mounts = slices.DeleteFunc(mounts, func(m *runtimeapi.Mount) bool {
+		return slices.ContainsFunc(c.VolumeMounts, func(v corev1.VolumeMount) bool {
+			return path.Clean(v.MountPath) == m.ContainerPath // the container brings its own
+		})
+	})
+	if c.TerminationMessagePath != "" {
+		file, err := s.cfg.Files.TerminationLog(p, c.Name, a.Attempt)
+		if err != nil {
+			return nil, err
+		}
+		mounts = append(mounts, &runtimeapi.Mount{ContainerPath: c.TerminationMessagePath, HostPath: file})
+	}
+	return mounts, nil
+}
+
+func (s *Set) containerResources(p *corev1.Pod, c *corev1.Container) *runtimeapi.LinuxContainerResources {
+	r := pod.ContainerResources(p, c)
+	out := &runtimeapi.LinuxContainerResources{
+		OomScoreAdj: int64(max(pod.OOMScoreAdj(p, c, s.cfg.Node.MemoryCapacity), s.cfg.Node.MinOOMScoreAdj)),
+	}
+	if s.cfg.Node.CgroupV2 {
+		out.Unified = r.UnifiedFiles(s.cfg.Node.SwapAccounting)
+	} else {
+		out.CpuShares = int64(r.CPUShares)
+	}
+	if r.CPUQuota != nil {
+		out.CpuQuota, out.CpuPeriod = *r.CPUQuota, int64(r.CPUPeriod)
+	}
+	if r.Memory != nil {
+		out.MemoryLimitInBytes = *r.Memory
+	}
+	for _, size := range r.PageSizes() {
+		out.HugepageLimits = append(out.HugepageLimits, &runtimeapi.HugepageLimit{PageSize: size, Limit: r.HugepageLimits[size]})
+	}
+	return out
+}

@@ -1,0 +1,161 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"nodeagent/internal/failpoint"
+	"nodeagent/internal/pod"
+)
+
+// Deadlines of the steps. A pull has none of its own: it ends when it makes no
+// progress. A stop has its grace period on top.
+const (
+	deadlinePrepare = 10 * time.Second
+	deadlineSandbox = 60 * time.Second
+	deadlineCreate  = 60 * time.Second
+	deadlineStop    = 60 * time.Second
+	deadlineRemove  = 60 * time.Second
+)
+
+// do runs one action to its end and says why it failed.
+func (s *Set) do(ctx context.Context, w *worker, a pod.Action, d pod.Desired) (reason string, err error) {
+	within := func(limit time.Duration, f func(context.Context) error) error {
+		bounded, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		return f(bounded)
+	}
+	switch a.Kind {
+	case pod.Prepare:
+		return pod.ReasonFailedCreatePodSandBox, within(deadlinePrepare, func(ctx context.Context) error { return s.prepare(ctx, d) })
+	case pod.RunSandbox:
+		return pod.ReasonFailedCreatePodSandBox, within(deadlineSandbox, func(ctx context.Context) error { return s.runSandbox(ctx, a, d) })
+	case pod.StartContainer:
+		return s.startContainer(ctx, w.uid, a, d)
+	case pod.StopContainer:
+		return "FailedKillPod", within(a.Grace+deadlineStop, func(ctx context.Context) error {
+			return s.cfg.Containers.StopContainer(ctx, a.Container, a.Grace)
+		})
+	case pod.RemoveContainer:
+		return "FailedRemoveContainer", within(deadlineRemove, func(ctx context.Context) error {
+			return s.removeContainer(ctx, w, a)
+		})
+	case pod.StopSandbox:
+		return "FailedStopPodSandBox", within(deadlineStop, func(ctx context.Context) error {
+			return s.cfg.Sandboxes.StopPodSandbox(ctx, a.Sandbox)
+		})
+	case pod.RemoveSandbox:
+		return "FailedRemovePodSandBox", within(deadlineRemove, func(ctx context.Context) error {
+			return s.cfg.Sandboxes.RemovePodSandbox(ctx, a.Sandbox)
+		})
+	case pod.ReleaseCgroup:
+		return "FailedCleanup", within(deadlineRemove, func(ctx context.Context) error {
+			return s.cfg.Cgroups.RemovePod(ctx, w.uid)
+		})
+	case pod.Cleanup:
+		return "FailedCleanup", within(deadlineRemove, func(ctx context.Context) error { return s.cleanup(ctx, w) })
+	}
+	return pod.ReasonInternalError, fmt.Errorf("unknown action %q", a.Kind)
+}
+
+func (s *Set) prepare(ctx context.Context, d pod.Desired) error {
+	if err := s.cfg.Dirs.Prepare(d.Pod); err != nil {
+		return err
+	}
+	_, err := s.ensureCgroup(ctx, d)
+	return err
+}
+
+// ensureCgroup makes the pod's cgroup, or finds it, and names it.
+func (s *Set) ensureCgroup(ctx context.Context, d pod.Desired) (string, error) {
+	return s.cfg.Cgroups.EnsurePod(ctx, d.Pod.UID, pod.QOSClass(d.Pod), pod.PodResources(d.Pod, s.cfg.Node.PodPidsLimit))
+}
+
+func (s *Set) runSandbox(ctx context.Context, a pod.Action, d pod.Desired) error {
+	back, err := s.slots.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer back()
+	config, err := s.sandboxConfig(ctx, d, a.Attempt)
+	if err != nil {
+		return err
+	}
+	_, err = s.cfg.Sandboxes.RunPodSandbox(ctx, config)
+	return err
+}
+
+func (s *Set) removeContainer(ctx context.Context, w *worker, a pod.Action) error {
+	// The container's record goes last: it is what a retry starts from.
+	namespace, name := splitName(w.name)
+	if err := s.cfg.Links.UnlinkLog(namespace, name, a.Name, a.Container); err != nil {
+		return err
+	}
+	return s.cfg.Containers.RemoveContainer(ctx, a.Container)
+}
+
+func (s *Set) cleanup(ctx context.Context, w *worker) error {
+	namespace, name := splitName(w.name)
+	return errors.Join(
+		s.cfg.Cgroups.RemovePod(ctx, w.uid),
+		s.cfg.Dirs.Remove(ctx, w.uid, namespace, name),
+	)
+}
+
+// startContainer has the image at hand, then creates and starts the container.
+func (s *Set) startContainer(ctx context.Context, uid podUID, a pod.Action, d pod.Desired) (string, error) {
+	spec := containerSpec(d.Pod, a.Name)
+	if spec == nil {
+		return pod.ReasonInternalError, fmt.Errorf("start container %q: the pod has no such container", a.Name)
+	}
+	image, reason, err := s.cfg.Images.Ensure(ctx, spec.Image, spec.ImagePullPolicy)
+	if err != nil {
+		return reason, err
+	}
+	if err := failpoint.At(failpoint.WorkerImageAfter); err != nil {
+		return pod.ReasonImageInspectError, err
+	}
+	back, err := s.slots.take(ctx)
+	if err != nil {
+		return pod.ReasonCreateContainerError, err
+	}
+	defer back()
+	bounded, cancel := context.WithTimeout(ctx, deadlineCreate)
+	defer cancel()
+	sandbox, err := s.sandboxConfig(bounded, d, s.sandboxAttempt(uid, a.Sandbox))
+	if err != nil {
+		return pod.ReasonCreateContainerConfigError, err
+	}
+	config, err := s.containerConfig(d, spec, a, image, s.cfg.Runtime.Observe(uid))
+	if err != nil {
+		return pod.ReasonCreateContainerConfigError, err
+	}
+	if err := failpoint.At(failpoint.WorkerConfigAfter); err != nil {
+		return pod.ReasonCreateContainerError, err
+	}
+	id, err := s.cfg.Containers.CreateContainer(bounded, a.Sandbox, config, sandbox)
+	if err != nil {
+		return createReason(err), err
+	}
+	log := filepath.Join(sandbox.LogDirectory, config.LogPath)
+	if err := s.cfg.Links.LinkLog(d.Pod, a.Name, id, log); err != nil {
+		return pod.ReasonCreateContainerError, err
+	}
+	if err := s.cfg.Containers.StartContainer(bounded, id); err != nil {
+		return pod.ReasonRunContainerError, err
+	}
+	return "", nil
+}
+
+// createReason tells a container whose configuration cannot work from one that
+// could not be made this time.
+func createReason(err error) string {
+	var config interface{ ConfigError() bool }
+	if errors.As(err, &config) && config.ConfigError() {
+		return pod.ReasonCreateContainerConfigError
+	}
+	return pod.ReasonCreateContainerError
+}

@@ -1,0 +1,96 @@
+package worker
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"nodeagent/internal/pod"
+)
+
+// Runtime shows what the container runtime holds. It answers from memory.
+type Runtime interface {
+	Synced() <-chan struct{}
+	Pods() []types.UID
+	Observe(uid types.UID) pod.RuntimeState
+}
+
+// Sandboxes makes and ends sandboxes.
+type Sandboxes interface {
+	RunPodSandbox(ctx context.Context, config *runtimeapi.PodSandboxConfig) (string, error)
+	StopPodSandbox(ctx context.Context, id string) error
+	RemovePodSandbox(ctx context.Context, id string) error
+}
+
+// Containers makes and ends containers.
+type Containers interface {
+	CreateContainer(ctx context.Context, sandbox string, config *runtimeapi.ContainerConfig, in *runtimeapi.PodSandboxConfig) (string, error)
+	StartContainer(ctx context.Context, id string) error
+	StopContainer(ctx context.Context, id string, grace time.Duration) error
+	RemoveContainer(ctx context.Context, id string) error
+}
+
+// Images has images at hand. The string is what ContainerConfig.Image takes;
+// the error's reason is one of pod's image reasons.
+type Images interface {
+	Ensure(ctx context.Context, image string, policy corev1.PullPolicy) (ref string, reason string, err error)
+}
+
+// Cgroups owns the cgroup of each pod. RemovePod kills what is left in it.
+type Cgroups interface {
+	EnsurePod(ctx context.Context, uid types.UID, qos corev1.PodQOSClass, r pod.Resources) (parent string, err error)
+	RemovePod(ctx context.Context, uid types.UID) error
+}
+
+// Network says whether pods that need a network can start; nil means yes.
+type Network interface {
+	Ready() error
+}
+
+// Dirs owns the directories of a pod on the node.
+type Dirs interface {
+	Prepare(p *corev1.Pod) error
+	// Remove deletes them; name and namespace tell the log directory.
+	Remove(ctx context.Context, uid types.UID, namespace, name string) error
+	// LogDirectory is where the pod's containers log to.
+	LogDirectory(uid types.UID, namespace, name string) string
+}
+
+// Files owns the files that a container of the pod gets from the node.
+type Files interface {
+	// Etc writes hosts, hostname and resolv.conf and returns their mounts.
+	Etc(p *corev1.Pod, addrs []netip.Addr) ([]*runtimeapi.Mount, error)
+	// TerminationLog makes the file that the container may leave a message in.
+	TerminationLog(p *corev1.Pod, container string, attempt uint32) (string, error)
+	// TerminationMessage reads it, or the end of the log where the policy of
+	// the container says so and it failed.
+	TerminationMessage(p *corev1.Pod, c *corev1.Container, run pod.Container) string
+	// Hostname is what the pod's UTS namespace is called.
+	Hostname(p *corev1.Pod) (string, error)
+}
+
+// Links owns the links to containers' logs under the names that log collectors
+// look for.
+type Links interface {
+	LinkLog(p *corev1.Pod, container, id, log string) error
+	UnlinkLog(namespace, name, container, id string) error
+}
+
+// Node holds the facts of the node that pods depend on.
+type Node struct {
+	// Addrs are the node's addresses, the pods' addresses on the host network.
+	Addrs []netip.Addr
+	// MemoryCapacity in bytes, for oom_score_adj.
+	MemoryCapacity int64
+	// PodPidsLimit is the most processes of one pod; 0 or less: no limit.
+	PodPidsLimit int64
+	// CgroupV2 tells that limits go to the unified hierarchy; SwapAccounting
+	// that its kernel counts swap.
+	CgroupV2, SwapAccounting bool
+	// MinOOMScoreAdj is the lowest score that this process may give.
+	MinOOMScoreAdj int
+}

@@ -1,0 +1,334 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"nodeagent/internal/pod"
+)
+
+// Config is what a pod set works with; every field but Node and Logger must be
+// set.
+type Config struct {
+	Runtime    Runtime
+	Sandboxes  Sandboxes
+	Containers Containers
+	Images     Images
+	Cgroups    Cgroups
+	Network    Network
+	Dirs       Dirs
+	Files      Files
+	Links      Links
+
+	// Sources names the sources that must have synced before any pod that none
+	// of them lists is removed.
+	Sources []string
+	// Stray, when set, removes what belongs to no pod for which keep is true:
+	// cgroups, directories, addresses. It is called once all sources synced.
+	Stray func(ctx context.Context, keep func(types.UID) bool) error
+	Node  Node
+	// AtOnce bounds how many pods are started or ended at a time; 0 means 8.
+	AtOnce int
+	Logger *slog.Logger
+}
+
+// Snapshot is everything that one source wants at a time.
+type Snapshot struct {
+	Source string
+	Pods   []pod.Desired
+	Synced bool
+}
+
+// Set is the pod set of the node.
+type Set struct {
+	cfg   Config
+	board *board
+	slots *slots
+
+	mu        sync.Mutex
+	snapshots map[string]Snapshot
+	workers   map[types.UID]*worker
+	poke      chan struct{}
+
+	ops      sync.WaitGroup // operations in flight
+	crashes  chan time.Time
+	progress atomic.Int64 // unix nanoseconds of the last turn of the loop
+	swept    bool
+	sweep    chan error // the end of a running sweep
+}
+
+// New returns a pod set that does nothing until Run.
+func New(cfg Config) (*Set, error) {
+	if cfg.Runtime == nil || cfg.Sandboxes == nil || cfg.Containers == nil || cfg.Images == nil ||
+		cfg.Cgroups == nil || cfg.Network == nil || cfg.Dirs == nil || cfg.Files == nil || cfg.Links == nil {
+		return nil, errors.New("configure the pod set: a collaborator is missing")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.AtOnce == 0 {
+		cfg.AtOnce = 8
+	}
+	return &Set{
+		cfg: cfg, board: newBoard(), slots: newSlots(cfg.AtOnce, slotLease),
+		snapshots: map[string]Snapshot{}, workers: map[types.UID]*worker{},
+		poke: make(chan struct{}, 1), crashes: make(chan time.Time, maxCrashes),
+	}, nil
+}
+
+// slotLease is how long a start may hold up the others.
+const slotLease = 5 * time.Second
+
+// A pod's panic is contained; so many within so long are not one pod's any more
+// and end the process, which the service manager starts anew.
+const (
+	maxCrashes  = 3
+	crashWindow = 10 * time.Minute
+)
+
+// Offer hands over the latest snapshot of a source. It never blocks.
+func (s *Set) Offer(snap Snapshot) {
+	s.mu.Lock()
+	s.snapshots[snap.Source] = snap
+	s.mu.Unlock()
+	s.wakeSet()
+}
+
+// Wake tells that the runtime's view of the pod changed by itself. It never
+// blocks.
+func (s *Set) Wake(uid types.UID) {
+	s.mu.Lock()
+	w := s.workers[uid]
+	s.mu.Unlock()
+	if w == nil {
+		s.wakeSet() // an orphan, or one that is about to be adopted
+		return
+	}
+	w.wake()
+}
+
+// WakeAll makes every worker plan again, after something changed for all pods:
+// the network became ready.
+func (s *Set) WakeAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.workers {
+		w.wake()
+	}
+}
+
+func (s *Set) wakeSet() {
+	select {
+	case s.poke <- struct{}{}:
+	default:
+	}
+}
+
+// Pods returns every pod with its latest status, by namespace and name. They
+// must not be changed.
+func (s *Set) Pods() []*corev1.Pod { return s.board.list() }
+
+// Watch calls tell with each pod whose status changed, beginning with all; a
+// nil pod is one that is gone. It ends with ctx or with tell's error.
+func (s *Set) Watch(ctx context.Context, tell func(types.UID, *corev1.Pod) error) error {
+	return s.board.watch(ctx, tell)
+}
+
+// Progress is when the loop last turned; it turns at least every heartbeat.
+func (s *Set) Progress() time.Time { return time.Unix(0, s.progress.Load()) }
+
+// heartbeat is the longest that the loop rests, so that a watchdog can tell
+// rest from a hang.
+const heartbeat = 10 * time.Second
+
+// drainTime is how long operations in flight may go on when the daemon ends.
+const drainTime = 5 * time.Second
+
+// Run works until ctx ends, which detaches: no container is touched.
+func (s *Set) Run(ctx context.Context) error {
+	s.progress.Store(time.Now().UnixNano())
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.cfg.Runtime.Synced(): // adopt before acting
+	}
+	opctx, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	ended := make(chan *worker)
+	var workers sync.WaitGroup
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	for {
+		s.progress.Store(time.Now().UnixNano())
+		for _, w := range s.reconcile() {
+			workers.Go(func() {
+				if w.run(ctx, opctx) {
+					select {
+					case ended <- w:
+					case <-ctx.Done():
+					}
+				}
+			})
+		}
+		s.startSweep(ctx)
+		select {
+		case <-ctx.Done():
+			workers.Wait()
+			s.drain(cut)
+			return nil
+		case w := <-ended:
+			s.forget(w)
+		case err := <-s.sweep:
+			s.sweepEnded(err)
+		case <-s.poke:
+		case <-beat.C:
+		}
+		if err := s.tooManyCrashes(); err != nil {
+			cut()
+			return err
+		}
+	}
+}
+
+// drain lets operations in flight come to an end, for a bounded time.
+func (s *Set) drain(cut context.CancelFunc) {
+	timer := time.AfterFunc(drainTime, cut)
+	defer timer.Stop()
+	s.ops.Wait()
+}
+
+// forget drops a worker whose pod is gone. A pod of the same name, or the same
+// pod wanted again, may start now.
+func (s *Set) forget(w *worker) {
+	s.mu.Lock()
+	delete(s.workers, w.uid)
+	s.mu.Unlock()
+	s.board.remove(w.uid)
+	w.log.Info("pod is gone")
+}
+
+// reconcile hands each worker its wish and returns the workers to start.
+func (s *Set) reconcile() []*worker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wanted, synced := s.wanted()
+	var start []*worker
+	names := map[string]bool{}
+	for uid, w := range s.workers {
+		names[w.name] = true
+		if d, ok := wanted[uid]; ok {
+			w.offer(d)
+		} else if synced {
+			w.offer(pod.Desired{Wish: pod.WishAbsent, Pod: w.wish().Pod})
+		}
+	}
+	adopt := func(uid types.UID, name string, d pod.Desired) {
+		w := newWorker(s, uid, name, d)
+		s.workers[uid] = w
+		names[name] = true
+		start = append(start, w)
+	}
+	// What still runs comes first: a pod of the same name waits for its end.
+	for _, uid := range s.cfg.Runtime.Pods() {
+		if s.workers[uid] != nil {
+			continue
+		}
+		state := s.cfg.Runtime.Observe(uid)
+		if d, ok := wanted[uid]; ok {
+			adopt(uid, fullName(d.Pod), d)
+		} else if synced && !state.Empty() {
+			adopt(uid, state.Namespace+"/"+state.Name, pod.Desired{Wish: pod.WishAbsent})
+		}
+	}
+	for uid, d := range wanted {
+		name := fullName(d.Pod)
+		if s.workers[uid] == nil && !names[name] {
+			adopt(uid, name, d)
+		}
+	}
+	return start
+}
+
+// wanted merges the snapshots; of two pods with one UID the first source's
+// stands. It tells whether every source has synced.
+func (s *Set) wanted() (map[types.UID]pod.Desired, bool) {
+	all := map[types.UID]pod.Desired{}
+	synced := true
+	for _, name := range s.cfg.Sources {
+		snap := s.snapshots[name]
+		synced = synced && snap.Synced
+		for _, d := range snap.Pods {
+			if _, taken := all[d.Pod.UID]; !taken {
+				all[d.Pod.UID] = d
+			}
+		}
+	}
+	return all, synced
+}
+
+// startSweep removes, once all sources synced, what belongs to no pod.
+func (s *Set) startSweep(ctx context.Context) {
+	s.mu.Lock()
+	_, synced := s.wanted()
+	s.mu.Unlock()
+	if s.swept || !synced || s.cfg.Stray == nil {
+		return
+	}
+	s.swept = true
+	done := make(chan error, 1)
+	s.sweep = done
+	s.ops.Go(func() {
+		bounded, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		done <- s.cfg.Stray(bounded, s.known)
+	})
+}
+
+// known tells whether the pod has a worker or is wanted.
+func (s *Set) known(uid types.UID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.workers[uid] != nil {
+		return true
+	}
+	wanted, _ := s.wanted()
+	_, ok := wanted[uid]
+	return ok
+}
+
+func (s *Set) sweepEnded(err error) {
+	s.sweep = nil
+	if err != nil {
+		s.swept = false // the next beat tries again
+		s.cfg.Logger.Warn("remove what belongs to no pod", "err", err)
+	}
+}
+
+func (s *Set) crashed() {
+	select {
+	case s.crashes <- time.Now():
+	default:
+	}
+	s.wakeSet()
+}
+
+// tooManyCrashes tells whether panics come so often that the process must end.
+func (s *Set) tooManyCrashes() error {
+	if len(s.crashes) < maxCrashes {
+		return nil
+	}
+	if first := <-s.crashes; time.Since(first) < crashWindow {
+		return fmt.Errorf("run pods: %d internal errors within %s", maxCrashes, crashWindow)
+	}
+	return nil
+}
+
+func fullName(p *corev1.Pod) string { return p.Namespace + "/" + p.Name }

@@ -1,0 +1,291 @@
+package worker_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"nodeagent/internal/pod"
+	"nodeagent/internal/worker"
+	"nodeagent/internal/worker/workertest"
+)
+
+var (
+	seeds    = flag.Int("seeds", 2000, "how many seeds the simulation runs")
+	oneSeed  = flag.Uint64("seed", 0, "run only this seed and print what happened")
+	settling = 20 * time.Minute // virtual: the longest back-off is 5 min
+)
+
+// TestSimulation runs the real pod set over a world in which calls fail and
+// take long, containers exit and are killed, networks are lost, the daemon is
+// killed at any moment and manifests come and go. In the end, with the world
+// calm, what is there must be what is wanted; after all pods are gone nothing
+// may be left.
+func TestSimulation(t *testing.T) {
+	if *oneSeed != 0 {
+		simulate(t, *oneSeed)
+		return
+	}
+	for seed := uint64(1); seed <= uint64(*seeds); seed++ {
+		simulate(t, seed)
+		if t.Failed() {
+			t.Fatalf("run again with: go test ./internal/worker -run TestSimulation -seed %d", seed)
+		}
+	}
+}
+
+// TestEveryCallFailsOnce makes each call of one scenario fail in turn.
+func TestEveryCallFailsOnce(t *testing.T) {
+	for n := 1; ; n++ {
+		var made int
+		synctest.Test(t, func(t *testing.T) {
+			w := workertest.New(1, workertest.Faults{FailNth: n}, behaviour)
+			s := newScene(t, w)
+			s.want("job", "web")
+			s.start()
+			time.Sleep(settling)
+			s.check()
+			s.want()
+			time.Sleep(settling)
+			s.checkGone()
+			s.stop()
+			made = w.Calls()
+		})
+		if t.Failed() {
+			t.Fatalf("with call %d failing", n)
+		}
+		if n > made {
+			t.Logf("each of %d calls failed in turn", made)
+			return
+		}
+	}
+}
+
+func simulate(t *testing.T, seed uint64) {
+	synctest.Test(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		w := workertest.New(seed, workertest.Faults{Percent: r.IntN(20), SlowPercent: r.IntN(20)}, behaviour)
+		s := newScene(t, w)
+		s.start()
+		for range 3 + r.IntN(10) {
+			s.disturb(r)
+			time.Sleep(time.Duration(r.IntN(20000)) * time.Millisecond)
+		}
+		w.Calm()
+		s.want("web", "job", "initfails", "flaky", "hardy")
+		time.Sleep(settling)
+		s.check()
+		s.want()
+		time.Sleep(settling)
+		s.checkGone()
+		s.stop()
+		if t.Failed() || *oneSeed != 0 {
+			t.Logf("seed %d:\n%s", seed, strings.Join(w.Log(), "\n"))
+		}
+	})
+}
+
+// behaviour is what the containers of the scene's pods do, by name.
+func behaviour(podName, container string, attempt uint32) workertest.Behaviour {
+	switch container {
+	case "init", "init2":
+		return workertest.Behaviour{Runs: 50 * time.Millisecond}
+	case "badinit":
+		return workertest.Behaviour{Runs: 50 * time.Millisecond, Code: 3}
+	case "once":
+		return workertest.Behaviour{Runs: 3 * time.Second, Code: 7}
+	case "flaky":
+		if attempt < 3 {
+			return workertest.Behaviour{Runs: time.Second, Code: 1}
+		}
+	case "deaf":
+		return workertest.Behaviour{IgnoreTERM: true}
+	}
+	return workertest.Behaviour{}
+}
+
+// scene is a node in the world: the sources' wish and the daemon there is.
+type scene struct {
+	t      *testing.T
+	w      *workertest.World
+	d      *workertest.Daemon
+	set    *worker.Set
+	cancel context.CancelFunc
+	done   chan error
+	wanted []string
+}
+
+func newScene(t *testing.T, w *workertest.World) *scene { return &scene{t: t, w: w} }
+
+// start starts a daemon.
+func (s *scene) start() {
+	s.d = s.w.Daemon()
+	set, err := worker.New(worker.Config{
+		Runtime: s.d, Sandboxes: s.d, Containers: s.d, Images: s.d, Cgroups: s.d,
+		Network: s.d, Dirs: s.d, Files: s.d, Links: s.d, Stray: s.d.Stray,
+		Sources: []string{"file"}, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.set = set
+	s.d.Attach(set.Wake)
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel, s.done = cancel, make(chan error, 1)
+	go func() { s.done <- set.Run(ctx) }()
+	s.offer()
+}
+
+// stop ends the daemon: killed, its calls have no effect any more; else it
+// detaches.
+func (s *scene) stop() {
+	s.cancel()
+	if err := <-s.done; err != nil {
+		s.t.Errorf("the pod set ended with %v", err)
+	}
+}
+
+func (s *scene) kill() {
+	s.d.Kill()
+	s.stop()
+}
+
+func (s *scene) want(names ...string) {
+	s.wanted = names
+	if s.set != nil {
+		s.offer()
+	}
+}
+
+func (s *scene) offer() {
+	snap := worker.Snapshot{Source: "file", Synced: true}
+	for _, name := range s.wanted {
+		snap.Pods = append(snap.Pods, pod.Desired{Wish: pod.WishRun, Pod: podNamed(name)})
+	}
+	s.set.Offer(snap)
+}
+
+var podNames = []string{"web", "job", "initfails", "flaky", "hardy"}
+
+// disturb changes something.
+func (s *scene) disturb(r *rand.Rand) {
+	name := podNames[r.IntN(len(podNames))]
+	switch r.IntN(6) {
+	case 0, 1:
+		var names []string
+		for _, n := range podNames {
+			if r.IntN(3) > 0 {
+				names = append(names, n)
+			}
+		}
+		s.want(names...)
+	case 2:
+		s.kill()
+		time.Sleep(time.Duration(r.IntN(5000)) * time.Millisecond)
+		s.start()
+	case 3:
+		s.stop()
+		s.d.Kill()
+		s.start()
+	case 4:
+		s.w.LoseNetwork(types.UID(name))
+	case 5:
+		s.w.KillContainer(types.UID(name), "app")
+	}
+}
+
+// check compares what is there with what is wanted.
+func (s *scene) check() {
+	s.t.Helper()
+	for _, b := range s.w.Broken() {
+		s.t.Error(b)
+	}
+	status := map[string]corev1.PodStatus{}
+	for _, p := range s.set.Pods() {
+		status[p.Name] = p.Status
+	}
+	for _, name := range s.wanted {
+		want := map[string]corev1.PodPhase{"job": corev1.PodFailed, "initfails": corev1.PodFailed}[name]
+		if want == "" {
+			want = corev1.PodRunning
+		}
+		if got := status[name].Phase; got != want {
+			s.t.Errorf("pod %s is %q, want %s: %+v", name, got, want, status[name])
+		}
+		if want == corev1.PodRunning && !allReady(status[name]) {
+			s.t.Errorf("pod %s is not ready: %+v", name, status[name].ContainerStatuses)
+		}
+	}
+	if len(status) != len(s.wanted) {
+		s.t.Errorf("%d pods have a status, want %d", len(status), len(s.wanted))
+	}
+}
+
+func (s *scene) checkGone() {
+	s.t.Helper()
+	for _, b := range s.w.Broken() {
+		s.t.Error(b)
+	}
+	for _, l := range s.w.Left() {
+		s.t.Errorf("left over: %s", l)
+	}
+}
+
+func allReady(s corev1.PodStatus) bool {
+	for _, c := range s.ContainerStatuses {
+		if !c.Ready {
+			return false
+		}
+	}
+	return len(s.ContainerStatuses) > 0
+}
+
+// podNamed makes the pod of that name; its containers' names say what they do.
+func podNamed(name string) *corev1.Pod {
+	p := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default", UID: types.UID(name)},
+		Spec: corev1.PodSpec{
+			RestartPolicy:                 corev1.RestartPolicyAlways,
+			TerminationGracePeriodSeconds: new(int64(10)),
+		},
+	}
+	spec := &p.Spec
+	switch name {
+	case "web":
+		spec.InitContainers = containers("init", "init2")
+		spec.Containers = containers("app", "side")
+	case "job":
+		spec.RestartPolicy = corev1.RestartPolicyNever
+		spec.Containers = containers("once")
+	case "initfails":
+		spec.RestartPolicy = corev1.RestartPolicyNever
+		spec.InitContainers = containers("badinit")
+		spec.Containers = containers("app")
+	case "flaky":
+		spec.RestartPolicy = corev1.RestartPolicyOnFailure
+		spec.Containers = containers("flaky", "app")
+	case "hardy":
+		spec.Containers = containers("deaf")
+	default:
+		panic(fmt.Sprintf("no pod is called %s", name))
+	}
+	return p
+}
+
+func containers(names ...string) []corev1.Container {
+	var all []corev1.Container
+	for _, n := range names {
+		all = append(all, corev1.Container{Name: n, Image: "example/" + n + ":v1"})
+	}
+	return all
+}

@@ -1,0 +1,251 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"nodeagent/internal/pod"
+)
+
+// worker brings one pod to what is wanted of it. All fields below the mailbox
+// belong to the goroutine of run.
+type worker struct {
+	set  *Set
+	uid  types.UID
+	name string // namespace/name, for logs and for serialising static pods
+
+	mu      sync.Mutex
+	desired pod.Desired
+	poke    chan struct{} // holds one: something changed
+
+	prepared bool
+	released bool // the cgroup of a pod that has ended is gone already
+	running  map[pod.Op]bool
+	failed   map[pod.Op]pod.Failure
+	messages map[string]string // termination messages by container id
+	results  chan result
+	status   corev1.PodStatus
+	log      *slog.Logger
+}
+
+// result is how an operation ended.
+type result struct {
+	action  pod.Action
+	reason  string
+	err     error
+	crashed bool
+}
+
+func newWorker(s *Set, uid types.UID, name string, d pod.Desired) *worker {
+	w := &worker{
+		set: s, uid: uid, name: name, desired: d,
+		poke:     make(chan struct{}, 1),
+		running:  map[pod.Op]bool{},
+		failed:   map[pod.Op]pod.Failure{},
+		messages: map[string]string{},
+		results:  make(chan result),
+		log:      s.cfg.Logger.With("pod", name, "podUID", uid),
+	}
+	// What an earlier daemon left may include cgroup and directories.
+	w.prepared = d.Pod == nil || !s.cfg.Runtime.Observe(uid).Empty()
+	return w
+}
+
+// offer hands over the latest wish. A pod that is on its way out stays so: the
+// set starts it anew when it has ended.
+func (w *worker) offer(d pod.Desired) {
+	w.mu.Lock()
+	if w.desired.Wish != pod.WishAbsent {
+		w.desired = d
+	}
+	w.mu.Unlock()
+	w.wake()
+}
+
+func (w *worker) wake() {
+	select {
+	case w.poke <- struct{}{}:
+	default:
+	}
+}
+
+func (w *worker) wish() pod.Desired {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.desired
+}
+
+// run works until the pod is gone (true) or the daemon ends (false). ops
+// outlives ctx for a moment, so that a step under way may come to its end.
+func (w *worker) run(ctx, ops context.Context) bool {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		d := w.wish()
+		o := w.observe(d)
+		now := time.Now()
+		steps := pod.Plan(d, o, now)
+		for _, a := range steps.Actions {
+			w.start(ctx, ops, a, d)
+			o.Running[a.Op()] = true
+		}
+		w.report(d, o, now)
+		if steps.Done {
+			return true
+		}
+		wait := time.Hour
+		if !steps.WakeAt.IsZero() {
+			wait = max(steps.WakeAt.Sub(now), time.Millisecond)
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return false
+		case <-w.poke:
+		case r := <-w.results:
+			w.finish(r)
+			w.drain()
+		case <-timer.C:
+		}
+	}
+}
+
+// drain takes the results that are there already: one plan serves them all.
+func (w *worker) drain() {
+	for {
+		select {
+		case r := <-w.results:
+			w.finish(r)
+		default:
+			return
+		}
+	}
+}
+
+func (w *worker) observe(d pod.Desired) pod.Observed {
+	o := pod.Observed{
+		RuntimeState: w.set.cfg.Runtime.Observe(w.uid),
+		Prepared:     w.prepared,
+		Released:     w.released,
+		Running:      map[pod.Op]bool{},
+		Failed:       w.failed,
+	}
+	for op := range w.running {
+		o.Running[op] = true
+	}
+	if err := w.set.cfg.Network.Ready(); err != nil {
+		o.NetworkNotReady = err.Error()
+	}
+	w.readMessages(d.Pod, o.Containers)
+	return o
+}
+
+// readMessages fills in what each dead container left to be told, once.
+func (w *worker) readMessages(p *corev1.Pod, all []pod.Container) {
+	if p == nil {
+		return
+	}
+	for i := range all {
+		c := &all[i]
+		if c.State != pod.ContainerExited || c.Message != "" {
+			continue
+		}
+		message, known := w.messages[c.ID]
+		if !known {
+			if spec := containerSpec(p, c.Name); spec != nil {
+				message = w.set.cfg.Files.TerminationMessage(p, spec, *c)
+			}
+			w.messages[c.ID] = message
+		}
+		c.Message = message
+	}
+}
+
+// start runs the action in a goroutine of its own, which ends by its deadline
+// and always delivers a result or sees the daemon end.
+func (w *worker) start(ctx, ops context.Context, a pod.Action, d pod.Desired) {
+	w.running[a.Op()] = true
+	if a.Kind == pod.StopContainer {
+		ops = ctx // it may wait for the whole grace period, which is kept on disk
+	}
+	w.set.ops.Go(func() {
+		r := w.execute(ops, a, d)
+		select {
+		case w.results <- r:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// execute contains a panic: it is this pod's failure, not the node's.
+func (w *worker) execute(ctx context.Context, a pod.Action, d pod.Desired) (r result) {
+	r.action = a
+	defer func() {
+		if p := recover(); p != nil {
+			r.crashed, r.reason = true, pod.ReasonInternalError
+			r.err = fmt.Errorf("%s %s: internal error: %v", a.Kind, a.Op().Object, p)
+			w.log.Error("contain a panic", "action", a.Kind, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	r.reason, r.err = w.set.do(ctx, w, a, d)
+	return r
+}
+
+// finish notes how an operation ended.
+func (w *worker) finish(r result) {
+	op := r.action.Op()
+	delete(w.running, op)
+	if r.err != nil {
+		f := w.failed[op]
+		w.failed[op] = pod.Failure{Reason: r.reason, Message: r.err.Error(), Count: f.Count + 1, At: time.Now()}
+		w.log.Warn("retry later", "action", r.action.Kind, "container", r.action.Name, "reason", r.reason, "err", r.err)
+		if r.crashed {
+			w.set.crashed()
+		}
+		return
+	}
+	delete(w.failed, op)
+	switch r.action.Kind {
+	case pod.Prepare:
+		w.prepared, w.released = true, false
+	case pod.ReleaseCgroup:
+		w.released = true
+	case pod.Cleanup:
+		w.prepared = false
+	case pod.RemoveContainer:
+		delete(w.messages, r.action.Container)
+	}
+	w.log.Debug("did", "action", r.action.Kind, "container", r.action.Name, "reason", r.action.Reason)
+}
+
+// report publishes the pod's status when it changed.
+func (w *worker) report(d pod.Desired, o pod.Observed, now time.Time) {
+	if d.Pod == nil {
+		return
+	}
+	status := pod.Status(d, o, pod.Node{Addrs: w.set.cfg.Node.Addrs}, w.status, now)
+	if reflect.DeepEqual(status, w.status) {
+		return
+	}
+	w.status = status
+	w.set.board.put(w.uid, d, status)
+}
+
+func containerSpec(p *corev1.Pod, name string) *corev1.Container {
+	for _, list := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
+		for i := range list {
+			if list[i].Name == name {
+				return &list[i]
+			}
+		}
+	}
+	return nil
+}
