@@ -1,0 +1,103 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// oomFile finds the file that counts the OOM kills in the cgroup of pid: the
+// v1 hierarchy of the memory controller where there is one, else the unified
+// hierarchy. Empty when it cannot be found.
+func oomFile(pid int) string {
+	membership, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return ""
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return ""
+	}
+	path, v1 := memoryCgroup(string(membership))
+	if path == "" {
+		return ""
+	}
+	root, mountPoint := cgroupMount(mounts, v1)
+	if mountPoint == "" {
+		return ""
+	}
+	rel := strings.TrimPrefix(path, strings.TrimSuffix(root, "/"))
+	if v1 {
+		return filepath.Join(mountPoint, rel, "memory.oom_control")
+	}
+	return filepath.Join(mountPoint, rel, "memory.events")
+}
+
+// memoryCgroup reads /proc/<pid>/cgroup (cgroups(7)).
+func memoryCgroup(membership string) (path string, v1 bool) {
+	unified := ""
+	for line := range strings.Lines(membership) {
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		for controller := range strings.SplitSeq(parts[1], ",") {
+			if controller == "memory" {
+				return parts[2], true
+			}
+		}
+		if parts[0] == "0" && parts[1] == "" {
+			unified = parts[2]
+		}
+	}
+	return unified, false
+}
+
+// cgroupMount reads mountinfo (proc_pid_mountinfo(5)) for the mount of the
+// memory controller or of the unified hierarchy.
+func cgroupMount(mountinfo []byte, v1 bool) (root, mountPoint string) {
+	sc := bufio.NewScanner(bytes.NewReader(mountinfo))
+	sc.Buffer(nil, 1<<20) // overlay mounts with many layers have long lines
+	for sc.Scan() {
+		head, tail, ok := strings.Cut(sc.Text(), " - ")
+		fields, rest := strings.Fields(head), strings.Fields(tail)
+		if !ok || len(fields) < 5 || len(rest) < 3 {
+			continue
+		}
+		switch {
+		case v1 && rest[0] == "cgroup":
+			for option := range strings.SplitSeq(rest[2], ",") {
+				if option == "memory" {
+					return fields[3], fields[4]
+				}
+			}
+		case !v1 && rest[0] == "cgroup2":
+			return fields[3], fields[4]
+		}
+	}
+	return "", ""
+}
+
+// oomKills reads the counter oom_kill of memory.events or memory.oom_control;
+// zero when the cgroup is gone.
+func oomKills(file string) uint64 {
+	if file == "" {
+		return 0
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	for line := range bytes.Lines(data) {
+		if value, ok := bytes.CutPrefix(line, []byte("oom_kill ")); ok {
+			n, _ := strconv.ParseUint(string(bytes.TrimSpace(value)), 10, 64)
+			return n
+		}
+	}
+	return 0
+}
