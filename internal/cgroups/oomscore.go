@@ -54,9 +54,6 @@ func probeOOMScoreAdj(file string, write func(file, value string) error) (int, e
 	low, high := OOMScoreAdjMin, own // high is always allowed: a write of the own value is
 	for low < high {
 		mid := low + (high-low)/2
-		if low < 0 && (high-low)%2 != 0 && mid > low { // divide downwards, also below zero
-			mid = low + (high-low-1)/2
-		}
 		ok, err := try(mid)
 		if err != nil {
 			return own, fmt.Errorf("try out oom_score_adj %d: %w", mid, err)

@@ -1,0 +1,202 @@
+package cgroups
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"nodeagent/internal/pod"
+	"nodeagent/internal/test/need"
+)
+
+func limits(milli int64, quota, memory int64, pids int64) pod.Resources {
+	r := pod.BurstableResources(milli)
+	if quota > 0 {
+		r.CPUQuota, r.CPUPeriod = &quota, pod.DefaultCPUPeriod
+	}
+	if memory > 0 {
+		r.Memory = &memory
+	}
+	r.Pids = pids
+	return r
+}
+
+// wantFiles checks control files of a pod by controller/file.
+func wantFiles(t *testing.T, tree *Tree, cgroup string, want map[string]string) {
+	t.Helper()
+	for name, value := range want {
+		controller, file, _ := strings.Cut(name, "/")
+		if got := readString(t, filepath.Join(tree.dir(controller, cgroup), file)); got != value {
+			t.Errorf("%s of %s is %q, want %q", file, cgroup, got, value)
+		}
+	}
+}
+
+func TestEnsurePodV1(t *testing.T) {
+	need.Have(t, need.CgroupV1)
+	tree := realTree(t)
+	parent, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBurstable, limits(250, 50000, 64<<20, 100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := tree.root + "/kubepods/burstable/pod" + string(someUID); parent != want {
+		t.Errorf("parent is %s, want %s", parent, want)
+	}
+	asked := map[string]string{
+		"cpu/cpu.shares":               "256",
+		"cpu/cpu.cfs_quota_us":         "50000",
+		"cpu/cpu.cfs_period_us":        "100000",
+		"memory/memory.limit_in_bytes": "67108864",
+		"pids/pids.max":                "100",
+	}
+	wantFiles(t, tree, parent, asked)
+	wantFiles(t, tree, tree.class(corev1.PodQOSBurstable), map[string]string{"cpu/cpu.shares": "256"})
+	wantFiles(t, tree, tree.class(corev1.PodQOSBestEffort), map[string]string{"cpu/cpu.shares": "2"})
+	wantFiles(t, tree, tree.kubepods(), map[string]string{"cpu/cpu.shares": "2048"})
+
+	// Again, after somebody changed all of it: the same, period and quota too.
+	for file, value := range map[string]string{"cpu.shares": "3", "cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "50000"} {
+		writeFile(t, filepath.Join(tree.dir("cpu", parent), file), value)
+	}
+	if _, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBurstable, limits(250, 50000, 64<<20, 100)); err != nil {
+		t.Fatal(err)
+	}
+	wantFiles(t, tree, parent, asked)
+
+	// No limits any more.
+	if _, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBurstable, limits(0, 0, 0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	wantFiles(t, tree, parent, map[string]string{
+		"cpu/cpu.shares":               "2",
+		"cpu/cpu.cfs_quota_us":         "-1",
+		"memory/memory.limit_in_bytes": "9223372036854771712",
+		"pids/pids.max":                "max",
+	})
+	if err := tree.RemovePod(t.Context(), someUID); err != nil {
+		t.Fatal(err)
+	}
+	if dirs := left(tree, parent); dirs != nil {
+		t.Errorf("left: %v", dirs)
+	}
+	wantFiles(t, tree, tree.class(corev1.PodQOSBurstable), map[string]string{"cpu/cpu.shares": "2"})
+}
+
+// The extreme values that a manifest can ask for are ones that the kernel takes.
+func TestEnsurePodTakesExtremes(t *testing.T) {
+	need.Have(t, need.CgroupV1)
+	tree := realTree(t)
+	r := pod.Limits{}.Pod(&corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{
+		Resources: resources("cpu", "9000000000000", "memory", "7Ei"),
+	}}}})
+	parent, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSGuaranteed, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantFiles(t, tree, parent, map[string]string{
+		"cpu/cpu.shares":       "262144",
+		"cpu/cpu.cfs_quota_us": "17592186044415",
+	})
+	small := pod.Limits{}.Pod(&corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{
+		Resources: resources("cpu", "1m", "memory", "1"),
+	}}}})
+	if _, err := tree.EnsurePod(t.Context(), "small", corev1.PodQOSGuaranteed, small); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A class that vanished is made again, with its shares, on the way to a pod.
+func TestEnsurePodMakesTheClassAgain(t *testing.T) {
+	need.Have(t, need.CgroupV1)
+	tree := realTree(t)
+	for _, h := range tree.hierarchies {
+		_ = unix.Rmdir(filepath.Join(h.Dir, tree.class(corev1.PodQOSBestEffort)))
+	}
+	if _, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBestEffort, limits(0, 0, 0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	wantFiles(t, tree, tree.class(corev1.PodQOSBestEffort), map[string]string{"cpu/cpu.shares": "2"})
+}
+
+// A limit below what is in use is refused; the old one stays.
+func TestEnsurePodRefusesToShrinkBelowUsage(t *testing.T) {
+	need.Have(t, need.CgroupV1)
+	tree := realTree(t)
+	parent, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBurstable, limits(0, 0, 256<<20, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	script(t, tree, parent+"/c", `x=$(head -c 20000000 /dev/zero | tr '\0' x); echo ready; read never`)
+	_, err = tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBurstable, limits(0, 0, 4<<20, 0))
+	if !errors.Is(err, unix.EBUSY) {
+		t.Fatalf("the limit was lowered below the usage: %v", err)
+	}
+	wantFiles(t, tree, parent, map[string]string{"memory/memory.limit_in_bytes": "268435456"})
+}
+
+// A new daemon takes the requests of running pods from the tree.
+func TestEnsureNodeKeepsTheSharesOfRunningPods(t *testing.T) {
+	need.Have(t, need.CgroupV1)
+	tree := realTree(t)
+	for uid, milli := range map[types.UID]int64{"a": 1000, "b": 500} {
+		if _, err := tree.EnsurePod(t.Context(), uid, corev1.PodQOSBurstable, limits(milli, 0, 0, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	burstable := tree.class(corev1.PodQOSBurstable)
+	wantFiles(t, tree, burstable, map[string]string{"cpu/cpu.shares": "1536"})
+
+	next, err := New(Config{Root: tree.root, Driver: Cgroupfs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := next.EnsureNode(t.Context(), limits(2000, 0, 0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	wantFiles(t, tree, burstable, map[string]string{"cpu/cpu.shares": "1536"})
+	if _, err := next.EnsurePod(t.Context(), "a", corev1.PodQOSBurstable, limits(1000, 0, 0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	wantFiles(t, tree, burstable, map[string]string{"cpu/cpu.shares": "1536"})
+	if err := next.RemovePod(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	wantFiles(t, tree, burstable, map[string]string{"cpu/cpu.shares": "1024"})
+}
+
+func TestEnsurePodBeforeEnsureNode(t *testing.T) {
+	tree, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBurstable, pod.Resources{}); err == nil {
+		t.Error("a pod's cgroup was made before its parents had limits")
+	}
+}
+
+func BenchmarkEnsurePod(b *testing.B) {
+	tree := realTree(b)
+	r := limits(250, 50000, 64<<20, 4096)
+	b.ReportAllocs()
+	var ensure, remove time.Duration
+	for b.Loop() {
+		start := time.Now()
+		if _, err := tree.EnsurePod(b.Context(), someUID, corev1.PodQOSBurstable, r); err != nil {
+			b.Fatal(err)
+		}
+		made := time.Now()
+		ensure += made.Sub(start)
+		if err := tree.RemovePod(b.Context(), someUID); err != nil {
+			b.Fatal(err)
+		}
+		remove += time.Since(made)
+	}
+	b.ReportMetric(float64(ensure.Microseconds())/float64(b.N), "µs/ensure")
+	b.ReportMetric(float64(remove.Microseconds())/float64(b.N), "µs/remove")
+}
