@@ -1,0 +1,145 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	kubeproxyv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
+)
+
+// maxFile is the largest configuration file that is read.
+const maxFile = 10 << 20
+
+// Load reads the file and the drop-ins that the flags name, lays the flags over
+// them and fills in the defaults. Precedence: defaults, file, drop-ins (*.conf,
+// lexically), flags.
+func Load(flags Flags) (*Config, error) {
+	c := &Config{}
+	if flags.Config != "" {
+		if err := c.readFile(flags.Config); err != nil {
+			return nil, err
+		}
+	}
+	dropins, err := dropIns(flags.ConfigDir)
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range dropins {
+		if err := c.readFile(path); err != nil {
+			return nil, err
+		}
+	}
+	c.override(flags)
+	if err := c.setDefaults(); err != nil {
+		return nil, err
+	}
+	slices.Sort(c.Unused)
+	c.Unused = slices.Compact(c.Unused)
+	return c, c.check()
+}
+
+// dropIns lists the *.conf files below dir in lexical order of their paths.
+func dropIns(dir string) ([]string, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	var all []string
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() && filepath.Ext(path) == ".conf" {
+			all = append(all, path)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the drop-in directory: %w", err)
+	}
+	return all, nil
+}
+
+func (c *Config) readFile(path string) error {
+	st, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("read the configuration: %w", err)
+	}
+	if !st.Mode().IsRegular() {
+		return fmt.Errorf("read the configuration %s: it is not a regular file", path)
+	}
+	if st.Size() > maxFile {
+		return fmt.Errorf("read the configuration %s: it has %d bytes, more than %d", path, st.Size(), maxFile)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read the configuration: %w", err)
+	}
+	docs, err := split(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	for _, d := range docs {
+		if err := c.decode(path, d); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// decode lays one document over what is there.
+func (c *Config) decode(path string, d document) error {
+	switch gvk := d.apiVersion + "/" + d.kind; gvk {
+	case "kubelet.config.k8s.io/v1beta1/KubeletConfiguration":
+		if err := d.into(&c.Kubelet); err != nil {
+			return err
+		}
+		c.noteUnused(path, d, usedKubelet)
+	case "kubeproxy.config.k8s.io/v1alpha1/KubeProxyConfiguration":
+		if err := d.into(&kubeproxyv1alpha1.KubeProxyConfiguration{}); err != nil {
+			return err
+		}
+		c.noteUnused(path, d, nil)
+	case APIVersion + "/NodeAgentConfiguration":
+		return d.into(&c.Agent)
+	case "/":
+		return fmt.Errorf("line %d: the document has no apiVersion and kind", d.line)
+	default:
+		return fmt.Errorf("line %d: unknown kind %s in %s; known are KubeletConfiguration, KubeProxyConfiguration and NodeAgentConfiguration (%s)", d.line, d.kind, d.apiVersion, APIVersion)
+	}
+	return nil
+}
+
+// usedKubelet are the fields of KubeletConfiguration that the daemon acts on.
+var usedKubelet = []string{
+	"apiVersion", "kind", "staticPodPath", "fileCheckFrequency", "podLogsDir", "cgroupRoot", "cgroupDriver",
+	"clusterDNS", "clusterDomain", "resolvConf", "podCIDR", "podPidsLimit", "healthzPort", "healthzBindAddress",
+	"containerLogMaxSize", "containerLogMaxFiles", "containerRuntimeEndpoint", "seccompDefault",
+}
+
+func (c *Config) noteUnused(path string, d document, used []string) {
+	for _, field := range d.fields {
+		if field != "apiVersion" && field != "kind" && !slices.Contains(used, field) {
+			c.Unused = append(c.Unused, fmt.Sprintf("%s: %s.%s", filepath.Base(path), d.kind, field))
+		}
+	}
+}
+
+func (c *Config) override(f Flags) {
+	set := func(to *string, v string) {
+		if v != "" {
+			*to = v
+		}
+	}
+	set(&c.Kubelet.StaticPodPath, f.PodManifestPath)
+	set(&c.Kubelet.ContainerRuntimeEndpoint, f.ContainerRuntimeEndpoint)
+	set(&c.RootDir, f.RootDir)
+	set(&c.NodeName, strings.ToLower(strings.TrimSpace(f.HostnameOverride)))
+	if f.NodeIP != "" {
+		c.NodeIPs = strings.Split(f.NodeIP, ",")
+	}
+}
+
+// IsInvalid tells that an error is the configuration's own and not the host's.
+func IsInvalid(err error) bool { return err != nil && !errors.Is(err, fs.ErrPermission) }

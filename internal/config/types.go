@@ -1,0 +1,75 @@
+package config
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+)
+
+// APIVersion of NodeAgentConfiguration.
+const APIVersion = "nodeagent/v1alpha1"
+
+// NodeAgentConfiguration is what the two upstream types lack.
+type NodeAgentConfiguration struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// StateDir holds what must survive a reboot. Default /var/lib/nodeagent.
+	StateDir string `json:"stateDir,omitempty"`
+	// RunDir holds what lasts until a reboot: socket, namespaces, exit
+	// records. Default /run/nodeagent.
+	RunDir string `json:"runDir,omitempty"`
+	// PodNetwork is used where there is neither a CNI configuration nor a pod
+	// CIDR of the node.
+	PodNetwork PodNetwork `json:"podNetwork,omitempty"`
+	// Runtimes by handler name; "" is the default handler.
+	Runtimes map[string]Runtime `json:"runtimes,omitempty"`
+	// MemoryLimitBytes is a soft limit of the daemon's own heap (GOMEMLIMIT);
+	// 0: the environment decides.
+	MemoryLimitBytes int64 `json:"memoryLimitBytes,omitempty"`
+}
+
+// PodNetwork says where pods' addresses come from.
+type PodNetwork struct {
+	// CIDRs, at most one of each family.
+	CIDRs []string `json:"cidrs,omitempty"`
+	// Bridge is the name of the bridge. Default nodeagent0.
+	Bridge string `json:"bridge,omitempty"`
+	// MTU of pods' interfaces; 0: the default route's.
+	MTU int `json:"mtu,omitempty"`
+	// CNIConfDir, default /etc/cni/net.d; a configuration there comes first.
+	CNIConfDir string `json:"cniConfDir,omitempty"`
+	// CNIBinDir, default /opt/cni/bin.
+	CNIBinDir string `json:"cniBinDir,omitempty"`
+}
+
+// Runtime is one way to run containers.
+type Runtime struct {
+	// Binary is the OCI runtime; default runc, looked up by containerd's shim.
+	Binary string `json:"binary,omitempty"`
+	// Shim is containerd's name of the shim; default ours.
+	Shim string `json:"shim,omitempty"`
+	// Snapshotter of the images; default overlayfs.
+	Snapshotter string `json:"snapshotter,omitempty"`
+}
+
+// Flags are what the command line sets; an empty value sets nothing.
+type Flags struct {
+	Config, ConfigDir        string
+	RootDir                  string
+	PodManifestPath          string
+	HostnameOverride         string
+	NodeIP                   string
+	ContainerRuntimeEndpoint string
+	SeccompDir               string
+}
+
+// Config is the merged result: every default is filled in.
+type Config struct {
+	Kubelet  kubeletv1beta1.KubeletConfiguration
+	Agent    NodeAgentConfiguration
+	RootDir  string   // --root-dir
+	NodeName string   // --hostname-override, or the host's name
+	NodeIPs  []string // --node-ip; empty: found on the host
+	// Unused lists fields that were set and that this version does not act on,
+	// as "file: field".
+	Unused []string
+}

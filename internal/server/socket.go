@@ -1,0 +1,145 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Pods is the pod set as the socket shows it.
+type Pods interface {
+	Pods() []*corev1.Pod
+	Watch(ctx context.Context, tell func(types.UID, *corev1.Pod) error) error
+}
+
+// SocketConfig says what the socket shows.
+type SocketConfig struct {
+	Path string // <runDir>/nodeagent.sock
+	Pods Pods
+	// Info are more documents by name, served at /v1/<name>.
+	Info   map[string]func() any
+	Logger *slog.Logger
+}
+
+// Socket serves HTTP and JSON to the command line.
+type Socket struct{ cfg SocketConfig }
+
+// NewSocket returns a server that does not listen yet.
+func NewSocket(cfg SocketConfig) (*Socket, error) {
+	if cfg.Path == "" || cfg.Pods == nil {
+		return nil, errors.New("configure the local socket: path and pods are needed")
+	}
+	return &Socket{cfg: cfg}, nil
+}
+
+// Limits of a request; a watch lasts as long as its client.
+const (
+	headerTimeout = 5 * time.Second
+	maxHeader     = 64 << 10
+	closeTimeout  = time.Second
+)
+
+// Run listens until ctx ends.
+func (s *Socket) Run(ctx context.Context) error {
+	l, err := listen(s.cfg.Path)
+	if err != nil {
+		return fmt.Errorf("open the local socket: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/pods", s.pods)
+	mux.HandleFunc("GET /v1/watch", s.watch)
+	for name, info := range s.cfg.Info {
+		mux.HandleFunc("GET /v1/"+name, func(w http.ResponseWriter, _ *http.Request) { write(w, info()) })
+	}
+	server := &http.Server{
+		Handler: mux, ReadHeaderTimeout: headerTimeout, MaxHeaderBytes: maxHeader,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog:    slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
+	}
+	return serve(ctx, server, l)
+}
+
+// listen replaces the socket of a daemon that is gone; the daemon's lock is held
+// by now, so nobody else listens there.
+func listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// serve runs the server until ctx ends.
+func serve(ctx context.Context, server *http.Server, l net.Listener) error {
+	stop := context.AfterFunc(ctx, func() {
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		if server.Shutdown(bounded) != nil {
+			_ = server.Close()
+		}
+	})
+	defer stop()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func (s *Socket) pods(w http.ResponseWriter, _ *http.Request) {
+	list := corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: []corev1.Pod{}}
+	for _, p := range s.cfg.Pods.Pods() {
+		list.Items = append(list.Items, *p)
+	}
+	write(w, list)
+}
+
+// watchEvent is one line of /v1/watch.
+type watchEvent struct {
+	Type   string      `json:"type"` // MODIFIED or DELETED
+	UID    types.UID   `json:"uid"`
+	Object *corev1.Pod `json:"object,omitempty"`
+}
+
+// watch streams a line for each pod that changes, beginning with all.
+func (s *Socket) watch(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	flusher := http.NewResponseController(w)
+	enc := json.NewEncoder(w)
+	_ = flusher.Flush()
+	_ = s.cfg.Pods.Watch(r.Context(), func(uid types.UID, p *corev1.Pod) error {
+		e := watchEvent{Type: "MODIFIED", UID: uid, Object: p}
+		if p == nil {
+			e.Type = "DELETED"
+		}
+		if err := enc.Encode(e); err != nil {
+			return err
+		}
+		return flusher.Flush()
+	})
+}
+
+func write(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
+}
