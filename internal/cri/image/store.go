@@ -3,11 +3,14 @@ package image
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
+	"os"
+	"sync"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -17,12 +20,15 @@ type Config struct {
 	Client      *containerd.Client
 	Namespace   string // containerd namespace, default "k8s.io"
 	Snapshotter string // default "overlayfs"
+	// Owner names this daemon in the leases that it takes; Sweep removes those
+	// that an earlier one of the same name left. Default "nodeagent".
+	Owner string
 
 	// HostsDir is the directory of registry host configurations
 	// (certs.d/<host>/hosts.toml), read by the containerd daemon; "" for none.
 	HostsDir string
-	// DockerConfigs are the files searched for credentials, first match wins;
-	// nil means /var/lib/kubelet/config.json, then /root/.docker/config.json.
+	// DockerConfigs are the files searched for credentials, in this order; nil
+	// means /var/lib/kubelet/config.json, then ~/.docker/config.json.
 	DockerConfigs []string
 
 	// ProgressDeadline ends a pull that made no progress for so long;
@@ -30,6 +36,9 @@ type Config struct {
 	ProgressDeadline time.Duration
 	// Parallel is how many pulls run at once; default 3.
 	Parallel int
+	// MaxSize bounds the compressed bytes of one image or archive; default
+	// 64 GiB.
+	MaxSize int64
 	// Platform is what images must run on; default the host's.
 	Platform *ocispec.Platform
 
@@ -37,118 +46,122 @@ type Config struct {
 }
 
 // Image is what is known of an image in the store. It is a value: do not change
-// the slices and maps in it.
+// the slices and maps in it, they are shared.
 type Image struct {
-	Name        string        // the reference it was looked up by, normalised
-	ID          digest.Digest // digest of the image's config, as CRI's image id
-	Target      digest.Digest // digest of the manifest or index the name points at
-	RepoTags    []string
-	RepoDigests []string
+	Name        string              // the complete reference it was found by
+	ID          digest.Digest       // digest of the image's config, as CRI's image id
+	Target      digest.Digest       // digest of the manifest or index the name points at
+	RepoTags    []string            // complete names with a tag
+	RepoDigests []string            // repository@digest, for what came from a registry
 	Size        int64               // bytes of config, manifest and compressed layers
 	Config      ocispec.ImageConfig // hostile
-	DiffIDs     []digest.Digest
-	ChainID     digest.Digest // of the unpacked root file system: the snapshot's name
+	DiffIDs     []digest.Digest     // of the uncompressed layers
+	ChainID     digest.Digest       // of the root file system: the snapshot's name; "" for no layers
 	Platform    ocispec.Platform
-	Unpacked    bool // in the snapshotter of Config
-}
-
-// Auth are the credentials of one pull; the zero value means anonymous.
-type Auth struct {
-	Username, Password string
-	IdentityToken      string
-	Server             string // host the credentials are for; "" any
-}
-
-// Progress is the state of a pull.
-type Progress struct {
-	Ref          string
-	Phase        string // "waiting", "resolving", "downloading", "extracting", "complete"
-	Done, Total  int64  // bytes of all blobs known so far
-	Blobs, Ready int    // blobs known, blobs complete
+	// Unpacked tells that the snapshot was there when last looked at; Unpack
+	// looks again.
+	Unpacked bool
+	// Problem says why the image cannot run here; "" for a good one. Only List
+	// returns images with a problem.
+	Problem string
 }
 
 // Store is the node's images.
-type Store struct{ cfg Config }
+type Store struct {
+	cfg     Config
+	match   platforms.MatchComparer
+	slots   chan struct{} // one token a running pull
+	flights flights
+	cache   cache
+}
+
+// Bounds of the calls to containerd, so that one that hangs is seen.
+const (
+	callDeadline   = 15 * time.Second // look-ups and records
+	unpackDeadline = 15 * time.Minute // one image, without progress to watch
+	leaseExpiry    = 24 * time.Hour   // of a lease whose daemon died for ever
+)
 
 // New returns a Store. It does not talk to containerd.
 func New(cfg Config) (*Store, error) {
 	if cfg.Client == nil {
 		return nil, errors.New("image store needs a containerd client")
 	}
-	return &Store{cfg: cfg}, nil
+	if cfg.ProgressDeadline < 0 || cfg.Parallel < 0 || cfg.MaxSize < 0 {
+		return nil, errors.New("image store: a limit is negative")
+	}
+	set(&cfg.Namespace, "k8s.io")
+	set(&cfg.Snapshotter, "overlayfs")
+	set(&cfg.Owner, "nodeagent")
+	set(&cfg.ProgressDeadline, 60*time.Second)
+	set(&cfg.Parallel, 3)
+	set(&cfg.MaxSize, 64<<30)
+	if cfg.DockerConfigs == nil {
+		cfg.DockerConfigs = []string{"/var/lib/kubelet/config.json"}
+		if home, err := os.UserHomeDir(); err == nil {
+			cfg.DockerConfigs = append(cfg.DockerConfigs, home+"/.docker/config.json")
+		}
+	}
+	if cfg.Platform == nil {
+		p := platforms.DefaultSpec()
+		cfg.Platform = &p
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Store{
+		cfg:     cfg,
+		match:   platforms.Only(*cfg.Platform),
+		slots:   make(chan struct{}, cfg.Parallel),
+		flights: flights{running: map[any]*flight{}},
+		cache:   cache{byTarget: map[digest.Digest]Image{}},
+	}, nil
 }
 
-// Ensure returns the image of ref: from the store where it is, else pulled.
-func (s *Store) Ensure(ctx context.Context, ref string, auth *Auth, progress func(Progress)) (Image, error) {
-	return Image{}, errors.New("not written yet")
+func set[T comparable](p *T, def T) {
+	var zero T
+	if *p == zero {
+		*p = def
+	}
 }
 
-// Pull pulls ref from its registry, unpacked, whether or not it is in the
-// store. auth nil means the node's docker config. All that pull the same
-// reference with the same credentials at one time share one pull; it goes on
-// until the last of them has given up.
-func (s *Store) Pull(ctx context.Context, ref string, auth *Auth, progress func(Progress)) (Image, error) {
-	return Image{}, errors.New("not written yet")
+// call returns the context of one short call to containerd.
+func (s *Store) call(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(s.namespaced(ctx), callDeadline)
 }
 
-// Get returns the image of ref, a name or an image id (config digest, with or
-// without "sha256:"). IsNotFound tells that it is not there.
-func (s *Store) Get(ctx context.Context, ref string) (Image, error) {
-	return Image{}, errors.New("not written yet")
+func (s *Store) namespaced(ctx context.Context) context.Context {
+	return namespaces.WithNamespace(ctx, s.cfg.Namespace)
 }
 
-// Unpack makes sure that the image's root file system is in the snapshotter.
-func (s *Store) Unpack(ctx context.Context, img Image) (Image, error) {
-	return Image{}, errors.New("not written yet")
+// cache keeps what was read of an image by the digest that its name points at:
+// content never changes under a digest.
+type cache struct {
+	mu       sync.Mutex
+	byTarget map[digest.Digest]Image
 }
 
-// Rootfs calls f with a directory that holds the image's root file system,
-// read-only, and takes it away again.
-func (s *Store) Rootfs(ctx context.Context, img Image, f func(dir string) error) error {
-	return errors.New("not written yet")
+// maxCached bounds the cache; a node has some hundred images at most.
+const maxCached = 1024
+
+func (c *cache) get(d digest.Digest) (Image, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	img, ok := c.byTarget[d]
+	return img, ok
 }
 
-// Import reads a docker-save or OCI-layout archive, unpacks its images and
-// returns their names.
-func (s *Store) Import(ctx context.Context, r io.Reader) ([]string, error) {
-	return nil, errors.New("not written yet")
+func (c *cache) put(d digest.Digest, img Image) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.byTarget) >= maxCached {
+		clear(c.byTarget)
+	}
+	c.byTarget[d] = img
 }
 
-// List returns all images, one entry an image id.
-func (s *Store) List(ctx context.Context) ([]Image, error) { return nil, errors.New("not written yet") }
-
-// Remove removes ref; an image id removes all its names. Absent is no error.
-func (s *Store) Remove(ctx context.Context, ref string) error { return errors.New("not written yet") }
-
-// Prune removes every image for which inUse is false and returns what went.
-func (s *Store) Prune(ctx context.Context, inUse func(Image) bool) ([]Image, error) {
-	return nil, errors.New("not written yet")
+func (c *cache) drop(d digest.Digest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.byTarget, d)
 }
-
-// Name normalises a reference as CRI does: familiar names become complete
-// ("busybox" is "docker.io/library/busybox:latest"). IsInvalidName tells that
-// ref is none.
-func Name(ref string) (string, error) { return "", errors.New("not written yet") }
-
-// IsInvalidName tells that a reference cannot be parsed (InvalidImageName).
-func IsInvalidName(err error) bool { return false }
-
-// IsNotFound tells that the image is not there: in the store for Get, in the
-// registry for Pull.
-func IsNotFound(err error) bool { return false }
-
-// IsRetryable tells that the same pull may succeed later without a change.
-func IsRetryable(err error) bool { return false }
-
-// IsRegistryUnavailable tells that the registry could not be reached or failed
-// on its own side (RegistryUnavailable).
-func IsRegistryUnavailable(err error) bool { return false }
-
-// IsUnauthorized tells that the registry refused the credentials.
-func IsUnauthorized(err error) bool { return false }
-
-// IsNoPlatform tells that the image exists, but not for this machine.
-func IsNoPlatform(err error) bool { return false }
-
-// IsTimeout tells that the pull made no progress for Config.ProgressDeadline.
-func IsTimeout(err error) bool { return false }
