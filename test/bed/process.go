@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -184,6 +185,7 @@ func tail(path string, n int) string {
 		return ""
 	}
 	lines := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+	lines = slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, "loading plugin\"") })
 	if len(lines) > n {
 		lines = lines[len(lines)-n:]
 	}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+type pod struct {
+	id, netns string
+	container containerd.Container
+	task      containerd.Task
+	exited    <-chan containerd.ExitStatus
+}
+
+func (f *floor) create(ctx context.Context, id string) (*pod, error) {
+	p := &pod{id: id, netns: filepath.Join("/run/netns", id)}
+	if err := newNetns(p.netns); err != nil {
+		return nil, fmt.Errorf("make a network namespace: %w", err)
+	}
+	if err := veth(id, p.netns); err != nil {
+		return nil, fmt.Errorf("give the pod an interface: %w", err)
+	}
+	var err error
+	p.container, err = f.client.NewContainer(ctx, id,
+		containerd.WithSnapshotter("overlayfs"),
+		containerd.WithNewSnapshot(id, f.img),
+		containerd.WithNewSpec(
+			oci.WithProcessArgs(f.argv...),
+			oci.WithCgroup(filepath.Join(f.cgroup, "pod"+id, id)),
+			oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: p.netns}),
+		))
+	if err != nil {
+		return nil, err
+	}
+	if p.task, err = p.container.NewTask(ctx, cio.NullIO); err != nil {
+		return nil, err
+	}
+	if p.exited, err = p.task.Wait(ctx); err != nil {
+		return nil, err
+	}
+	return p, p.task.Start(ctx)
+}
+
+// obeys waits until the pod's process catches SIGTERM: an init of a PID namespace
+// that does not is deaf to it, and the first milliseconds of a program do not.
+func (p *pod) obeys(ctx context.Context) error {
+	for {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.task.Pid()))
+		if err != nil {
+			return err
+		}
+		_, rest, _ := strings.Cut(string(b), "SigCgt:\t")
+		hex, _, _ := strings.Cut(rest, "\n")
+		caught, err := strconv.ParseUint(hex, 16, 64)
+		if err != nil {
+			return fmt.Errorf("read the signals that pod %s catches: %w", p.id, err)
+		}
+		if caught&(1<<(syscall.SIGTERM-1)) != 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for pod %s to catch SIGTERM: %w", p.id, ctx.Err())
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func (p *pod) delete(ctx context.Context) error {
+	if err := p.task.Kill(ctx, syscall.SIGTERM); err != nil {
+		return err
+	}
+	if s := <-p.exited; s.Error() != nil {
+		return s.Error()
+	}
+	if _, err := p.task.Delete(ctx); err != nil {
+		return err
+	}
+	return p.container.Delete(ctx, containerd.WithSnapshotCleanup)
+}
+
+// cleanup removes what is not part of the measured way down.
+func (p *pod) cleanup() error {
+	if err := unix.Unmount(p.netns, unix.MNT_DETACH); err != nil {
+		return err
+	}
+	return os.Remove(p.netns)
+}
+
+// newNetns makes a network namespace on a thread of its own, which ends with its
+// goroutine, and pins it.
+func newNetns(path string) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			// The thread group leader would keep the namespace for ever.
+			done <- newNetns(path)
+			runtime.UnlockOSThread()
+			return
+		}
+		done <- unshare(path)
+	}()
+	return <-done
+}
+
+func unshare(path string) error {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o444)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	return unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
+}
+
+// veth makes a pair with one end in the pod.
+func veth(id, netns string) error {
+	f, err := os.Open(netns)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	name := "v" + id
+	if len(name) > 15 {
+		name = name[:15]
+	}
+	return netlink.LinkAdd(&netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: name, MTU: 1500},
+		PeerName:  "eth0", PeerNamespace: netlink.NsFd(f.Fd()),
+	})
+}
