@@ -31,6 +31,7 @@ func (s *Set) sandboxConfig(ctx context.Context, d pod.Desired, attempt uint32) 
 		LogDirectory: s.cfg.Dirs.LogDirectory(p.UID, p.Namespace, p.Name),
 		PortMappings: portMappings(p),
 		Labels:       podLabels(p),
+		Annotations:  networkAnnotations(p),
 		Linux: &runtimeapi.LinuxPodSandboxConfig{
 			CgroupParent:    parent,
 			Sysctls:         sysctls(p),
@@ -51,6 +52,21 @@ func podLabels(p *corev1.Pod) map[string]string {
 		pod.LabelPodUID:       string(p.UID),
 		pod.LabelGrace:        strconv.FormatInt(grace, 10),
 	}
+}
+
+// networkAnnotations are the two annotations that CNI plugins act on; no other
+// one goes any further.
+func networkAnnotations(p *corev1.Pod) map[string]string {
+	var out map[string]string
+	for _, key := range []string{"kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"} {
+		if v, ok := p.Annotations[key]; ok {
+			if out == nil {
+				out = map[string]string{}
+			}
+			out[key] = v
+		}
+	}
+	return out
 }
 
 func namespaceOptions(p *corev1.Pod) *runtimeapi.NamespaceOption {

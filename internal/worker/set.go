@@ -44,7 +44,11 @@ type Config struct {
 type Snapshot struct {
 	Source string
 	Pods   []pod.Desired
+	// Synced: the source has delivered at all.
 	Synced bool
+	// Trusted: what the source does not list is not wanted, even if it never
+	// listed it in this process.
+	Trusted bool
 }
 
 // Set is the pod set of the node.
@@ -219,7 +223,7 @@ func (s *Set) forget(w *worker) {
 func (s *Set) reconcile() []*worker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wanted, synced := s.wanted()
+	wanted, synced, trusted := s.wanted()
 	var start []*worker
 	names := map[string]bool{}
 	for uid, w := range s.workers {
@@ -244,7 +248,7 @@ func (s *Set) reconcile() []*worker {
 		state := s.cfg.Runtime.Observe(uid)
 		if d, ok := wanted[uid]; ok {
 			adopt(uid, fullName(d.Pod), d)
-		} else if synced && !state.Empty() {
+		} else if trusted && !state.Empty() {
 			adopt(uid, state.Namespace+"/"+state.Name, pod.Desired{Wish: pod.WishAbsent})
 		}
 	}
@@ -258,28 +262,30 @@ func (s *Set) reconcile() []*worker {
 }
 
 // wanted merges the snapshots; of two pods with one UID the first source's
-// stands. It tells whether every source has synced.
-func (s *Set) wanted() (map[types.UID]pod.Desired, bool) {
-	all := map[types.UID]pod.Desired{}
-	synced := true
+// stands. It tells whether every source has synced, and whether all of them may
+// be trusted about pods that they never listed.
+func (s *Set) wanted() (all map[types.UID]pod.Desired, synced, trusted bool) {
+	all = map[types.UID]pod.Desired{}
+	synced, trusted = true, true
 	for _, name := range s.cfg.Sources {
 		snap := s.snapshots[name]
 		synced = synced && snap.Synced
+		trusted = trusted && snap.Synced && snap.Trusted
 		for _, d := range snap.Pods {
 			if _, taken := all[d.Pod.UID]; !taken {
 				all[d.Pod.UID] = d
 			}
 		}
 	}
-	return all, synced
+	return all, synced, trusted
 }
 
 // startSweep removes, once all sources synced, what belongs to no pod.
 func (s *Set) startSweep(ctx context.Context) {
 	s.mu.Lock()
-	_, synced := s.wanted()
+	_, _, trusted := s.wanted()
 	s.mu.Unlock()
-	if s.swept || !synced || s.cfg.Stray == nil {
+	if s.swept || !trusted || s.cfg.Stray == nil {
 		return
 	}
 	s.swept = true
@@ -299,7 +305,7 @@ func (s *Set) known(uid types.UID) bool {
 	if s.workers[uid] != nil {
 		return true
 	}
-	wanted, _ := s.wanted()
+	wanted, _, _ := s.wanted()
 	_, ok := wanted[uid]
 	return ok
 }

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"nodeagent/internal/config"
+)
+
+func runCommand() *cobra.Command {
+	var flags config.Flags
+	var verbosity int
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon",
+		Long: "Run the daemon: start the pods of the manifest directory and keep them running.\n" +
+			"Ending it, however, touches no container; the next one adopts them.",
+		Example: "  nodeagent run --config /etc/nodeagent/config.yaml\n" +
+			"  nodeagent run --pod-manifest-path /etc/kubernetes/manifests -v 4",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(flags)
+			if err != nil {
+				return configError{err}
+			}
+			return runDaemon(cmd.Context(), cfg, newLogger(verbosity))
+		},
+	}
+	configFlags(cmd, &flags)
+	cmd.Flags().IntVarP(&verbosity, "v", "v", 2, "verbosity of the log as kubelet's: 2 usual, 4 and more for debugging")
+	return cmd
+}
+
+// configFlags adds the flags that say where the configuration is and what
+// overrides it, under kubelet's names.
+func configFlags(cmd *cobra.Command, f *config.Flags) {
+	s := cmd.Flags()
+	s.StringVar(&f.Config, "config", "", "file with KubeletConfiguration, KubeProxyConfiguration and NodeAgentConfiguration")
+	s.StringVar(&f.ConfigDir, "config-dir", "", "directory of *.conf files laid over --config")
+	s.StringVar(&f.RootDir, "root-dir", "", "directory of pods' state (default /var/lib/kubelet)")
+	s.StringVar(&f.PodManifestPath, "pod-manifest-path", "", "directory, or file, of static pods (default /etc/kubernetes/manifests)")
+	s.StringVar(&f.HostnameOverride, "hostname-override", "", "name of the node (default the host's name)")
+	s.StringVar(&f.NodeIP, "node-ip", "", "addresses of the node, at most one of each family (default found on the host)")
+	s.StringVar(&f.ContainerRuntimeEndpoint, "container-runtime-endpoint", "", "containerd's socket (default unix:///run/containerd/containerd.sock)")
+}
+
+func newLogger(verbosity int) *slog.Logger {
+	level := slog.LevelInfo
+	if verbosity >= 4 {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+}
+
+// runDaemon holds the lock while the daemon runs, so that there is one.
+func runDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+	if cfg.Agent.MemoryLimitBytes > 0 {
+		debug.SetMemoryLimit(cfg.Agent.MemoryLimitBytes)
+	}
+	unlock, err := lockRunDir(cfg.Agent.RunDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, field := range cfg.Unused {
+		log.Warn("ignore a field that this version does not act on", "field", field)
+	}
+	d, err := newDaemon(cfg, log)
+	if err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	log.Info("start", "version", version, "node", cfg.NodeName, "manifests", cfg.Kubelet.StaticPodPath)
+	return d.run(ctx)
+}

@@ -1,0 +1,300 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"nodeagent/internal/cgroups"
+	"nodeagent/internal/config"
+	"nodeagent/internal/cri"
+	"nodeagent/internal/net/podnet"
+	"nodeagent/internal/pod"
+	"nodeagent/internal/pod/validate"
+	"nodeagent/internal/poddir"
+	"nodeagent/internal/server"
+	"nodeagent/internal/source"
+	"nodeagent/internal/worker"
+)
+
+// daemon is the rooms of the daemon, fitted together; this file is the only
+// place that does so.
+type daemon struct {
+	cfg     *config.Config
+	log     *slog.Logger
+	tree    *cgroups.Tree
+	network *podnet.Network
+	runtime *cri.Native
+	dirs    *poddir.Dirs
+	set     *worker.Set
+	source  *source.Manifests
+	parts   []part
+	latest  latestSnapshot
+}
+
+// part is something that runs as long as the daemon does.
+type part struct {
+	name string
+	run  func(context.Context) error
+}
+
+func newDaemon(cfg *config.Config, log *slog.Logger) (*daemon, error) {
+	d := &daemon{cfg: cfg, log: log}
+	for _, fit := range []func() error{d.fitCgroups, d.fitNetwork, d.fitRuntime, d.fitDirs, d.fitSet, d.fitSource, d.fitServers} {
+		if err := fit(); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+func (d *daemon) fitCgroups() (err error) {
+	d.tree, err = cgroups.New(cgroups.Config{
+		Root: d.cfg.Kubelet.CgroupRoot, Driver: d.cfg.Kubelet.CgroupDriver,
+		OnChange: func(c cgroups.Change) { d.log.Warn("put a foreign change of a cgroup right", "change", c) },
+	})
+	d.parts = append(d.parts, part{"cgroups", d.tree.Run})
+	return err
+}
+
+func (d *daemon) fitNetwork() (err error) {
+	n := d.cfg.Agent.PodNetwork
+	d.network, err = podnet.New(podnet.Config{
+		StateDir: d.cfg.Agent.StateDir, RunDir: d.cfg.Agent.RunDir,
+		CNIConfDir: n.CNIConfDir, CNIBinDir: n.CNIBinDir,
+		CIDRs: d.cfg.CIDRs(), Bridge: n.Bridge, MTU: n.MTU, Logger: d.log,
+	})
+	d.parts = append(d.parts, part{"pod network", d.network.Run})
+	return err
+}
+
+func (d *daemon) fitRuntime() (err error) {
+	r := d.cfg.Agent.Runtimes[""]
+	d.runtime, err = cri.New(cri.Config{
+		Address: d.cfg.Endpoint(), Runtime: r.Shim, RuncBinary: r.Binary, Snapshotter: r.Snapshotter,
+		SystemdCgroup: d.tree.Driver() == cgroups.Systemd,
+		RunDir:        d.cfg.Agent.RunDir, StateDir: d.cfg.Agent.StateDir,
+		SeccompDir: filepath.Join(d.cfg.RootDir, "seccomp"),
+		LogMaxSize: d.cfg.LogMaxSize(), LogMaxFiles: int(*d.cfg.Kubelet.ContainerLogMaxFiles),
+		Network: sandboxNetwork{d.network},
+		Wake:    func(uid types.UID) { d.set.Wake(uid) },
+		Logger:  d.log,
+	})
+	d.parts = append(d.parts, part{"runtime", d.runtime.Run})
+	return err
+}
+
+func (d *daemon) fitDirs() (err error) {
+	dns, err := newNodeDNS(d.cfg)
+	if err != nil {
+		return err
+	}
+	d.dirs, err = poddir.New(poddir.Config{
+		RootDir: d.cfg.RootDir, PodLogsDir: d.cfg.Kubelet.PodLogsDir,
+		ContainersLogsDir: d.cfg.ContainersLogsDir(), DNS: dns.read,
+	})
+	return err
+}
+
+func (d *daemon) fitSet() error {
+	node, err := d.node()
+	if err != nil {
+		return err
+	}
+	d.set, err = worker.New(worker.Config{
+		Runtime: d.runtime, Sandboxes: d.runtime, Containers: d.runtime, Images: images{d.runtime.Images()},
+		Cgroups: d.tree, Network: d.network, Dirs: d.dirs, Files: d.dirs, Links: d.dirs,
+		Sources: []string{sourceFile}, Stray: d.stray, Node: node, Logger: d.log,
+	})
+	d.parts = append(d.parts, part{"pods", d.set.Run})
+	return err
+}
+
+// node finds the facts of the node that pods depend on.
+func (d *daemon) node() (worker.Node, error) {
+	memory, err := memoryCapacity()
+	if err != nil {
+		return worker.Node{}, err
+	}
+	addrs, err := nodeAddrs(d.cfg.NodeIPs)
+	if err != nil {
+		return worker.Node{}, err
+	}
+	lowest, err := cgroups.ProbeOOMScoreAdj()
+	if err != nil {
+		return worker.Node{}, err
+	}
+	if lowest > oomScoreGuaranteed {
+		d.log.Warn("give containers a higher oom_score_adj than their class has: this process may not lower scores; give it CAP_SYS_RESOURCE", "lowest", lowest)
+	}
+	return worker.Node{
+		Addrs: addrs, MemoryCapacity: memory, PodPidsLimit: *d.cfg.Kubelet.PodPidsLimit,
+		CgroupV2: d.tree.V2(), SwapAccounting: d.tree.Swap(), MinOOMScoreAdj: lowest,
+	}, nil
+}
+
+// oomScoreGuaranteed is the lowest score that a container ever gets.
+const oomScoreGuaranteed = -997
+
+// sourceFile is the name of the manifest directory's snapshots.
+const sourceFile = "file"
+
+func (d *daemon) fitSource() (err error) {
+	d.source, err = source.NewManifests(source.Config{
+		Path: d.cfg.Kubelet.StaticPodPath, NodeName: d.cfg.NodeName,
+		Rescan:  d.cfg.Kubelet.FileCheckFrequency.Duration,
+		Default: validate.Default, Validate: validate.Validate,
+		Emit: d.offer, Logger: d.log,
+	})
+	d.parts = append(d.parts, part{"manifests", d.source.Run})
+	return err
+}
+
+// offer hands a snapshot of the manifest directory to the pod set.
+func (d *daemon) offer(s source.Snapshot) {
+	d.latest.put(s, d.log)
+	snap := worker.Snapshot{Source: s.Source, Synced: s.Synced, Trusted: s.Trusted}
+	for _, p := range s.Pods {
+		desired := pod.Desired{Wish: pod.WishRun, Pod: p}
+		if r, rejected := s.Rejected[p.UID]; rejected {
+			desired.Rejected = &r
+		} else {
+			desired.Rejected = pod.Admit(p)
+		}
+		snap.Pods = append(snap.Pods, desired)
+	}
+	d.set.Offer(snap)
+}
+
+func (d *daemon) fitServers() error {
+	checks := server.Checks{
+		server.Progress("pods", d.set.Progress, time.Minute),
+		{Name: "runtime", OK: d.runtime.Healthy},
+	}
+	socket, err := server.NewSocket(server.SocketConfig{
+		Path: filepath.Join(d.cfg.Agent.RunDir, "nodeagent.sock"), Pods: d.set, Logger: d.log,
+		Info: map[string]func() any{
+			"problems": func() any { return d.latest.problems() },
+			"config":   func() any { return d.cfg },
+			"version":  func() any { return version },
+		},
+	})
+	if err != nil {
+		return err
+	}
+	d.parts = append(d.parts, part{"local socket", socket.Run})
+	if port := *d.cfg.Kubelet.HealthzPort; port > 0 {
+		health := &server.Health{Addr: net.JoinHostPort(d.cfg.Kubelet.HealthzBindAddress, fmt.Sprint(port)), Checks: checks}
+		d.parts = append(d.parts, part{"health port", health.Run})
+	}
+	// The watchdog asks for progress only: a runtime that is away is no reason
+	// to kill the daemon.
+	notify := &server.Notify{Ready: d.latest.first(), Checks: checks[:1], Status: d.statusLine, Logger: d.log}
+	d.parts = append(d.parts, part{"service manager", notify.Run})
+	return nil
+}
+
+func (d *daemon) statusLine() string {
+	running := 0
+	pods := d.set.Pods()
+	for _, p := range pods {
+		if p.Status.Phase == corev1.PodRunning {
+			running++
+		}
+	}
+	return fmt.Sprintf("%d pods, %d running", len(pods), running)
+}
+
+// stray removes what belongs to no pod, once every source may be trusted.
+func (d *daemon) stray(ctx context.Context, keep func(types.UID) bool) error {
+	errs := []error{d.dirs.Stray(ctx, keep)}
+	found, err := d.tree.Pods(ctx)
+	errs = append(errs, err)
+	for _, c := range found {
+		if !keep(c.UID) {
+			errs = append(errs, d.tree.RemovePod(ctx, c.UID))
+		}
+	}
+	sandboxes := map[string]bool{}
+	for _, uid := range d.runtime.Pods() {
+		for _, s := range d.runtime.Observe(uid).Sandboxes {
+			sandboxes[s.ID] = !s.Stopped
+		}
+	}
+	return errors.Join(append(errs, d.network.Prune(ctx, func(id string) bool { return sandboxes[id] }))...)
+}
+
+// run runs every part until ctx ends, or until one fails, which ends the others.
+func (d *daemon) run(ctx context.Context) error {
+	if err := d.tree.EnsureNode(ctx, nodeResources()); err != nil {
+		return fmt.Errorf("make the cgroup of all pods: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ended := make(chan error, len(d.parts))
+	for _, p := range d.parts {
+		go func() {
+			err := p.run(ctx)
+			if err != nil && ctx.Err() == nil {
+				err = fmt.Errorf("%s: %w", p.name, err)
+				cancel(err)
+			}
+			ended <- err
+		}()
+	}
+	for range d.parts {
+		<-ended
+	}
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// sandboxNetwork fits podnet to what the runtime asks of a network.
+type sandboxNetwork struct{ *podnet.Network }
+
+func (n sandboxNetwork) Setup(ctx context.Context, r cri.NetRequest) (cri.NetResult, error) {
+	result, err := n.Network.Setup(ctx, netRequest(r))
+	return cri.NetResult{Addrs: result.Addrs}, err
+}
+
+func (n sandboxNetwork) Teardown(ctx context.Context, r cri.NetRequest) error {
+	return n.Network.Teardown(ctx, netRequest(r))
+}
+
+func netRequest(r cri.NetRequest) podnet.Request {
+	out := podnet.Request{
+		SandboxID: r.SandboxID, Netns: r.Netns, Namespace: r.Namespace, Name: r.Name, UID: r.UID,
+		Annotations: r.Annotations,
+	}
+	for _, p := range r.Ports {
+		out.Ports = append(out.Ports, podnet.PortMapping(p))
+	}
+	return out
+}
+
+// nodeAddrs are the node's addresses: those given, else the address by which
+// the default route leaves, of each family.
+func nodeAddrs(given []string) ([]netip.Addr, error) {
+	var all []netip.Addr
+	for _, s := range given {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return nil, fmt.Errorf("parse the node's address: %w", err)
+		}
+		all = append(all, a)
+	}
+	if len(all) > 0 {
+		return all, nil
+	}
+	return hostAddrs()
+}
