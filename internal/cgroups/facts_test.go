@@ -21,7 +21,7 @@ func TestFactsV1(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := script(t, tree, parent+"/c", `x=$(head -c 5000000 /dev/zero | tr '\0' x)
-i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo ready; read never`)
+i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; echo ready; read never`)
 	f, err := tree.Facts(t.Context(), parent)
 	if err != nil {
 		t.Fatal(err)

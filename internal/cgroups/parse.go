@@ -3,7 +3,6 @@ package cgroups
 import (
 	"bytes"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 )
@@ -40,8 +39,8 @@ func parseFlatKeyed(b []byte) (map[string]uint64, error) {
 	return out, nil
 }
 
-// parseLimit parses a single value; nil is no limit: "max" of v2, -1 and the
-// largest page count of v1.
+// parseLimit parses a single value; nil is no limit: "max" of v2, -1, and
+// the largest count of pages.
 func parseLimit(b []byte) (*uint64, error) {
 	s := strings.TrimSpace(string(b))
 	if s == "max" || s == "-1" {
@@ -51,8 +50,7 @@ func parseLimit(b []byte) (*uint64, error) {
 	if err != nil {
 		return nil, fmt.Errorf("limit %q: %w", s, err)
 	}
-	// v1 counts pages: LONG_MAX rounded down to a page of up to 64 KiB.
-	if n >= math.MaxInt64>>16<<16 {
+	if n >= endless {
 		return nil, nil
 	}
 	return &n, nil

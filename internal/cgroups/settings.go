@@ -3,7 +3,6 @@ package cgroups
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -34,6 +33,11 @@ const (
 
 // noLimit stands for "no limit" in a setting of bytes.
 const noLimit = "max"
+
+// endless is the number of bytes from which on a limit is none. The kernel
+// counts pages, and shows its largest count, LONG_MAX, in whole pages of the
+// size in question.
+const endless = 1 << 62
 
 // settingsOf lists what the resources mean for this machine's cgroups, in the
 // order in which they must be written. Controllers that the machine lacks are
@@ -112,7 +116,7 @@ func settingsV2(r pod.Resources) []setting {
 }
 
 func limitBytes(limit *int64) string {
-	if limit == nil {
+	if limit == nil || *limit >= endless {
 		return noLimit
 	}
 	page := int64(os.Getpagesize())
@@ -132,9 +136,8 @@ func (s setting) canonical(read string) string {
 	if s.kind != paged {
 		return read
 	}
-	page := uint64(os.Getpagesize())
-	if n, err := strconv.ParseUint(read, 10, 64); err == nil && n >= math.MaxInt64/page*page {
-		return noLimit // v1's PAGE_COUNTER_MAX
+	if n, err := strconv.ParseUint(read, 10, 64); err == nil && n >= endless {
+		return noLimit
 	}
 	return read
 }
