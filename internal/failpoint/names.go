@@ -8,8 +8,44 @@ type Name string
 // them within each room. All lists them; the binary prints the list, so that a
 // test can prove that every one was visited.
 const (
-	CRISandboxRecordBefore Name = "cri/sandbox/record:before"
-	CRISandboxRecordAfter  Name = "cri/sandbox/record:after"
+	CRISandboxIntentBefore   Name = "cri/sandbox/intent:before"
+	CRISandboxIntentAfter    Name = "cri/sandbox/intent:after"
+	CRINamespacesBefore      Name = "cri/sandbox/namespaces:before"
+	CRINamespacesAfter       Name = "cri/sandbox/namespaces:after"
+	CRINetworkSetupBefore    Name = "cri/sandbox/network-setup:before"
+	CRINetworkSetupAfter     Name = "cri/sandbox/network-setup:after"
+	CRISandboxRecordBefore   Name = "cri/sandbox/record:before"
+	CRISandboxRecordAfter    Name = "cri/sandbox/record:after"
+	CRIContainerRecordBefore Name = "cri/container/record:before"
+	CRIContainerRecordAfter  Name = "cri/container/record:after"
+	CRISnapshotPrepareBefore Name = "cri/container/snapshot-prepare:before"
+	CRISnapshotPrepareAfter  Name = "cri/container/snapshot-prepare:after"
+	CRITaskCreateBefore      Name = "cri/container/task-create:before"
+	CRITaskCreateAfter       Name = "cri/container/task-create:after"
+	CRITaskStartBefore       Name = "cri/container/task-start:before"
+	CRITaskStartAfter        Name = "cri/container/task-start:after"
+	CRIStopRecordBefore      Name = "cri/container/stop-record:before"
+	CRIStopRecordAfter       Name = "cri/container/stop-record:after"
+	CRIStopSignalBefore      Name = "cri/container/stop-signal:before"
+	CRIStopSignalAfter       Name = "cri/container/stop-signal:after"
+	CRIStopKillBefore        Name = "cri/container/stop-kill:before"
+	CRIStopKillAfter         Name = "cri/container/stop-kill:after"
+	CRIExitLabelBefore       Name = "cri/container/exit-label:before"
+	CRIExitLabelAfter        Name = "cri/container/exit-label:after"
+	CRITaskDeleteBefore      Name = "cri/container/task-delete:before"
+	CRITaskDeleteAfter       Name = "cri/container/task-delete:after"
+	CRIContainerDeleteBefore Name = "cri/container/record-delete:before"
+	CRIContainerDeleteAfter  Name = "cri/container/record-delete:after"
+	CRISnapshotRemoveBefore  Name = "cri/container/snapshot-remove:before"
+	CRISnapshotRemoveAfter   Name = "cri/container/snapshot-remove:after"
+	CRINetworkTeardownBefore Name = "cri/sandbox/network-teardown:before"
+	CRINetworkTeardownAfter  Name = "cri/sandbox/network-teardown:after"
+	CRISandboxUnpinBefore    Name = "cri/sandbox/unpin:before"
+	CRISandboxUnpinAfter     Name = "cri/sandbox/unpin:after"
+	CRIShimExitBefore        Name = "cri/sandbox/shim-exit:before"
+	CRIShimExitAfter         Name = "cri/sandbox/shim-exit:after"
+	CRISandboxDeleteBefore   Name = "cri/sandbox/record-delete:before"
+	CRISandboxDeleteAfter    Name = "cri/sandbox/record-delete:after"
 
 	DurableWriteBefore  Name = "durable/write:before"
 	DurableRenameBefore Name = "durable/rename:before"
@@ -46,8 +82,44 @@ const (
 // All returns every fail-point, in the order of this file.
 func All() []Name {
 	return []Name{
+		CRISandboxIntentBefore,
+		CRISandboxIntentAfter,
+		CRINamespacesBefore,
+		CRINamespacesAfter,
+		CRINetworkSetupBefore,
+		CRINetworkSetupAfter,
 		CRISandboxRecordBefore,
 		CRISandboxRecordAfter,
+		CRIContainerRecordBefore,
+		CRIContainerRecordAfter,
+		CRISnapshotPrepareBefore,
+		CRISnapshotPrepareAfter,
+		CRITaskCreateBefore,
+		CRITaskCreateAfter,
+		CRITaskStartBefore,
+		CRITaskStartAfter,
+		CRIStopRecordBefore,
+		CRIStopRecordAfter,
+		CRIStopSignalBefore,
+		CRIStopSignalAfter,
+		CRIStopKillBefore,
+		CRIStopKillAfter,
+		CRIExitLabelBefore,
+		CRIExitLabelAfter,
+		CRITaskDeleteBefore,
+		CRITaskDeleteAfter,
+		CRIContainerDeleteBefore,
+		CRIContainerDeleteAfter,
+		CRISnapshotRemoveBefore,
+		CRISnapshotRemoveAfter,
+		CRINetworkTeardownBefore,
+		CRINetworkTeardownAfter,
+		CRISandboxUnpinBefore,
+		CRISandboxUnpinAfter,
+		CRIShimExitBefore,
+		CRIShimExitAfter,
+		CRISandboxDeleteBefore,
+		CRISandboxDeleteAfter,
 		DurableWriteBefore,
 		DurableRenameBefore,
 		DurableRenameAfter,

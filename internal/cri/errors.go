@@ -1,0 +1,45 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+
+	"nodeagent/internal/cri/spec"
+)
+
+var (
+	errNotConnected = errors.New("RuntimeUnresponsive: not connected to containerd yet")
+	errNotRunning   = errors.New("container is not running")
+)
+
+// IsNotFound tells that a sandbox, container, image or task is not there.
+func IsNotFound(err error) bool { return errdefs.IsNotFound(err) }
+
+// IsRetryable tells that the same call may succeed later without a change:
+// containerd is away, hung, or lost the object meanwhile.
+func IsRetryable(err error) bool {
+	return errdefs.IsUnavailable(err) || errdefs.IsDeadlineExceeded(err) || errdefs.IsCanceled(err) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, errSnapshotLost)
+}
+
+// IsRefused tells that the pod's or the image's configuration rules the
+// container out (CreateContainerConfigError): no retry helps without a change.
+func IsRefused(err error) bool { return spec.IsRefused(err) }
+
+func native(err error) error { return errgrpc.ToNative(err) }
+
+func notFound(kind, id string) error {
+	return fmt.Errorf("%s %s: %w", kind, id, errdefs.ErrNotFound)
+}
+
+// ignoreNotFound makes deletes idempotent.
+func ignoreNotFound(err error) error {
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
+}

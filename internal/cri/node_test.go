@@ -1,0 +1,268 @@
+package cri_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"nodeagent/internal/cri"
+	"nodeagent/internal/cri/critest"
+	"nodeagent/internal/pod"
+	"nodeagent/internal/test/need"
+	"nodeagent/test/bed"
+	"nodeagent/test/image"
+)
+
+// node is a bed with a runtime on it, which may be stopped and started anew.
+type node struct {
+	*cri.Native
+	t   testing.TB
+	bed *bed.Bed
+	net *critest.Network
+	cfg cri.Config
+
+	cancel context.CancelFunc
+	ended  chan error
+
+	mu    sync.Mutex
+	woken chan struct{} // closed and replaced at each wake
+}
+
+func newNode(t testing.TB, o bed.Options, change ...func(*cri.Config)) *node {
+	t.Helper()
+	need.Have(t, need.Root)
+	b := bed.Containerd(t, o)
+	if err := b.Import(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n := &node{t: t, bed: b, net: critest.New(netip.MustParseAddr("10.88.0.2")), woken: make(chan struct{})}
+	n.cfg = cri.Config{
+		Address: b.Address(), RunDir: filepath.Join(b.Dir(), "run"), StateDir: filepath.Join(b.Dir(), "state"),
+		NetnsDir: filepath.Join(b.Dir(), "netns"), Network: n.net, LogMaxSize: 1 << 20, LogMaxFiles: 3,
+		Wake:   func(types.UID) { n.wake() },
+		Logger: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	if o.Stock {
+		n.cfg.Runtime = "io.containerd.runc.v2"
+	}
+	for _, f := range change {
+		f(&n.cfg)
+	}
+	n.start()
+	t.Cleanup(n.stop)
+	return n
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Logf("%s", p)
+	return len(p), nil
+}
+
+func (n *node) start() {
+	n.t.Helper()
+	r, err := cri.New(n.cfg)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n.Native, n.cancel, n.ended = r, cancel, make(chan error, 1)
+	go func() { n.ended <- r.Run(ctx) }()
+	select {
+	case <-r.Synced():
+	case <-time.After(30 * time.Second):
+		n.t.Fatalf("not adopted after 30 s: %v", r.Healthy())
+	}
+}
+
+// stop ends the runtime as a killed daemon would: it tells nobody.
+func (n *node) stop() {
+	n.cancel()
+	select {
+	case err := <-n.ended:
+		if err != nil {
+			n.t.Errorf("run: %v", err)
+		}
+		n.ended <- nil
+	case <-time.After(20 * time.Second):
+		n.t.Error("the runtime did not end within 20 s")
+	}
+}
+
+func (n *node) wake() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	close(n.woken)
+	n.woken = make(chan struct{})
+}
+
+// await waits until ok holds for the pod; it looks at every wake.
+func (n *node) await(uid types.UID, what string, limit time.Duration, ok func(pod.RuntimeState) bool) pod.RuntimeState {
+	n.t.Helper()
+	deadline := time.After(limit)
+	for {
+		n.mu.Lock()
+		woken := n.woken
+		n.mu.Unlock()
+		s := n.Observe(uid)
+		if ok(s) {
+			return s
+		}
+		select {
+		case <-woken:
+		case <-deadline:
+			n.t.Fatalf("not %s after %s: %+v", what, limit, s)
+		}
+	}
+}
+
+func (n *node) awaitExit(uid types.UID, id string, limit time.Duration) pod.Container {
+	n.t.Helper()
+	s := n.await(uid, "exited", limit, func(s pod.RuntimeState) bool {
+		c, ok := find(s, id)
+		return ok && c.State == pod.ContainerExited
+	})
+	c, _ := find(s, id)
+	return c
+}
+
+func find(s pod.RuntimeState, id string) (pod.Container, bool) {
+	for _, c := range s.Containers {
+		if c.ID == id {
+			return c, true
+		}
+	}
+	return pod.Container{}, false
+}
+
+// sandboxConfig is that of a pod named by uid.
+func (n *node) sandboxConfig(uid string) *runtimeapi.PodSandboxConfig {
+	parent := filepath.Join(n.bed.CgroupRoot(), "pod"+uid)
+	n.makeCgroup(parent)
+	return &runtimeapi.PodSandboxConfig{
+		Metadata:     &runtimeapi.PodSandboxMetadata{Name: uid, Namespace: "default", Uid: uid},
+		Hostname:     uid,
+		LogDirectory: filepath.Join(n.bed.Dir(), "logs", uid),
+		Labels:       map[string]string{pod.LabelGrace: "7", "evil": "containerd.io/gc.root"},
+		Annotations:  map[string]string{"io.containerd.evil": "x"},
+		Linux: &runtimeapi.LinuxPodSandboxConfig{
+			CgroupParent: parent,
+			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
+				NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER},
+			},
+		},
+	}
+}
+
+// makeCgroup stands in for the room that owns the pod cgroups.
+func (n *node) makeCgroup(parent string) {
+	n.t.Helper()
+	if n.t.Name() == "" {
+		return
+	}
+	hierarchies, err := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, h := range hierarchies {
+		dir := filepath.Join(filepath.Dir(h), parent)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			continue // a hierarchy without a bed's cgroup
+		}
+		n.t.Cleanup(func() { _ = os.Remove(dir) })
+	}
+}
+
+func containerConfig(name string, attempt uint32, args ...string) *runtimeapi.ContainerConfig {
+	return &runtimeapi.ContainerConfig{
+		Metadata: &runtimeapi.ContainerMetadata{Name: name, Attempt: attempt},
+		Image:    &runtimeapi.ImageSpec{Image: image.Example, UserSpecifiedImage: "example"},
+		Args:     args,
+		LogPath:  filepath.Join(name, fmt.Sprint(attempt)+".log"),
+		Labels: map[string]string{
+			pod.LabelContainerName: name, pod.LabelHash: "abcd", pod.LabelBackoff: "10s", "containerd.io/gc.root": "evil",
+		},
+		Linux: &runtimeapi.LinuxContainerConfig{
+			Resources: &runtimeapi.LinuxContainerResources{OomScoreAdj: 1000},
+			SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
+				NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER},
+				Seccomp:          &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
+			},
+		},
+	}
+}
+
+func (n *node) runSandbox(config *runtimeapi.PodSandboxConfig) string {
+	n.t.Helper()
+	id, err := n.RunPodSandbox(n.t.Context(), config)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return id
+}
+
+func (n *node) runContainer(sandbox string, config *runtimeapi.ContainerConfig, s *runtimeapi.PodSandboxConfig) string {
+	n.t.Helper()
+	id, err := n.CreateContainer(n.t.Context(), sandbox, config, s)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if err := n.StartContainer(n.t.Context(), id); err != nil {
+		n.t.Fatal(err)
+	}
+	return id
+}
+
+// removePod takes a pod away as a worker would.
+func (n *node) removePod(uid types.UID, grace time.Duration) {
+	n.t.Helper()
+	ctx := n.t.Context()
+	s := n.Observe(uid)
+	for _, c := range s.Containers {
+		if err := n.StopContainer(ctx, c.ID, grace); err != nil {
+			n.t.Error(err)
+		}
+	}
+	for _, sb := range s.Sandboxes {
+		if err := n.StopPodSandbox(ctx, sb.ID); err != nil {
+			n.t.Error(err)
+		}
+	}
+	for _, c := range s.Containers {
+		if err := n.RemoveContainer(ctx, c.ID); err != nil {
+			n.t.Error(err)
+		}
+	}
+	for _, sb := range s.Sandboxes {
+		if err := n.RemovePodSandbox(ctx, sb.ID); err != nil {
+			n.t.Error(err)
+		}
+	}
+	if left := n.Observe(uid); !left.Empty() {
+		n.t.Errorf("left of %s: %+v", uid, left)
+	}
+}
+
+// nothingLeft compares the bed with what it was; the pod's cgroup is the
+// test's own.
+func (n *node) nothingLeft(before bed.Snapshot) {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(n.t.Context(), 10*time.Second)
+	defer cancel()
+	if err := n.bed.WaitSame(ctx, before, "cgroup"); err != nil {
+		n.t.Error(err)
+	}
+	if len(n.net.Held()) != 0 {
+		n.t.Errorf("addresses left: %v", n.net.Held())
+	}
+}

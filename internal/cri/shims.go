@@ -1,0 +1,67 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/failpoint"
+	"nodeagent/internal/shimapi"
+)
+
+// endShim tells the shim of a sandbox to end; it stays until it is told. A
+// sandbox that never had a task has none.
+func (n *Native) endShim(ctx context.Context, sandbox string) error {
+	if _, err := shimapi.ReadShim(n.cfg.RunDir, sandbox); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := failpoint.At(failpoint.CRIShimExitBefore); err != nil {
+		return err
+	}
+	ctx, cancel := n.call(ctx)
+	defer cancel()
+	if err := n.askShim(ctx, sandbox); err != nil {
+		// It does not answer, or is gone: by its process, then.
+		if err := n.killShim(sandbox); err != nil {
+			return err
+		}
+	}
+	if err := shimapi.RemoveShim(n.cfg.RunDir, sandbox); err != nil {
+		return err
+	}
+	return failpoint.At(failpoint.CRIShimExitAfter)
+}
+
+func (n *Native) askShim(ctx context.Context, sandbox string) error {
+	client, err := shimapi.Dial(n.cfg.RunDir, sandbox)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return client.Exit(ctx, true)
+}
+
+func (n *Native) killShim(sandbox string) error {
+	r, err := shimapi.ReadShim(n.cfg.RunDir, sandbox)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	fd, err := unix.PidfdOpen(r.Pid, 0)
+	if err != nil {
+		return nil // gone
+	}
+	defer unix.Close(fd)
+	if !r.Alive() { // asked after the pidfd was opened: the number is not used anew
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill shim: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"nodeagent/internal/shimapi"
+)
+
+// watchFiles learns of exits from the shims' records, also while containerd is
+// away, and of deleted network namespaces.
+func (n *Native) watchFiles(ctx context.Context) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch run directory: %w", err)
+	}
+	defer w.Close()
+	for _, dir := range []string{n.exitDir(), n.cfg.NetnsDir} {
+		if err := w.Add(dir); err != nil {
+			return fmt.Errorf("watch %s: %w", dir, err)
+		}
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, ok := <-w.Events:
+			if !ok {
+				return errors.New("watch run directory: the watch ended")
+			}
+			n.handleFile(ctx, e)
+		case err := <-w.Errors:
+			// An overflow: look at all of them.
+			n.log.Warn("watch of the run directory lost events", "err", err)
+			n.scanExits(ctx)
+			n.checkPins()
+		}
+	}
+}
+
+func (n *Native) handleFile(ctx context.Context, e fsnotify.Event) {
+	dir, name := filepath.Split(e.Name)
+	switch filepath.Clean(dir) {
+	case filepath.Clean(n.exitDir()):
+		if id, ok := strings.CutSuffix(name, ".json"); ok && e.Has(fsnotify.Create) {
+			n.noticeExit(ctx, id)
+		}
+	case filepath.Clean(n.cfg.NetnsDir):
+		if e.Has(fsnotify.Remove) || e.Has(fsnotify.Rename) {
+			n.checkPins()
+		}
+	}
+}
+
+// scanExits notices every exit record there is.
+func (n *Native) scanExits(ctx context.Context) {
+	ids, err := shimapi.ListExits(n.cfg.RunDir)
+	if err != nil {
+		n.log.Warn("cannot list exit records", "err", err)
+		return
+	}
+	for _, id := range ids {
+		n.noticeExit(ctx, id)
+	}
+}
+
+// watchPins looks at the namespaces now and then: an unmounted pin raises no
+// event.
+func (n *Native) watchPins(ctx context.Context) error {
+	t := time.NewTicker(n.cfg.PinInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			n.checkPins()
+		}
+	}
+}
+
+// checkPins marks sandboxes whose namespaces were taken away.
+func (n *Native) checkPins() {
+	var ready []*sandbox
+	n.state.edit(func() {
+		for _, s := range n.state.sandboxes {
+			if s.visible && !s.stopped && s.reason == "" {
+				ready = append(ready, s)
+			}
+		}
+	})
+	for _, s := range ready {
+		if n.pinsOf(s).intact() {
+			continue
+		}
+		lost := false
+		n.state.edit(func() {
+			// A stop at work unpins as well; it marks the sandbox itself.
+			if !s.stopping && s.reason == "" {
+				s.reason, lost = reasonNetworkLost, true
+			}
+		})
+		if lost {
+			n.log.Warn("namespaces of a sandbox were taken away", "sandbox", s.id, "podUID", s.uid)
+			n.cfg.Wake(s.uid)
+		}
+	}
+}
