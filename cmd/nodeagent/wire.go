@@ -152,7 +152,7 @@ func (d *daemon) fitSource() (err error) {
 		Path: d.cfg.Kubelet.StaticPodPath, NodeName: d.cfg.NodeName,
 		Rescan:  d.cfg.Kubelet.FileCheckFrequency.Duration,
 		Default: validate.Default, Validate: validate.Validate,
-		Emit: d.offer, Logger: d.log,
+		Emit: d.offer,
 	})
 	d.parts = append(d.parts, part{"manifests", d.source.Run})
 	return err

@@ -2,8 +2,10 @@ package poddir
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"os"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -27,9 +29,37 @@ const (
 func (d *Dirs) TerminationMessage(p *corev1.Pod, c *corev1.Container, run pod.Container) string {
 	text := readRegular(d.terminationLog(p.UID, c.Name, run.Attempt), maxMessage)
 	if len(text) == 0 && run.ExitCode != 0 && c.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError {
-		text, _ = logs.Tail(run.LogPath, maxMessageLogLines, maxMessageLog)
+		text = endOfLog(run.LogPath)
 	}
 	return string(bytes.ToValidUTF8(text, []byte("\ufffd")))
+}
+
+// logDeadline bounds the reading of a log that may be being written.
+const logDeadline = 2 * time.Second
+
+// endOfLog returns the last lines of the log, of both streams.
+func endOfLog(path string) []byte {
+	if path == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), logDeadline)
+	defer cancel()
+	var end lastBytes
+	if err := logs.Read(ctx, path, logs.ReadOptions{Tail: maxMessageLogLines}, &end, &end); err != nil && len(end) == 0 {
+		return nil
+	}
+	return end
+}
+
+// lastBytes keeps the last maxMessageLog bytes written to it.
+type lastBytes []byte
+
+func (b *lastBytes) Write(p []byte) (int, error) {
+	*b = append(*b, p...)
+	if over := len(*b) - maxMessageLog; over > 0 {
+		*b = append((*b)[:0], (*b)[over:]...)
+	}
+	return len(p), nil
 }
 
 // readRegular reads at most limit bytes of a plain file: the container may have
