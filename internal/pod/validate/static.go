@@ -7,7 +7,7 @@ import (
 
 // Static returns every reason for which a pod from a file or URL may not run: it
 // refers to objects of the API, which such a pod is not authorised to read. The
-// pod must have been through Default.
+// pod must have passed Validate.
 //
 // Source: kubelet with the feature gate PreventStaticPodAPIReferences, on by
 // default since 1.34.
