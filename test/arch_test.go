@@ -308,7 +308,7 @@ func bannedCall(f file, s *ast.SelectorExpr) string {
 		return "wait for what tells you, with a deadline, or use a timer in a select"
 	case f.ring == pure && slices.Contains([]string{"time.Now", "time.Since", "time.Until", "time.After", "time.NewTimer", "time.NewTicker", "time.Tick", "time.AfterFunc"}, call):
 		return "ring 0 gets the time as a value"
-	case f.ring == pure && x.Name == "net" && !strings.HasPrefix(s.Sel.Name, "Parse") && !hasAny(s.Sel.Name, "IP", "CIDR"):
+	case f.ring == pure && x.Name == "net" && !hasAny(s.Sel.Name, "Parse", "IP", "CIDR", "SplitHostPort", "JoinHostPort"):
 		return "ring 0 only parses addresses"
 	case call == "os.Exit" && f.ring != root && f.ring != leaf:
 		return "only main exits"

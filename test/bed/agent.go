@@ -187,3 +187,6 @@ func (a *AgentProcess) RemoveManifests() error {
 	}
 	return err
 }
+
+// LogTail returns the last n lines of the daemon's log.
+func (a *AgentProcess) LogTail(n int) string { return tail(a.Log(), n) }

@@ -108,6 +108,9 @@ func (b *Bed) make(reaper string) error {
 		if err != nil {
 			return err
 		}
+		if err := dropStale(abs); err != nil {
+			return err
+		}
 		if err := os.MkdirAll(abs, 0o755); err != nil {
 			return err
 		}
@@ -139,6 +142,28 @@ func (b *Bed) make(reaper string) error {
 	}
 	b.thread, err = newThread(b.enter)
 	return err
+}
+
+// dropStale removes what a dead bed left in dir when /tmp, where sweepDead looks
+// for it, was emptied since. A directory that is no bed's is nobody's to remove.
+func dropStale(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) == 0 {
+		return ignoreNotExist(err, dir)
+	}
+	mark, err := os.ReadFile(filepath.Join(dir, "owner"))
+	if err != nil {
+		return fmt.Errorf("%s is neither empty nor of an earlier run: remove it or choose another", dir)
+	}
+	var pid int
+	fmt.Sscan(string(mark), &pid)
+	if now, err := owner(pid); err == nil && now == string(mark) {
+		return fmt.Errorf("%s is in use by process %d", dir, pid)
+	}
+	if m := mountedBelow(dir); m != "" {
+		return fmt.Errorf("remove %s: %s is still mounted", dir, m)
+	}
+	return os.RemoveAll(dir)
 }
 
 // enter moves the bed's thread into the bed's namespaces.

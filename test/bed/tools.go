@@ -86,11 +86,38 @@ func Tools(ctx context.Context, talk io.Writer) (string, error) {
 		if haveAll(dir, s.binaries) {
 			continue
 		}
+		if os.Getenv("DEPS") == "0" {
+			return installed(dir + "-installed")
+		}
 		if talk != nil {
 			fmt.Fprintf(talk, "building %s into %s\n", strings.Join(s.binaries, ", "), dir)
 		}
 		if err := install(ctx, dir, s); err != nil {
 			return "", err
+		}
+	}
+	return dir, nil
+}
+
+// installed makes dir a view of the programs that the machine has, for who wants
+// nothing to be built.
+func installed(dir string) (string, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	for _, s := range toolsets() {
+		for _, name := range s.binaries {
+			path, err := exec.LookPath(name)
+			if err != nil {
+				return "", fmt.Errorf("find %s on this machine (DEPS=0 forbids to build it): %w", name, err)
+			}
+			link := filepath.Join(dir, name)
+			if err := ignoreNotExist(os.Remove(link), link); err != nil {
+				return "", err
+			}
+			if err := os.Symlink(path, link); err != nil {
+				return "", err
+			}
 		}
 	}
 	return dir, nil
@@ -283,4 +310,30 @@ func dropOld(base string, age time.Duration) {
 			os.RemoveAll(filepath.Join(base, e.Name()))
 		}
 	}
+}
+
+// BuildAll builds the plain variant of everything of ours that a bed runs into
+// dir, for NODEAGENT_BED_BIN: one build in place of one a test process.
+func BuildAll(ctx context.Context, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, name := range []string{agentName, shimName, reaperName} {
+		built, err := Built(ctx, name, Variant{})
+		if err != nil {
+			return err
+		}
+		// A link that is replaced in one step: somebody may be starting it.
+		tmp := filepath.Join(dir, name+".new")
+		if err := ignoreNotExist(os.Remove(tmp), tmp); err != nil {
+			return err
+		}
+		if err := os.Link(filepath.Join(built, name), tmp); err != nil {
+			return err
+		}
+		if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

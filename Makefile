@@ -1,0 +1,47 @@
+# nodeagent: "make help" lists the targets. Everything that a target needs beyond
+# a shell, make and Go it installs by itself ("make deps"; DEPS=0 forbids it).
+
+GO      ?= $(shell hack/go)
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+DEPS    ?= 1
+export PATH := $(dir $(GO)):$(PATH)
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/nodeagent and bin/containerd-shim-nodeagent-v1
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/nodeagent ./cmd/containerd-shim-nodeagent-v1
+
+run: deps build ## run the example pods on a private node until Ctrl-C (root; ONCE=1: until all are Ready)
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/run ./test/run
+	@exec bin/test/run $(if $(filter 1,$(ONCE)),-once)
+
+deps: ## install what is missing: Debian packages, and Go into the cache (DEPS=0: only tell)
+	@DEPS=$(DEPS) hack/deps
+
+test: test-host ## everything that proves the project on this machine
+
+test-host: deps ## vet, unit, architecture, kernel and simulation tests, and the API server as an oracle
+	@$(GO) run ./test/runner
+
+bench: deps build ## one table: our times over those of containerd and runc alone (root)
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/ ./test/bench ./test/floor
+	@exec bin/test/bench -floor bin/test/floor
+
+soak: deps ## churn pods and inject faults for TIME (default 10m), then look for leaks (root)
+	SOAK=$(or $(TIME),10m) $(GO) test ./test/soak -run TestSoak -v -count=1 -timeout 0
+
+lint: ## gofmt, go vet and staticcheck
+	@test -z "$$(gofmt -l cmd internal test)" || { gofmt -l cmd internal test; echo 'run gofmt -w on these'; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+clean: ## remove what make built here (the cache of tools stays)
+	rm -rf bin
+
+.PHONY: help build run deps test test-host bench soak lint clean

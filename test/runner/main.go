@@ -1,0 +1,174 @@
+// Command runner is "make test": it runs every step that proves the project on
+// this machine, prints what "go test" prints, and says at the end which tests
+// were skipped and why. It exits 1 when a step failed.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"nodeagent/test/bed"
+)
+
+func main() {
+	race := flag.Bool("race", true, "run ./internal/... under the race detector")
+	only := flag.String("only", "", "run the `step` only: build, vet, unit, oracle")
+	count := flag.Bool("fresh", false, "do not use cached test results")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	r := runner{race: *race, fresh: *count}
+	failed := r.run(ctx, *only)
+	r.summary(failed)
+	if len(failed) > 0 {
+		os.Exit(1)
+	}
+}
+
+type runner struct {
+	race, fresh bool
+	env         []string
+	notes       []string // what this machine did not get
+	tests       results
+}
+
+func (r *runner) run(ctx context.Context, only string) (failed []string) {
+	steps := []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"build", r.build}, {"vet", r.vet}, {"unit", r.unit}, {"oracle", r.oracle},
+	}
+	for _, s := range steps {
+		if only != "" && s.name != only {
+			continue
+		}
+		start := time.Now()
+		fmt.Printf("== %s\n", s.name)
+		err := s.run(ctx)
+		if err != nil {
+			fmt.Printf("FAIL step %s: %v\n", s.name, err)
+			failed = append(failed, s.name)
+		}
+		fmt.Printf("== %s: %s in %.0f s\n", s.name, map[bool]string{true: "ok", false: "FAILED"}[err == nil], time.Since(start).Seconds())
+		if ctx.Err() != nil {
+			return append(failed, "interrupted")
+		}
+		if err != nil && s.name == "build" {
+			return failed
+		}
+	}
+	return failed
+}
+
+// build makes the programs that every bed runs, once, so that tests find them
+// instead of building side by side.
+func (r *runner) build(ctx context.Context) error {
+	if os.Geteuid() != 0 {
+		r.note("not root: every test that makes namespaces, cgroups, mounts or containers is skipped")
+		return nil
+	}
+	if _, err := bed.Tools(ctx, os.Stdout); err != nil {
+		return err
+	}
+	dir := filepath.Join(bed.CacheDir(), "test-bin")
+	if err := bed.BuildAll(ctx, dir); err != nil {
+		return err
+	}
+	r.env = append(r.env, "NODEAGENT_BED_BIN="+dir)
+	return nil
+}
+
+func (r *runner) vet(ctx context.Context) error {
+	return r.command(ctx, ".", "go", "vet", "./...")
+}
+
+// unit runs every package of the module: ring by ring nothing differs, and one
+// go test builds and runs side by side what it can.
+func (r *runner) unit(ctx context.Context) error {
+	args := []string{"-timeout", "20m"}
+	if r.fresh {
+		args = append(args, "-count=1")
+	}
+	if !r.race || !r.canRace(ctx) {
+		return r.goTest(ctx, ".", append(args, "./...")...)
+	}
+	err := r.goTest(ctx, ".", append(args, "-race", "./internal/...")...)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	rest, listErr := r.packages(ctx)
+	if listErr != nil {
+		return listErr
+	}
+	if err2 := r.goTest(ctx, ".", append(args, rest...)...); err == nil {
+		err = err2
+	}
+	return err
+}
+
+func (r *runner) canRace(ctx context.Context) bool {
+	if err := exec.CommandContext(ctx, "gcc", "--version").Run(); err != nil {
+		r.note("no gcc: the race detector did not run (make deps)")
+		return false
+	}
+	return true
+}
+
+// packages are those outside ./internal.
+func (r *runner) packages(ctx context.Context) ([]string, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "./...").Output()
+	if err != nil {
+		return nil, fmt.Errorf("list packages: %w", err)
+	}
+	var rest []string
+	for p := range strings.FieldsSeq(string(out)) {
+		if !strings.HasPrefix(p, "nodeagent/internal/") {
+			rest = append(rest, p)
+		}
+	}
+	return rest, nil
+}
+
+// oracle compares our defaults and validation with those of the API server.
+func (r *runner) oracle(ctx context.Context) error {
+	if _, err := os.Stat("test/oracle/go.mod"); err != nil {
+		return err
+	}
+	return r.goTest(ctx, "test/oracle", "-timeout", "20m", "./...")
+}
+
+func (r *runner) command(ctx context.Context, dir string, argv ...string) error {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), r.env...)
+	return cmd.Run()
+}
+
+func (r *runner) note(s string) { r.notes = append(r.notes, s) }
+
+func (r *runner) summary(failed []string) {
+	fmt.Printf("\n%d tests passed, %d failed, %d skipped\n", r.tests.passed, len(r.tests.failed), len(r.tests.skipped))
+	for _, n := range r.notes {
+		fmt.Println("note:", n)
+	}
+	for _, why := range r.tests.reasons() {
+		fmt.Println(why)
+	}
+	for _, f := range r.tests.failed {
+		fmt.Println("failed:", f)
+	}
+	if len(failed) > 0 {
+		fmt.Println("FAIL", strings.Join(failed, ", "))
+		return
+	}
+	fmt.Println("PASS")
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// event is one line of "go test -json" (cmd/test2json).
+type event struct {
+	Action, Package, Test, Output, ImportPath string
+}
+
+// results are what all steps' tests came to.
+type results struct {
+	passed  int
+	failed  []string
+	skipped []skip
+}
+
+type skip struct{ test, why string }
+
+// goTest runs "go test -json" and prints what "go test" would: a line for each
+// package, and everything that a failed test said.
+func (r *runner) goTest(ctx context.Context, dir string, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json"}, args...)...)
+	cmd.Dir, cmd.Stderr = dir, os.Stderr
+	cmd.Env = append(os.Environ(), r.env...)
+	// Ctrl-C reaches the tests by their terminal; a bed needs time to go.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+	cmd.WaitDelay = 30 * time.Second
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	said := map[string]*strings.Builder{}
+	s := bufio.NewScanner(out)
+	s.Buffer(nil, 16<<20)
+	for s.Scan() {
+		var e event
+		if err := json.Unmarshal(s.Bytes(), &e); err != nil {
+			fmt.Println(s.Text())
+			continue
+		}
+		r.tests.add(e, said)
+	}
+	return cmd.Wait()
+}
+
+func (r *results) add(e event, said map[string]*strings.Builder) {
+	key := e.Package + " " + e.Test
+	switch e.Action {
+	case "build-output":
+		fmt.Print(e.Output)
+	case "output":
+		if e.Test == "" {
+			if e.Output != "PASS\n" && e.Output != "FAIL\n" {
+				fmt.Print(e.Output)
+			}
+			return
+		}
+		if said[key] == nil {
+			said[key] = &strings.Builder{}
+		}
+		said[key].WriteString(e.Output)
+	case "pass":
+		if e.Test != "" {
+			r.passed++
+		}
+		delete(said, key)
+	case "skip":
+		if e.Test != "" {
+			r.skipped = append(r.skipped, skip{key, reason(said[key])})
+		}
+		delete(said, key)
+	case "fail":
+		if e.Test == "" {
+			return
+		}
+		if b := said[key]; b != nil {
+			fmt.Print(b.String())
+		}
+		r.failed = append(r.failed, key)
+		delete(said, key)
+	}
+}
+
+// reason is what the test said when it skipped: "file.go:12: need:root: why".
+func reason(said *strings.Builder) string {
+	if said == nil {
+		return "no reason given"
+	}
+	for line := range strings.Lines(said.String()) {
+		if _, why, ok := strings.Cut(strings.TrimSpace(line), ".go:"); ok {
+			_, why, _ = strings.Cut(why, ": ")
+			return why
+		}
+	}
+	return strings.TrimSpace(said.String())
+}
+
+// reasons are lines of the summary: each reason with its tests.
+func (r *results) reasons() []string {
+	by := map[string][]string{}
+	for _, s := range r.skipped {
+		by[s.why] = append(by[s.why], strings.TrimPrefix(s.test, "nodeagent/"))
+	}
+	var lines []string
+	for _, why := range slices.Sorted(maps.Keys(by)) {
+		lines = append(lines, fmt.Sprintf("skipped %d: %s", len(by[why]), why))
+		for _, t := range by[why] {
+			lines = append(lines, "    "+t)
+		}
+	}
+	return lines
+}
