@@ -41,8 +41,13 @@ func (n *Network) ensureBridge(h *netlink.Handle) (int, error) {
 		return 0, fmt.Errorf("make bridge %s: a %s has that name", n.cfg.Bridge, link.Type())
 	}
 	// A router advertisement that a pod sends must not give the node a route.
-	if err := sysctl("net/ipv6/conf/"+n.cfg.Bridge+"/accept_ra", "0"); err != nil {
-		return 0, err
+	// And no probing of the link-local address: until its end the node cannot
+	// ask for the neighbour of a packet that it forwards, and the first packets
+	// to the first pod wait for up to two seconds.
+	for _, key := range []string{"/accept_ra", "/accept_dad"} {
+		if err := sysctl("net/ipv6/conf/"+n.cfg.Bridge+key, "0"); err != nil {
+			return 0, err
+		}
 	}
 	if err := n.ensureBridgeAddrs(h, link); err != nil {
 		return 0, fmt.Errorf("give bridge %s its addresses: %w", n.cfg.Bridge, err)

@@ -28,8 +28,8 @@ func allowForward(ctx context.Context, bridge string, v4, v6 bool) error {
 		names  string // of the tables of the old kind
 		tool   string
 	}{
-		{v4, iptables.ProtocolIPv4, nftables.TableFamilyIPv4, "/proc/self/net/ip_tables_names", "iptables"},
-		{v6, iptables.ProtocolIPv6, nftables.TableFamilyIPv6, "/proc/self/net/ip6_tables_names", "ip6tables"},
+		{v4, iptables.ProtocolIPv4, nftables.TableFamilyIPv4, "/proc/thread-self/net/ip_tables_names", "iptables"},
+		{v6, iptables.ProtocolIPv6, nftables.TableFamilyIPv6, "/proc/thread-self/net/ip6_tables_names", "ip6tables"},
 	} {
 		if !f.on {
 			continue

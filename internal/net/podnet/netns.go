@@ -30,7 +30,7 @@ func openNetns(path string) (*os.File, error) {
 		return nil, fmt.Errorf("open pod network namespace %s: not a network namespace", path)
 	}
 	var pod, host unix.Stat_t
-	if err := errors.Join(unix.Fstat(int(f.Fd()), &pod), unix.Stat("/proc/self/ns/net", &host)); err != nil {
+	if err := errors.Join(unix.Fstat(int(f.Fd()), &pod), unix.Stat("/proc/thread-self/ns/net", &host)); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("stat pod network namespace %s: %w", path, err)
 	}

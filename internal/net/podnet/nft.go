@@ -179,17 +179,20 @@ func (b *nftBackend) write(c *nftables.Conn, els []element, op func(*nftables.Se
 // fingerprint of the configuration.
 func (b *nftBackend) read(c *nftables.Conn) (have map[string]map[string]string, whole bool) {
 	t := b.set.table()
-	at := map[string]int{}
+	want := map[string][]fixedRule{}
 	for _, r := range b.set.rules() {
-		at[r.chain]++
+		want[r.chain] = append(want[r.chain], r)
 	}
 	for _, ch := range b.set.chains() {
 		got, err := c.GetRules(t, ch)
-		if err != nil || len(got) != at[ch.Name] {
+		if err != nil || len(got) != len(want[ch.Name]) {
 			return nil, false
 		}
 		for i, r := range got {
-			if s, _ := userdata.GetString(r.UserData, userdata.TypeComment); s != b.comment(i) {
+			// A rule that went through a tool's listing and back keeps its
+			// comment, but may have lost what the tool cannot print.
+			s, _ := userdata.GetString(r.UserData, userdata.TypeComment)
+			if s != b.comment(i) || len(r.Exprs) != len(want[ch.Name][i].exprs) {
 				return nil, false
 			}
 		}

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/google/nftables"
 )
 
 // readBindings reads the published ports back from the table.
@@ -15,12 +18,16 @@ func readBindings(s ruleSet) ([]binding, error) {
 	if err != nil {
 		return nil, err
 	}
+	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return nil, fmt.Errorf("list tables: %w", err)
+	}
+	if !slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == s.name }) {
+		return nil, nil
+	}
 	var out []binding
 	for _, m := range s.maps() {
 		els, err := c.GetSetElements(m)
-		if isMissing(err) {
-			continue
-		}
 		if err != nil {
 			return nil, fmt.Errorf("read map %s: %w", m.Name, err)
 		}

@@ -24,7 +24,7 @@ func (n *Network) addLink(h *netlink.Handle, bridge int, r *record, ns *os.File)
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU, attrs.MasterIndex = r.Link, n.cfg.MTU, bridge
-	attrs.Alias, attrs.Flags = alias(r.Sandbox, r.Addrs), net.FlagUp
+	attrs.Alias = alias(r.Sandbox, r.Addrs)
 	veth := netlink.NewVeth(attrs)
 	veth.PeerName, veth.PeerNamespace = podLink, netlink.NsFd(int(ns.Fd()))
 	veth.PeerHardwareAddr, veth.PeerMTU = macOf(r.Addrs[0]), uint32(n.cfg.MTU)
@@ -39,6 +39,14 @@ func (n *Network) addLink(h *netlink.Handle, bridge int, r *record, ns *os.File)
 	// translation done on the bridge (br_netfilter), comes back where it left.
 	if err := h.LinkSetHairpin(veth, true); err != nil {
 		return fmt.Errorf("set hairpin mode of %s: %w", r.Link, err)
+	}
+	// A port of a bridge speaks no IPv6 of its own; without this each one keeps
+	// a link-local address, its routes and its timers.
+	if err := sysctl("net/ipv6/conf/"+r.Link+"/disable_ipv6", "1"); err != nil {
+		return err
+	}
+	if err := h.LinkSetUp(veth); err != nil {
+		return fmt.Errorf("bring %s up: %w", r.Link, err)
 	}
 	return failpoint.At(failpoint.PodnetLinkAfter)
 }
@@ -69,6 +77,11 @@ func (n *Network) fillNetns(r *record, ns *os.File) error {
 func podSysctls(addrs []netip.Addr) error {
 	const conf = "net/ipv6/conf/" + podLink
 	if err := sysctl(conf+"/accept_ra", "0"); err != nil {
+		return err
+	}
+	// The link-local address comes from a hardware address that nobody else
+	// has, so it need not be probed for a second or more.
+	if err := sysctl(conf+"/accept_dad", "0"); err != nil {
 		return err
 	}
 	if addrs[len(addrs)-1].Is6() {

@@ -1,0 +1,79 @@
+package podnet
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+)
+
+// insideEnv marks the test process that runs in namespaces of its own.
+const insideEnv = "PODNET_TEST_INSIDE"
+
+// The main thread stays with the main goroutine: one that changed its namespace
+// could not be destroyed, and /proc/self would be about that namespace.
+func init() { runtime.LockOSThread() }
+
+// TestMain runs the tests as root in a network namespace without an uplink and
+// in a mount namespace of their own: no packet for a pod address and no mount
+// can get out. Not as root, the tests that need it say so and skip.
+func TestMain(m *testing.M) {
+	if os.Geteuid() != 0 {
+		os.Exit(m.Run())
+	}
+	if os.Getenv(insideEnv) == "" {
+		os.Exit(reexec())
+	}
+	if err := prepare(); err != nil {
+		fmt.Fprintln(os.Stderr, "prepare namespaces:", err)
+		os.Exit(1)
+	}
+	if sandbox := os.Getenv(crashSandbox); sandbox != "" {
+		os.Exit(crashHelper(sandbox))
+	}
+	code := m.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+func reexec() int {
+	c := exec.Command("/proc/self/exe", os.Args[1:]...)
+	c.Env = append(os.Environ(), insideEnv+"=1")
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
+	err := c.Run()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		return max(exit.ExitCode(), 1)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "start tests in namespaces:", err)
+		return 1
+	}
+	return 0
+}
+
+func prepare() error {
+	if os.Getenv(crashSandbox) != "" {
+		return nil // the parent has
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	// The CNI library keeps its results here and cannot be told otherwise.
+	if err := os.MkdirAll("/var/lib", 0o755); err != nil {
+		return err
+	}
+	return unix.Mount("none", "/var/lib", "tmpfs", 0, "")
+}
