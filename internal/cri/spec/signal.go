@@ -35,10 +35,10 @@ func StopSignal(config *runtimeapi.ContainerConfig, image ocispec.ImageConfig) (
 	return syscall.SIGTERM, image.StopSignal
 }
 
-// criName turns CRI's names of real-time signals (SIGRTMINPLUS1) into the usual
-// ones (SIGRTMIN+1).
+// criName turns CRI's names (SIGNAL_SIGRTMINPLUS1) into the usual ones
+// (SIGRTMIN+1).
 func criName(s string) string {
-	return strings.NewReplacer("PLUS", "+", "MINUS", "-").Replace(s)
+	return strings.NewReplacer("SIGNAL_", "", "PLUS", "+", "MINUS", "-").Replace(s)
 }
 
 // parseSignal reads "15", "TERM", "SIGTERM", "SIGRTMIN+3".
@@ -56,9 +56,15 @@ func parseSignal(s string) (syscall.Signal, bool) {
 	if offset, ok := strings.CutPrefix(s, "SIGRTMAX"); ok {
 		return realTime(rtMax, "-", offset)
 	}
+	if other, ok := signalAlias[s]; ok {
+		s = other
+	}
 	n := unix.SignalNum(s)
 	return n, n != 0
 }
+
+// signalAlias are the second names of signals, which x/sys leaves out.
+var signalAlias = map[string]string{"SIGCLD": "SIGCHLD", "SIGIOT": "SIGABRT", "SIGPOLL": "SIGIO"}
 
 func realTime(base int, sign, offset string) (syscall.Signal, bool) {
 	if offset == "" {
