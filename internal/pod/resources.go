@@ -22,9 +22,9 @@ type Resources struct {
 	CPUPeriod uint64 `json:"cpuPeriod,omitempty"` // microseconds
 
 	Memory *int64 `json:"memory,omitempty"` // bytes
-	// MemorySwap is the limit of memory and swap together, in bytes. It equals
-	// Memory: a pod does not swap (kubelet's NoSwap). Only for kernels that
-	// account swap.
+	// MemorySwap is a container's limit of memory and swap together, in bytes.
+	// It equals Memory: a container with a limit does not swap (kubelet's
+	// NoSwap). Only for kernels that account swap.
 	MemorySwap *int64 `json:"memorySwap,omitempty"`
 
 	Pids int64 `json:"pids,omitempty"`
@@ -78,7 +78,7 @@ func (l Limits) Pod(p *corev1.Pod) Resources {
 			r = l.cpu(milli, limits.Cpu().MilliValue())
 		}
 		if limited(p, corev1.ResourceMemory) {
-			r.Memory, r.MemorySwap = memory(limits.Memory().Value())
+			r.Memory = memory(limits.Memory().Value())
 		}
 	}
 	r.Pids = max(0, l.PodPids)
@@ -107,7 +107,8 @@ func (l Limits) Container(p *corev1.Pod, c *corev1.Container) Resources {
 		request = cpuLimit
 	}
 	r := l.cpu(request.MilliValue(), cpuLimit.MilliValue())
-	r.Memory, r.MemorySwap = memory(memLimit.Value())
+	r.Memory = memory(memLimit.Value())
+	r.MemorySwap = memory(memLimit.Value())
 	r.HugepageLimits = l.hugepages(pages...)
 	if !l.SingleOOMKill {
 		// One process of a container killed by the kernel is the whole of it.
@@ -122,7 +123,7 @@ func (l Limits) Container(p *corev1.Pod, c *corev1.Container) Resources {
 // of no CPU at all, so give it the capacity at least.
 func NodeResources(list corev1.ResourceList) Resources {
 	r := Limits{}.cpu(list.Cpu().MilliValue(), 0)
-	r.Memory, _ = memory(list.Memory().Value())
+	r.Memory = memory(list.Memory().Value())
 	if q, ok := list["pid"]; ok {
 		r.Pids = max(0, q.Value())
 	}
@@ -154,11 +155,11 @@ func (l Limits) cpu(request, limit int64) Resources {
 	return r
 }
 
-func memory(limit int64) (max, withSwap *int64) {
+func memory(limit int64) *int64 {
 	if limit <= 0 {
-		return nil, nil
+		return nil
 	}
-	return new(limit), new(limit)
+	return &limit
 }
 
 // limited tells whether a pod's resource has a limit: its own, or one of every
