@@ -14,13 +14,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 )
 
 // Pods is the pod set as the socket shows it.
 type Pods interface {
 	Pods() []*corev1.Pod
-	Watch(ctx context.Context, tell func(types.UID, *corev1.Pod) error) error
+	Watch(ctx context.Context, tell func(p *corev1.Pod, gone bool) error) error
 }
 
 // SocketConfig says what the socket shows.
@@ -117,8 +116,7 @@ func (s *Socket) pods(w http.ResponseWriter, _ *http.Request) {
 // watchEvent is one line of /v1/watch.
 type watchEvent struct {
 	Type   string      `json:"type"` // MODIFIED or DELETED
-	UID    types.UID   `json:"uid"`
-	Object *corev1.Pod `json:"object,omitempty"`
+	Object *corev1.Pod `json:"object"`
 }
 
 // watch streams a line for each pod that changes, beginning with all.
@@ -127,9 +125,9 @@ func (s *Socket) watch(w http.ResponseWriter, r *http.Request) {
 	flusher := http.NewResponseController(w)
 	enc := json.NewEncoder(w)
 	_ = flusher.Flush()
-	_ = s.cfg.Pods.Watch(r.Context(), func(uid types.UID, p *corev1.Pod) error {
-		e := watchEvent{Type: "MODIFIED", UID: uid, Object: p}
-		if p == nil {
+	_ = s.cfg.Pods.Watch(r.Context(), func(p *corev1.Pod, gone bool) error {
+		e := watchEvent{Type: "MODIFIED", Object: p}
+		if gone {
 			e.Type = "DELETED"
 		}
 		if err := enc.Encode(e); err != nil {

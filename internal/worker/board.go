@@ -23,8 +23,14 @@ type board struct {
 // watcher collects the pods that changed since it last looked; of several
 // changes of one pod it sees the latest.
 type watcher struct {
-	changed map[types.UID]*corev1.Pod // nil value: gone
-	ready   chan struct{}             // holds one
+	changed map[types.UID]change
+	ready   chan struct{} // holds one
+}
+
+// change is a pod as it is now, or as it last was.
+type change struct {
+	pod  *corev1.Pod
+	gone bool
 }
 
 func newBoard() *board {
@@ -40,18 +46,26 @@ func (b *board) put(uid types.UID, d pod.Desired, status corev1.PodStatus) {
 	b.set(uid, &p)
 }
 
-func (b *board) remove(uid types.UID) { b.set(uid, nil) }
+// remove takes a pod off the board, which an orphan never was on.
+func (b *board) remove(uid types.UID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p := b.pods[uid]; p != nil {
+		delete(b.pods, uid)
+		b.tell(uid, change{pod: p, gone: true})
+	}
+}
 
 func (b *board) set(uid types.UID, p *corev1.Pod) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if p == nil {
-		delete(b.pods, uid)
-	} else {
-		b.pods[uid] = p
-	}
+	b.pods[uid] = p
+	b.tell(uid, change{pod: p})
+}
+
+func (b *board) tell(uid types.UID, c change) {
 	for w := range b.watchers {
-		w.changed[uid] = p
+		w.changed[uid] = c
 		select {
 		case w.ready <- struct{}{}:
 		default:
@@ -73,13 +87,13 @@ func (b *board) list() []*corev1.Pod {
 	return all
 }
 
-// watch calls tell with each change until ctx ends or tell fails; a nil pod is
-// one that is gone. It starts with every pod there is.
-func (b *board) watch(ctx context.Context, tell func(types.UID, *corev1.Pod) error) error {
-	w := &watcher{changed: map[types.UID]*corev1.Pod{}, ready: make(chan struct{}, 1)}
+// watch calls tell with each change until ctx ends or tell fails. It starts with
+// every pod there is.
+func (b *board) watch(ctx context.Context, tell func(p *corev1.Pod, gone bool) error) error {
+	w := &watcher{changed: map[types.UID]change{}, ready: make(chan struct{}, 1)}
 	b.mu.Lock()
 	for uid, p := range b.pods {
-		w.changed[uid] = p
+		w.changed[uid] = change{pod: p}
 	}
 	w.ready <- struct{}{}
 	b.watchers[w] = struct{}{}
@@ -97,10 +111,10 @@ func (b *board) watch(ctx context.Context, tell func(types.UID, *corev1.Pod) err
 		}
 		b.mu.Lock()
 		batch := w.changed
-		w.changed = map[types.UID]*corev1.Pod{}
+		w.changed = map[types.UID]change{}
 		b.mu.Unlock()
-		for uid, p := range batch {
-			if err := tell(uid, p); err != nil {
+		for _, c := range batch {
+			if err := tell(c.pod, c.gone); err != nil {
 				return err
 			}
 		}

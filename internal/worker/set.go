@@ -140,9 +140,10 @@ func (s *Set) wakeSet() {
 // must not be changed.
 func (s *Set) Pods() []*corev1.Pod { return s.board.list() }
 
-// Watch calls tell with each pod whose status changed, beginning with all; a
-// nil pod is one that is gone. It ends with ctx or with tell's error.
-func (s *Set) Watch(ctx context.Context, tell func(types.UID, *corev1.Pod) error) error {
+// Watch calls tell with each pod whose status changed, beginning with all, and
+// with those that are gone, as they last were. It ends with ctx or with tell's
+// error.
+func (s *Set) Watch(ctx context.Context, tell func(p *corev1.Pod, gone bool) error) error {
 	return s.board.watch(ctx, tell)
 }
 

@@ -1,0 +1,86 @@
+// Package node proves the daemon on a private node: a real containerd, real
+// namespaces and cgroups, no uplink.
+package node
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"nodeagent/internal/test/need"
+	"nodeagent/test/bed"
+	"nodeagent/test/image"
+)
+
+// newNode starts a bed with the test images and a daemon in it.
+func newNode(t *testing.T, o bed.Options, a bed.AgentOptions) (context.Context, *bed.Bed, *bed.AgentProcess) {
+	t.Helper()
+	need.Have(t, need.Root)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	t.Cleanup(cancel)
+	b := bed.Containerd(t, o)
+	if err := b.Import(ctx); err != nil {
+		t.Fatal(err)
+	}
+	agent := bed.Agent(t, b, a)
+	warm(t, ctx, agent)
+	return ctx, b, agent
+}
+
+// warm runs one pod through, so that what a node makes once and keeps is there.
+func warm(t *testing.T, ctx context.Context, a *bed.AgentProcess) {
+	t.Helper()
+	if err := a.WriteManifest("warm", manifest("warm", sleeper)); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.WaitPhase(ctx, "default/warm-node", corev1.PodRunning); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.RemoveManifest("warm"); err != nil {
+		t.Fatal(err)
+	}
+	waitGone(t, ctx, a)
+}
+
+// waitGone waits until the daemon shows no pod.
+func waitGone(t *testing.T, ctx context.Context, a *bed.AgentProcess) {
+	t.Helper()
+	if err := a.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool { return len(pods) == 0 }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func manifest(name, spec string) string {
+	return "apiVersion: v1\nkind: Pod\nmetadata:\n  name: " + name + "\nspec:\n" + spec
+}
+
+const sleeper = `  terminationGracePeriodSeconds: 5
+  containers:
+  - name: app
+    image: ` + image.Example + `
+    command: [/podtool, sleep, forever]
+`
+
+// TestPodComesAndGoes is the whole road: a manifest appears, its container runs,
+// the manifest goes, and nothing is left.
+func TestPodComesAndGoes(t *testing.T) {
+	ctx, b, a := newNode(t, bed.Options{}, bed.AgentOptions{})
+	before, err := b.Snapshot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.WriteManifest("web", manifest("web", sleeper)); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.WaitPhase(ctx, "default/web-node", corev1.PodRunning); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.RemoveManifest("web"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.WaitSame(ctx, before); err != nil {
+		t.Error(err)
+	}
+}
