@@ -127,3 +127,10 @@ func isRotated(n, name string) bool {
 	tail := strings.TrimSuffix(rest[len(rotatedLayout):], ".gz")
 	return err == nil && (tail == "" || tail[0] == '-')
 }
+
+func unlinkAt(dirFD int, name string) error {
+	if err := unix.Unlinkat(dirFD, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return nil
+}
