@@ -367,3 +367,34 @@ func (b *Bed) Running(ctx context.Context) (map[string]string, error) {
 	}
 	return running, nil
 }
+
+// PinDir is the directory of a private bed's pinned network namespaces.
+func (b *Bed) PinDir() string { return filepath.Join("/proc", b.seen(), "root/run/netns") }
+
+// WaitCatches waits until every process of the bed that runs the program catches
+// the signal: an init of a PID namespace that does not is deaf to it.
+func (b *Bed) WaitCatches(ctx context.Context, program string, signal int) error {
+	for pid := range b.Processes() {
+		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+		for filepath.Base(exe) == program && !catches(pid, signal) {
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("wait for process %d to catch signal %d: %w", pid, signal, ctx.Err())
+			case <-time.After(time.Millisecond):
+			}
+		}
+	}
+	return nil
+}
+
+// catches also says yes of a process that is gone.
+func catches(pid, signal int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return true
+	}
+	_, rest, _ := strings.Cut(string(b), "SigCgt:\t")
+	hex, _, _ := strings.Cut(rest, "\n")
+	caught, err := strconv.ParseUint(hex, 16, 64)
+	return err != nil || caught&(1<<(signal-1)) != 0
+}

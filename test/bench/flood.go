@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"nodeagent/test/image"
+)
+
+const lineBytes = 100 // of podtool flood
+
+// logFlood lets a container print as fast as it can and holds the log against a
+// plain cat from such a pipe to a file.
+func (b *bench) logFlood(ctx context.Context) error {
+	b.say(fmt.Sprintf("numbered lines for %v, by cat and by a pod", b.flood))
+	plain, err := b.plainCat(ctx)
+	if err != nil {
+		return err
+	}
+	bounded, cancel := context.WithTimeout(ctx, b.flood+limit)
+	defer cancel()
+	text := manifest("flood", fmt.Sprintf("/podtool, flood, %v", b.flood), "Never")
+	if err := b.agent.WriteManifest("flood", text); err != nil {
+		return err
+	}
+	cpu, uid, err := b.floodEnds(bounded)
+	if err != nil {
+		return err
+	}
+	n, err := checkLog(filepath.Join(b.agent.PodLogs(), "default_flood-node_"+uid, "c"))
+	if err != nil {
+		return err
+	}
+	size := float64(n) * lineBytes / 1e6
+	rate := size / b.flood.Seconds()
+	// Twice as fast is a half: smaller is better in every row.
+	b.rows = append(b.rows, row{work: fmt.Sprintf("%v of numbered lines into a log", b.flood), ours: fmt.Sprintf("%.0f MB/s", rate),
+		floor: fmt.Sprintf("%.0f MB/s", plain), value: plain / rate, limit: 2, unit: "× slower",
+		note: fmt.Sprintf("every number there; shim %.2f ms CPU a MB", cpu.Seconds()*1000/size)})
+	if err := b.agent.RemoveManifest("flood"); err != nil {
+		return err
+	}
+	_, err = b.allGone(ctx, 0)
+	return err
+}
+
+// floodEnds waits for the pod's end and returns the CPU time that its shim took:
+// the last that was seen of it, for the shim may be told to go with the pod.
+func (b *bench) floodEnds(ctx context.Context) (cpu time.Duration, uid string, err error) {
+	ended := make(chan error, 1)
+	go func() {
+		ended <- b.agent.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool {
+			p := pods["default/flood-node"]
+			if p == nil {
+				return false
+			}
+			uid = string(p.UID)
+			return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+		})
+	}()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		for _, pid := range b.shims() {
+			if c, err := cpuTime(pid); err == nil {
+				cpu = max(cpu, c)
+			}
+		}
+		select {
+		case err := <-ended:
+			return cpu, uid, err
+		case <-tick.C:
+		}
+	}
+}
+
+// plainCat measures the same generator through cat into a file on the same disk,
+// in MB of lines a second.
+func (b *bench) plainCat(ctx context.Context) (float64, error) {
+	root, err := os.Getwd()
+	if err != nil {
+		return 0, err
+	}
+	tool, err := image.Podtool(ctx, root)
+	if err != nil {
+		return 0, err
+	}
+	path := filepath.Join(b.bed.Dir(), "tmp", "podtool")
+	if err := os.WriteFile(path, tool, 0o755); err != nil {
+		return 0, err
+	}
+	file := filepath.Join(b.bed.Dir(), "tmp", "flood.log")
+	defer os.Remove(path)
+	defer os.Remove(file)
+	// exec: what is measured is two processes and a pipe.
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", fmt.Sprintf("%s flood %v | cat >%s", path, b.flood, file))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("print into a file: %w\n%s", err, out)
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return 0, err
+	}
+	return float64(info.Size()) / 1e6 / b.flood.Seconds(), nil
+}
+
+// checkLog reads all log files of a container, oldest first, and returns how
+// many lines there are; each must carry the number after the one before.
+func checkLog(dir string) (int64, error) {
+	names, err := filepath.Glob(filepath.Join(dir, "0.log*"))
+	if err != nil || len(names) == 0 {
+		return 0, fmt.Errorf("find the flood's log in %s: %v", dir, err)
+	}
+	slices.Sort(names)
+	// 0.log is the newest, rotated ones have a time stamp behind it.
+	names = append(names[1:], names[0])
+	next := int64(0)
+	ended := false
+	for _, name := range names {
+		if err := checkFile(name, &next, &ended); err != nil {
+			return 0, err
+		}
+	}
+	if !ended {
+		return 0, fmt.Errorf("the flood's log ends at line %d without its last line", next)
+	}
+	return next, nil
+}
+
+func checkFile(name string, next *int64, ended *bool) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	s := bufio.NewScanner(f)
+	s.Buffer(make([]byte, 1<<20), 1<<20)
+	for s.Scan() {
+		// 2026-01-01T00:00:00.000000000Z stdout F 000000000000....
+		_, rest, _ := strings.Cut(s.Text(), " ")
+		text, ok := strings.CutPrefix(rest, "stdout F ")
+		if !ok {
+			return fmt.Errorf("%s holds a line that is no log line: %.80q", name, s.Text())
+		}
+		if total, ok := strings.CutPrefix(text, "end "); ok {
+			if total != strconv.FormatInt(*next, 10) {
+				return fmt.Errorf("%s has %d lines, %s were printed", name, *next, total)
+			}
+			*ended = true
+			continue
+		}
+		n, err := strconv.ParseInt(text[:min(12, len(text))], 10, 64)
+		if err != nil || n != *next || len(text) != lineBytes-1 {
+			return fmt.Errorf("%s has %.40q where line %d should be", name, text, *next)
+		}
+		*next++
+	}
+	return s.Err()
+}

@@ -1,0 +1,184 @@
+// Command bench is "make bench": it measures the daemon on a private node and
+// prints one table, each row beside what containerd and runc need for the same
+// work without us, measured by test/floor in the same run on the same containerd.
+//
+// How the rows are measured:
+//   - a container runs: the time stamp that the shim puts on containerd's
+//     /tasks/start event, after runc start has returned; the clock starts before
+//     the manifest's rename.
+//   - everything is gone: containerd's /containers/delete event of every record
+//     of the pod, and neither cgroup, nor network namespace, nor pod directory,
+//     nor log directory is there any more (looked at each millisecond).
+//   - memory: /proc/PID/smaps_rollup; CPU: /proc/PID/task/*/schedstat.
+//
+// It exits 1 when a row is over its limit. A busy machine spoils both sides; the
+// ratio says more than the times.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"nodeagent/test/bed"
+	"nodeagent/test/image"
+)
+
+func main() {
+	var o options
+	flag.StringVar(&o.floor, "floor", "bin/test/floor", "the floor's `program`")
+	flag.IntVar(&o.single, "n", 20, "pods one after another")
+	flag.IntVar(&o.many, "many", 100, "pods at once")
+	flag.DurationVar(&o.rest, "rest", 30*time.Second, "how long to look at the resting node")
+	flag.DurationVar(&o.flood, "flood", 10*time.Second, "how long to print")
+	flag.StringVar(&o.data, "data", "", "keep the node's files in `dir` (default below /tmp)")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	over, err := run(ctx, o)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	if over {
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	floor, data  string
+	single, many int
+	rest, flood  time.Duration
+}
+
+// row is one line of the table.
+type row struct {
+	work  string
+	ours  string
+	floor string // "" where the limit is absolute
+	value float64
+	limit float64
+	unit  string // of the limit
+	note  string
+}
+
+func (r row) verdict() string {
+	if r.value > r.limit {
+		return "OVER"
+	}
+	return "ok"
+}
+
+// bench is one run.
+type bench struct {
+	options
+	bed   *bed.Bed
+	agent *bed.AgentProcess
+	seen  *recorder
+	base  floorResult
+	rows  []row
+}
+
+// floorResult is what test/floor prints.
+type floorResult struct {
+	CreateMedian float64 `json:"createMedian"`
+	DeleteMedian float64 `json:"deleteMedian"`
+	CreateMany   float64 `json:"createMany"`
+	DeleteMany   float64 `json:"deleteMany"`
+	ShimAnon     int64   `json:"shimAnon"`
+}
+
+// argv is what every measured container runs.
+func argv() []string { return []string{"/podtool", "sleep", "forever"} }
+
+func run(ctx context.Context, o options) (over bool, err error) {
+	b, err := bed.Start(ctx, bed.Options{Data: o.data, Private: true, Talk: os.Stderr})
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	if err := b.Import(ctx); err != nil {
+		return false, err
+	}
+	be := &bench{options: o, bed: b}
+	if err := be.measureFloor(ctx); err != nil {
+		return false, err
+	}
+	if be.seen, err = record(ctx, b); err != nil {
+		return false, err
+	}
+	be.agent, err = b.NewAgent(ctx, bed.AgentOptions{
+		// Room for every line of the flood: nothing is rotated away.
+		Kubelet: "containerLogMaxSize: 64Gi\ncontainerLogMaxFiles: 5",
+	})
+	if err != nil {
+		return false, err
+	}
+	if err := be.agent.Start(ctx); err != nil {
+		return false, err
+	}
+	for _, step := range []func(context.Context) error{be.oneByOne, be.together, be.logFlood} {
+		if err := step(ctx); err != nil {
+			return false, fmt.Errorf("%w\n%s", err, be.agent.LogTail(40))
+		}
+	}
+	return be.table(), nil
+}
+
+func (b *bench) measureFloor(ctx context.Context) error {
+	b.say("the floor: containerd and runc alone")
+	args := []string{b.floor, "-address", b.bed.Address(), "-image", image.Example, "-cgroup", b.bed.CgroupRoot() + "/kubepods/besteffort",
+		"-n", strconv.Itoa(b.single), "-many", strconv.Itoa(b.many), "-parallel", "4"}
+	out, err := b.bed.Run(ctx, append(args, argv()...)...)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal([]byte(out), &b.base); err != nil {
+		return fmt.Errorf("read the floor's times: %w", err)
+	}
+	// What the floor takes on the kind of machine for which the limits were set.
+	const create, remove, slow = 0.055, 0.031, 1.3
+	if b.base.CreateMedian > slow*create || b.base.DeleteMedian > slow*remove {
+		b.say(fmt.Sprintf("note: the floor took %s and %s; on an idle machine of two cores it takes 55 and 31 ms", ms(b.base.CreateMedian), ms(b.base.DeleteMedian)))
+	}
+	return nil
+}
+
+func (b *bench) say(s string) { fmt.Fprintln(os.Stderr, "bench:", s) }
+
+// ratio adds a row that is a time over the floor's.
+func (b *bench) ratio(work string, ours, floor, limit float64, note string) {
+	b.rows = append(b.rows, row{work: work, ours: ms(ours), floor: ms(floor), value: ours / floor, limit: limit, unit: "×", note: note})
+}
+
+// absolute adds a row that is held against a number.
+func (b *bench) absolute(work, ours string, value, limit float64, unit, note string) {
+	b.rows = append(b.rows, row{work: work, ours: ours, value: value, limit: limit, unit: unit, note: note})
+}
+
+func (b *bench) table() (over bool) {
+	fmt.Println()
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "WORK\tOURS\tFLOOR\tRESULT\tLIMIT\t\tNOTE")
+	for _, r := range b.rows {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%.3g %s\t%.3g %s\t%s\t%s\n", r.work, r.ours, r.floor, r.value, r.unit, r.limit, r.unit, r.verdict(), r.note)
+		over = over || r.value > r.limit
+	}
+	w.Flush()
+	return over
+}
+
+func ms(seconds float64) string {
+	if seconds >= 1 {
+		return fmt.Sprintf("%.2f s", seconds)
+	}
+	return fmt.Sprintf("%.1f ms", seconds*1000)
+}
