@@ -44,15 +44,13 @@ func (m *Manifests) allKnown() bool {
 // sorts first has it, whichever came first: the same directory always gives the
 // same pods, so a restart of the daemon changes none.
 func (m *Manifests) addPods(s *Snapshot) {
-	owner := map[string]string{}
+	names := make(map[types.NamespacedName]string, len(m.files))
+	uids := make(map[types.UID]string, len(m.files))
 	doubles := map[string]time.Time{}
 	for _, name := range slices.Sorted(maps.Keys(m.files)) {
 		for _, w := range m.files[name].pods {
-			first, taken := owner[fullName(w.pod)]
-			if byUID, ok := owner["uid "+string(w.pod.UID)]; !taken && ok {
-				first, taken = byUID, true
-			}
-			if taken {
+			full := types.NamespacedName{Namespace: w.pod.Namespace, Name: w.pod.Name}
+			if first := cmp.Or(names[full], uids[w.pod.UID]); first != "" {
 				key := name + "\x00" + fullName(w.pod)
 				doubles[key] = m.doubles[key]
 				if doubles[key].IsZero() {
@@ -64,7 +62,7 @@ func (m *Manifests) addPods(s *Snapshot) {
 				})
 				continue
 			}
-			owner[fullName(w.pod)], owner["uid "+string(w.pod.UID)] = name, name
+			names[full], uids[w.pod.UID] = name, name
 			s.add(w)
 		}
 	}

@@ -28,7 +28,7 @@ const (
 
 // readDeadline bounds one read: a link may lead to a file system that hangs.
 const (
-	readDeadline = 5 * time.Second
+	readDeadline = time.Second
 	maxStuck     = 8
 )
 

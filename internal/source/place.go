@@ -25,6 +25,9 @@ type place struct {
 func (m *Manifests) findPlace() (place, error) {
 	p := place{dir: m.cfg.Path}
 	fi, err := os.Stat(m.cfg.Path)
+	if err == nil && !fi.IsDir() && !fi.Mode().IsRegular() {
+		return place{}, fmt.Errorf("read manifest directory %s: it is neither a directory nor a regular file", m.cfg.Path)
+	}
 	asFile := err == nil && !fi.IsDir() || errors.Is(err, os.ErrNotExist) && (m.asFile || isManifest(m.cfg.Path))
 	if asFile {
 		p.dir, p.only = filepath.Dir(m.cfg.Path), filepath.Base(m.cfg.Path)

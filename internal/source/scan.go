@@ -14,6 +14,7 @@ func (m *Manifests) scan(n *notifier) {
 	names, complete, err := m.here.list()
 	m.report("list", err)
 	m.listed = complete
+	slices.Sort(names)
 	found := make(map[string]bool, len(names))
 	for _, name := range names {
 		found[name] = true
@@ -32,7 +33,8 @@ func (m *Manifests) scan(n *notifier) {
 // digest looks at what the kernel told about.
 func (m *Manifests) digest(n *notifier) {
 	got := n.take()
-	if got.place || got.all || m.here == (place{}) {
+	_, whole := got.names[m.here.only] // a single file may be a directory now
+	if got.place || got.all || m.here == (place{}) || whole && !m.stillHere() {
 		m.scan(n)
 	}
 	links := false
