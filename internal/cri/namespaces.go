@@ -82,14 +82,7 @@ func (p pins) make() error {
 		return err
 	}
 	if p.flags() != 0 {
-		done := make(chan error, 1)
-		go func() {
-			// Never unlocked: the runtime ends the thread with the goroutine,
-			// and with it the last reference to what is not pinned.
-			runtime.LockOSThread()
-			done <- p.makeHere()
-		}()
-		if err := <-done; err != nil {
+		if err := <-onDoomedThread(p.makeHere); err != nil {
 			return err
 		}
 	}
@@ -99,11 +92,26 @@ func (p pins) make() error {
 	return failpoint.At(failpoint.CRINamespacesAfter)
 }
 
+// onDoomedThread runs f on a thread that ends with it, and with it the last
+// reference to namespaces that are not pinned.
+func onDoomedThread(f func() error) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the runtime ends the thread
+		if unix.Gettid() != unix.Getpid() {
+			done <- f()
+			return
+		}
+		// The main thread never ends and would keep the namespaces. Held until
+		// f is done, so that f cannot get it again.
+		done <- <-onDoomedThread(f)
+		runtime.UnlockOSThread()
+	}()
+	return done
+}
+
 // makeHere turns the calling thread into one of the new sandbox.
 func (p pins) makeHere() error {
-	if unix.Gettid() == unix.Getpid() {
-		return errors.New("make namespaces: on the main thread, which never ends")
-	}
 	if err := unix.Unshare(p.flags()); err != nil {
 		return fmt.Errorf("unshare namespaces: %w", err)
 	}

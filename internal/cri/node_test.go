@@ -265,6 +265,8 @@ func (n *node) nothingLeft(before bed.Snapshot) {
 		skip = append(skip, "shim-socket")
 	}
 	var diff []string
+	began := time.Now()
+	defer func() { n.t.Logf("compared for %s", time.Since(began)) }()
 	for wait, end := 10*time.Millisecond, time.Now().Add(10*time.Second); time.Now().Before(end); wait *= 2 {
 		now, err := n.bed.Snapshot(n.t.Context())
 		if err != nil {
@@ -286,4 +288,10 @@ func (n *node) nothingLeft(before bed.Snapshot) {
 	if len(n.net.Held()) != 0 {
 		n.t.Errorf("addresses left: %v", n.net.Held())
 	}
+}
+
+func (n *node) uid(name string) types.UID { return types.UID(name) }
+
+func contextWithTimeout(t testing.TB, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), d)
 }
