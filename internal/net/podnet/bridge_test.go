@@ -123,7 +123,10 @@ func TestSetupRollsBack(t *testing.T) {
 	}
 	// An interface that is in the way fails the middle of it.
 	p := h.newPod(PortMapping{ContainerPort: 80, HostPort: 8080})
-	p.do(func() error { _, err := run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "x"); return err })
+	p.do(func() error {
+		_, err := run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "x")
+		return err
+	})
 	if _, err := n.Setup(context.Background(), p.req); err == nil {
 		t.Error("setup succeeded although eth0 was there")
 	}

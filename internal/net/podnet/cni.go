@@ -171,7 +171,7 @@ func (n *Network) buildCNI(ctx context.Context, r *Request, rec *record) ([]neti
 	if len(addrs) == 0 {
 		return nil, fmt.Errorf("run cni plugins: they gave %s no address", podLink)
 	}
-	return addrs, forgetFlows(bindings(rec.Ports, addrs), nil)
+	return addrs, n.flows.forget(bindings(rec.Ports, addrs), nil)
 }
 
 func (n *Network) loUp(ns *os.File) error {
@@ -220,7 +220,7 @@ func (n *Network) undoCNI(ctx context.Context, rec *record, netns string) error 
 	if err != nil {
 		return fmt.Errorf("run cni plugins to delete: %w", err)
 	}
-	if err := forgetFlows(bindings(rec.Ports, rec.Addrs), rec.Addrs); err != nil {
+	if err := n.flows.forget(bindings(rec.Ports, rec.Addrs), rec.Addrs); err != nil {
 		return err
 	}
 	return failpoint.At(failpoint.PodnetCNIDelAfter)

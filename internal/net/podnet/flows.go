@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -31,10 +32,49 @@ func (f flowFilter) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	return f.local[a.Unmap()]
 }
 
-// forgetFlows deletes the connection entries of UDP bindings: those that lead
+// flowTable is the node's table of connections. It keeps its socket for the same
+// reason as nftBackend.
+type flowTable struct {
+	mu sync.Mutex
+	h  *netlink.Handle
+}
+
+func (t *flowTable) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.h != nil {
+		t.h.Close()
+		t.h = nil
+	}
+}
+
+// delete removes the entries that f picks.
+func (t *flowTable) delete(fam netlink.InetFamily, f flowFilter) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.h == nil {
+		h, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+		if err != nil {
+			return fmt.Errorf("open netfilter socket: %w", err)
+		}
+		if err := h.SetSocketTimeout(linkTimeout); err != nil {
+			h.Close()
+			return fmt.Errorf("bound netfilter socket: %w", err)
+		}
+		t.h = h
+	}
+	err := deleteFlows(t.h, fam, f)
+	if err != nil {
+		t.h.Close() // an answer may still be in it
+		t.h = nil
+	}
+	return err
+}
+
+// forget deletes the connection entries of UDP bindings: those that lead
 // to pods or, with none given, all to the node's own addresses. Without UDP it
 // costs nothing; with it, a dump of the connection table.
-func forgetFlows(bs []binding, pods []netip.Addr) error {
+func (t *flowTable) forget(bs []binding, pods []netip.Addr) error {
 	f := flowFilter{ports: map[uint16]bool{}}
 	families := map[netlink.InetFamily]bool{}
 	for _, b := range bs {
@@ -55,16 +95,8 @@ func forgetFlows(bs []binding, pods []netip.Addr) error {
 	} else if err := f.findLocal(); err != nil {
 		return err
 	}
-	h, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
-	if err != nil {
-		return fmt.Errorf("open netfilter socket: %w", err)
-	}
-	defer h.Close()
-	if err := h.SetSocketTimeout(linkTimeout); err != nil {
-		return fmt.Errorf("bound netfilter socket: %w", err)
-	}
 	for fam := range families {
-		if err := deleteFlows(h, fam, f); err != nil {
+		if err := t.delete(fam, f); err != nil {
 			return fmt.Errorf("forget udp connections of published ports: %w", err)
 		}
 	}

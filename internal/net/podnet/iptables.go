@@ -192,6 +192,9 @@ func sameTags(have, want []string, anyOrder bool) bool {
 func (b *iptBackend) add(_ context.Context, bs []binding) error {
 	for _, x := range bs {
 		ipt := b.by[x.Pod.Is4()]
+		if ipt == nil {
+			continue // a range of this family is no longer configured
+		}
 		for _, r := range b.portRules(x) {
 			if err := ipt.AppendUnique("nat", iptHostports, tagged(r)...); err != nil {
 				return fmt.Errorf("publish %s: %w", x.port, err)
@@ -204,6 +207,9 @@ func (b *iptBackend) add(_ context.Context, bs []binding) error {
 func (b *iptBackend) remove(_ context.Context, bs []binding) error {
 	for _, x := range bs {
 		ipt := b.by[x.Pod.Is4()]
+		if ipt == nil {
+			continue // a range of this family is no longer configured
+		}
 		for _, r := range b.portRules(x) {
 			if err := ipt.DeleteIfExists("nat", iptHostports, tagged(r)...); err != nil {
 				return fmt.Errorf("take back %s: %w", x.port, err)
@@ -213,23 +219,4 @@ func (b *iptBackend) remove(_ context.Context, bs []binding) error {
 	return nil
 }
 
-func (b *iptBackend) clear(context.Context) error {
-	var errs []error
-	for is4, ipt := range b.by {
-		for _, j := range b.jumps() {
-			errs = append(errs, ipt.DeleteIfExists("nat", j[0], j[1:]...))
-		}
-		names, _ := b.chains(is4, nil)
-		for _, name := range names {
-			if ok, err := ipt.ChainExists("nat", name); err == nil && ok {
-				errs = append(errs, ipt.ClearChain("nat", name))
-			}
-		}
-		for _, name := range names {
-			if ok, err := ipt.ChainExists("nat", name); err == nil && ok {
-				errs = append(errs, ipt.DeleteChain("nat", name))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
+func (b *iptBackend) close() {}

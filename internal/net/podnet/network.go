@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
 	"regexp"
@@ -123,6 +124,9 @@ type Network struct {
 
 	rulesMu sync.Mutex // one change of the table at a time
 	rules   ruleBackend
+
+	flows flowTable
+	grave grave // links to delete, together
 }
 
 // New returns a Network that has touched nothing yet.
@@ -159,6 +163,7 @@ func New(c Config) (*Network, error) {
 		loaded: make(chan struct{}),
 		wake:   make(chan struct{}, 1),
 		recs:   map[string]*record{},
+		grave:  grave{group: rand.Uint32() | 1<<30},
 	}, nil
 }
 

@@ -16,7 +16,14 @@ import (
 // nftBackend keeps the rules in one table of the family inet, by netlink. The
 // fixed rules cost the same however many pods there are: a published port is
 // one element of a map.
-type nftBackend struct{ set ruleSet }
+//
+// It keeps its socket: to close one of this kind makes the kernel wait until
+// all that was deleted is really freed, 5 to 20 ms.
+type nftBackend struct {
+	set ruleSet
+	c   *nftables.Conn // nil: not open
+	raw *netlink.Conn
+}
 
 func probeNft() error {
 	c, err := nftConn(time.Now().Add(linkTimeout))
@@ -27,13 +34,48 @@ func probeNft() error {
 	return err
 }
 
-// nftConn is a connection for one call: nothing to close, no state to share.
+// open returns the connection, with its deadline set. Each use ends with end.
+func (b *nftBackend) open(ctx context.Context) (*nftables.Conn, error) {
+	if b.c == nil {
+		c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+			b.raw = c
+			return buffers(c)
+		}))
+		if err != nil {
+			return nil, fmt.Errorf("open nftables socket: %w", err)
+		}
+		b.c = c
+	}
+	if err := b.raw.SetDeadline(deadlineOf(ctx)); err != nil {
+		return nil, fmt.Errorf("bound nftables socket: %w", err)
+	}
+	return b.c, nil
+}
+
+// end gives up the socket after an error, since an answer may still be in it.
+func (b *nftBackend) end(err error) error {
+	if err != nil {
+		b.close()
+	}
+	return err
+}
+
+func (b *nftBackend) close() {
+	if b.c != nil {
+		_ = b.c.CloseLasting()
+		b.c, b.raw = nil, nil
+	}
+}
+
+// buffers makes room for a batch and for the acknowledgements of its messages.
+func buffers(c *netlink.Conn) error {
+	return errors.Join(c.SetReadBuffer(1<<20), c.SetWriteBuffer(1<<20))
+}
+
+// nftConn is a connection for one call that only reads.
 func nftConn(deadline time.Time) (*nftables.Conn, error) {
 	return nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
-		// Room for the acknowledgements of a whole batch.
-		_ = c.SetReadBuffer(1 << 20)
-		_ = c.SetWriteBuffer(1 << 20)
-		return c.SetDeadline(deadline)
+		return errors.Join(buffers(c), c.SetDeadline(deadline))
 	}))
 }
 
@@ -47,10 +89,15 @@ const (
 )
 
 func (b *nftBackend) sync(ctx context.Context, want []binding) error {
-	c, err := nftConn(deadlineOf(ctx))
+	c, err := b.open(ctx)
 	if err != nil {
 		return err
 	}
+	return b.end(b.diff(c, want))
+}
+
+// diff reads the kernel once and changes what differs.
+func (b *nftBackend) diff(c *nftables.Conn, want []binding) error {
 	wanted := b.elements(want)
 	have, whole := b.read(c)
 	if !whole {
@@ -89,42 +136,34 @@ func (b *nftBackend) sync(ctx context.Context, want []binding) error {
 }
 
 func (b *nftBackend) add(ctx context.Context, bs []binding) error {
-	c, err := nftConn(deadlineOf(ctx))
+	c, err := b.open(ctx)
 	if err != nil {
 		return err
 	}
-	return b.write(c, flat(b.elements(bs)), c.SetAddElements)
+	return b.end(b.write(c, flat(b.elements(bs)), c.SetAddElements))
 }
 
 func (b *nftBackend) remove(ctx context.Context, bs []binding) error {
-	c, err := nftConn(deadlineOf(ctx))
-	if err != nil {
-		return err
-	}
 	els := flat(b.elements(bs))
-	err = b.write(c, els, c.SetDeleteElements)
+	err := b.removeBatch(ctx, els)
 	if !isMissing(err) {
 		return err
 	}
 	// One that is missing failed the whole batch: one by one, then.
-	for _, e := range els {
-		if err := b.write(c, []element{e}, c.SetDeleteElements); err != nil && !isMissing(err) {
+	for i := range els {
+		if err := b.removeBatch(ctx, els[i:i+1]); err != nil && !isMissing(err) {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *nftBackend) clear(ctx context.Context) error {
-	c, err := nftConn(deadlineOf(ctx))
+func (b *nftBackend) removeBatch(ctx context.Context, els []element) error {
+	c, err := b.open(ctx)
 	if err != nil {
 		return err
 	}
-	c.DelTable(b.set.table())
-	if err := c.Flush(); err != nil && !isMissing(err) {
-		return fmt.Errorf("delete table %s: %w", b.set.name, err)
-	}
-	return nil
+	return b.end(b.write(c, els, c.SetDeleteElements))
 }
 
 // element is one entry of one map, its key and value as the kernel has them.

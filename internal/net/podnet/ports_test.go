@@ -21,7 +21,7 @@ func TestHostPortsByIptables(t *testing.T) {
 	n := h.start()
 	n.useIptables(t)
 	testHostPorts(t, h, n)
-	must(t, n.rules.clear(context.Background()))
+	must(t, n.rules.(*iptBackend).clear())
 	for _, tool := range []string{"iptables-legacy", "ip6tables-legacy"} {
 		if out, err := run(tool, "-t", "nat", "-S"); err != nil || strings.Contains(out, "NODEAGENT") {
 			t.Errorf("left after clear: %s (%v)", out, err)
@@ -34,7 +34,8 @@ func (n *Network) useIptables(t *testing.T) {
 	t.Helper()
 	n.rulesMu.Lock()
 	defer n.rulesMu.Unlock()
-	must(t, n.rules.clear(context.Background()))
+	must(t, n.rules.(*nftBackend).clear())
+	n.rules.close()
 	b, err := newIptables(n.ruleSet())
 	must(t, err)
 	must(t, b.sync(context.Background(), nil))

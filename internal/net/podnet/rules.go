@@ -19,8 +19,8 @@ type ruleBackend interface {
 	sync(ctx context.Context, want []binding) error
 	add(ctx context.Context, b []binding) error
 	remove(ctx context.Context, b []binding) error
-	// clear removes all that is ours.
-	clear(ctx context.Context) error
+	// close frees what the backend holds of this process, nothing of the kernel.
+	close()
 }
 
 // ruleSet is what both backends program.

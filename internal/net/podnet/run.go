@@ -33,6 +33,8 @@ func (n *Network) Run(ctx context.Context) error {
 	wg.Go(func() { n.watchRules(ctx) })
 	wg.Go(func() { n.watchLinks(ctx) })
 
+	defer n.release()
+
 	wait := retryFirst
 	for err := n.load(); err != nil; err = n.load() {
 		n.log.Error("cannot load the pod network; trying again", "error", err, "in", wait)
@@ -63,6 +65,16 @@ func (n *Network) Run(ctx context.Context) error {
 		n.reconcile(ctx)
 		n.finishDoomed(ctx)
 	}
+}
+
+// release closes what would outlive Run; who calls Teardown later opens it anew.
+func (n *Network) release() {
+	n.rulesMu.Lock()
+	defer n.rulesMu.Unlock()
+	if n.rules != nil {
+		n.rules.close()
+	}
+	n.flows.close()
 }
 
 // pause waits, or returns false at once when ctx ends.

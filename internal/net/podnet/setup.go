@@ -136,7 +136,7 @@ func (n *Network) openPorts(ctx context.Context, rec *record) error {
 	}
 	// A UDP peer that has been sending all along has a connection entry that
 	// leads elsewhere, and each packet keeps it alive.
-	if err := forgetFlows(bs, nil); err != nil {
+	if err := n.flows.forget(bs, nil); err != nil {
 		return err
 	}
 	return failpoint.At(failpoint.PodnetPortsAfter)
@@ -154,7 +154,7 @@ func (n *Network) closePorts(ctx context.Context, rec *record) error {
 	if err := n.changeRules(func(b ruleBackend) error { return b.remove(ctx, bs) }); err != nil {
 		return fmt.Errorf("take back published ports: %w", err)
 	}
-	if err := forgetFlows(bs, rec.Addrs); err != nil {
+	if err := n.flows.forget(bs, rec.Addrs); err != nil {
 		return err
 	}
 	return failpoint.At(failpoint.PodnetUnportsAfter)

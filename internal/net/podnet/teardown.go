@@ -47,7 +47,7 @@ func (n *Network) undo(ctx context.Context, rec *record, netns string) error {
 		if err := n.undoCNI(ctx, rec, netns); err != nil {
 			return err
 		}
-	} else if err := n.undoLink(rec); err != nil {
+	} else if err := n.grave.del(ctx, rec.Link); err != nil {
 		return err
 	}
 	return n.forget(rec)
@@ -61,15 +61,6 @@ func (n *Network) closing(rec *record) *record {
 	defer n.mu.Unlock()
 	n.recs[c.Sandbox] = &c
 	return &c
-}
-
-func (n *Network) undoLink(rec *record) error {
-	h, err := routes()
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	return delLink(h, rec.Link)
 }
 
 // forget drops the record and frees the addresses, in this order: an address
@@ -124,7 +115,7 @@ func (n *Network) Prune(ctx context.Context, keep func(sandboxID string) bool) e
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, n.pruneLinks())
+	errs = append(errs, n.pruneLinks(ctx))
 	if err := n.syncRules(ctx); err != nil {
 		errs = append(errs, err)
 	}
@@ -132,7 +123,7 @@ func (n *Network) Prune(ctx context.Context, keep func(sandboxID string) bool) e
 }
 
 // pruneLinks deletes ports of our bridge that no record knows.
-func (n *Network) pruneLinks() error {
+func (n *Network) pruneLinks(ctx context.Context) error {
 	h, err := routes()
 	if err != nil {
 		return err
@@ -145,7 +136,7 @@ func (n *Network) pruneLinks() error {
 	var errs []error
 	for name := range links {
 		if !n.knowsLink(name) {
-			errs = append(errs, delLink(h, name))
+			errs = append(errs, n.grave.del(ctx, name))
 		}
 	}
 	return errors.Join(errs...)

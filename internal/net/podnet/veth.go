@@ -1,14 +1,12 @@
 package podnet
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/failpoint"
 )
@@ -132,25 +130,6 @@ func linkUp(h *netlink.Handle, name string) error {
 		return fmt.Errorf("bring %s up in the pod: %w", name, err)
 	}
 	return nil
-}
-
-// delLink deletes the host's end, and with it the pod's.
-func delLink(h *netlink.Handle, name string) error {
-	if err := failpoint.At(failpoint.PodnetUnlinkBefore); err != nil {
-		return err
-	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = name
-	link, err := h.LinkByName(name)
-	if err == nil {
-		if err = h.LinkDel(link); errors.Is(err, unix.ENODEV) {
-			err = nil
-		}
-	}
-	if err != nil && !isNoLink(err) {
-		return fmt.Errorf("delete interface %s: %w", name, err)
-	}
-	return failpoint.At(failpoint.PodnetUnlinkAfter)
 }
 
 // ownLinks returns the host ends of our veth pairs: ports of our bridge with
