@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,7 +42,7 @@ func TestRestoreLimitsV1(t *testing.T) {
 		"memory/memory.limit_in_bytes": "67108864", "pids/pids.max": "100", "cpu/cpu.cfs_quota_us": "50000",
 	})
 	wantFiles(t, tree, tree.class(corev1.PodQOSBurstable), map[string]string{"cpu/cpu.shares": "256"})
-	if pids, _ := processes(tree.existing(parent)); len(pids) == 0 || cmd.ProcessState != nil {
+	if pids, _ := processes(tree.existing(parent)); len(pids) == 0 || cmd.Process.Signal(syscall.Signal(0)) != nil {
 		t.Error("the processes are gone")
 	}
 
