@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -232,10 +233,16 @@ func (h *host) up(n *Network, ports ...PortMapping) *pod {
 
 func (h *host) down(n *Network, pods ...*pod) {
 	h.t.Helper()
+	var wg sync.WaitGroup
 	for _, p := range pods {
-		must(h.t, n.Teardown(context.Background(), p.req))
-		p.delete()
+		wg.Go(func() {
+			if err := n.Teardown(context.Background(), p.req); err != nil {
+				h.t.Error(err)
+			}
+			p.delete()
+		})
 	}
+	wg.Wait()
 }
 
 func must(t testing.TB, err error) {

@@ -157,7 +157,7 @@ func (n *Network) fromLinks(recs map[string]*record) error {
 		if !ok || linkName(sandbox) != name || recs[sandbox] != nil {
 			continue
 		}
-		r := &record{Sandbox: sandbox, Addrs: addrs, Link: name}
+		r := &record{Sandbox: sandbox, Addrs: addrs, Link: name, Done: true}
 		recs[sandbox] = r
 		lost = append(lost, r)
 		n.log.Warn("found a pod interface without a record; its address stays taken", "sandbox", sandbox, "link", name)

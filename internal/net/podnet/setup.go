@@ -25,8 +25,11 @@ func (n *Network) Setup(ctx context.Context, r Request) (Result, error) {
 		return Result{}, err
 	}
 	if old := n.record(r.SandboxID); old != nil {
+		if old.Netns == "" {
+			old = n.adopt(old, &r)
+		}
 		if old.Done && old.Netns == r.Netns && n.alive(old) == nil {
-			return Result{Addrs: old.Addrs}, nil
+			return Result{Addrs: slices.Clone(old.Addrs)}, nil
 		}
 		if err := n.undo(ctx, old, r.Netns); err != nil {
 			return Result{}, fmt.Errorf("undo an earlier start of sandbox %s: %w", r.SandboxID, err)
@@ -45,6 +48,22 @@ func (n *Network) Setup(ctx context.Context, r Request) (Result, error) {
 	n.recs[done.Sandbox] = done
 	n.mu.Unlock()
 	return Result{Addrs: slices.Clone(done.Addrs)}, nil
+}
+
+// adopt completes a record that was rebuilt from the kernel alone.
+func (n *Network) adopt(rec *record, r *Request) *record {
+	c := *rec
+	c.Netns, c.Namespace, c.Name, c.UID = r.Netns, r.Namespace, r.Name, r.UID
+	if n.alive(&c) != nil {
+		return rec
+	}
+	if err := n.save(&c); err != nil {
+		n.log.Warn("cannot write the record of a pod network again", "sandbox", c.Sandbox, "error", err)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.recs[c.Sandbox] = &c
+	return &c
 }
 
 // begun reserves ports and addresses for a new record.
