@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"time"
 
 	taskAPI "github.com/containerd/containerd/api/runtime/task/v3"
@@ -93,7 +94,7 @@ func (s *service) handle(req shimapi.Request) (shimapi.Response, error) {
 func (s *service) stats() *shimapi.Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := &shimapi.Stats{Pid: os.Getpid(), Containers: []shimapi.ContainerStats{}}
+	st := &shimapi.Stats{Pid: os.Getpid(), Goroutines: runtime.NumGoroutine(), Containers: []shimapi.ContainerStats{}}
 	for _, c := range s.containers {
 		st.Containers = append(st.Containers, c.stats())
 	}

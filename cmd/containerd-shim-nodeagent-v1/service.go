@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -24,6 +25,11 @@ import (
 // unusedTime is how long a shim waits for its first container: longer than any
 // honest start, and an end for one whose containerd died in between.
 const unusedTime = 2 * time.Minute
+
+// calmTime after the last container came or went, the shim gives back the
+// memory that this took. containerd's own shim does so every 30 s for ever,
+// which a node with many pods feels.
+const calmTime = 5 * time.Second
 
 type serviceConfig struct {
 	namespace  string
@@ -46,6 +52,7 @@ type service struct {
 	runDir     string
 	control    *net.UnixListener
 	exiting    bool
+	calm       *time.Timer // returns memory after the last change
 }
 
 func newService(ctx context.Context, cfg serviceConfig) (*service, error) {
@@ -60,6 +67,7 @@ func newService(ctx context.Context, cfg serviceConfig) (*service, error) {
 		return nil, err
 	}
 	go queue.run()
+	s.calm = time.AfterFunc(calmTime, debug.FreeOSMemory)
 	time.AfterFunc(unusedTime, func() {
 		if !s.bound() {
 			s.leave()
@@ -85,6 +93,7 @@ func (s *service) Create(ctx context.Context, r *taskAPI.CreateTaskRequest) (*ta
 		return nil, err
 	}
 	c.begin(int(resp.Pid))
+	s.calm.Reset(calmTime)
 	return resp, nil
 }
 

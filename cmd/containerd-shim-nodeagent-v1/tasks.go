@@ -57,6 +57,7 @@ func (s *service) Delete(ctx context.Context, r *taskAPI.DeleteRequest) (*taskAP
 	if err != nil {
 		return nil, err
 	}
+	s.calm.Reset(calmTime)
 	if c != nil {
 		c.close()
 		s.forget(c)

@@ -46,6 +46,7 @@ type Response struct {
 // Stats is what a shim knows of its containers' logs.
 type Stats struct {
 	Pid        int              `json:"pid"`
+	Goroutines int              `json:"goroutines"`
 	Containers []ContainerStats `json:"containers"`
 }
 
@@ -63,7 +64,7 @@ type LogStats struct {
 	Lines        uint64 `json:"lines"`        // log lines written, partial ones included
 	Rotations    uint64 `json:"rotations"`    // files closed for being full
 	DroppedFiles uint64 `json:"droppedFiles"` // whole files removed by rotation or a full disk
-	DroppedBytes uint64 `json:"droppedBytes"` // raw bytes that never reached a file
+	DroppedBytes uint64 `json:"droppedBytes"` // bytes of log records that never reached a file
 	DroppedLines uint64 `json:"droppedLines"`
 	LastError    string `json:"lastError,omitempty"` // why the last bytes were dropped; empty once healed
 }
