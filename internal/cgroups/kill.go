@@ -15,10 +15,16 @@ import (
 )
 
 // KillPod kills every process below a pod's cgroup, wherever it is, and
-// returns when the last one has ended. A pod without a cgroup has none.
+// returns when the last one has ended. A pod without a cgroup has none. The
+// cgroup itself stays as EnsurePod left it.
 func (t *Tree) KillPod(ctx context.Context, uid types.UID) error {
-	if err := t.checkUID(uid); err != nil {
-		return err
+	if t.checkUID(uid) != nil {
+		return nil // nothing can be there
+	}
+	if p := t.known(uid); p != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		defer t.putBack(p)
 	}
 	for _, qos := range classes() {
 		if err := t.kill(ctx, t.existing(t.podPath(uid, qos))); err != nil {
@@ -26,6 +32,13 @@ func (t *Tree) KillPod(ctx context.Context, uid types.UID) error {
 		}
 	}
 	return nil
+}
+
+// putBack undoes what a kill changed of a pod's limits; p.mu is held.
+func (t *Tree) putBack(p *podCgroup) {
+	if p.ensured && !p.gone {
+		_, _ = t.apply(p.path, p.settings) // RestoreLimits finds what is left
+	}
 }
 
 // KillContainer kills every process of a container, those too that left the
@@ -101,22 +114,30 @@ func (t *Tree) killAtOnce(dirs []cgroupDir) (killed bool, err error) {
 			if !exists(file) { // before Linux 5.14
 				continue
 			}
-			if err := t.kernel.Write(file, "1"); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
+			switch err := t.kernel.Write(file, "1"); {
+			case err == nil:
+				killed = killed || t.V2()
+			case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV): // removed meanwhile
+			case errors.Is(err, unix.EOPNOTSUPP): // a container made it threaded
+			default:
 				return false, err
 			}
-			killed = killed || t.V2()
 		case d.has("pids"):
 			// Best effort: without it a fork bomb is only outrun more slowly.
 			_ = t.kernel.Write(filepath.Join(d.path, "pids.max"), "0")
 		case d.has("freezer"):
-			walk(d.path, func(dir string) {
-				if b, err := os.ReadFile(filepath.Join(dir, "freezer.state")); err == nil && string(b) != "THAWED\n" {
-					_ = t.kernel.Write(filepath.Join(dir, "freezer.state"), "THAWED")
-				}
-			})
+			walk(d.path, t.thaw)
 		}
 	}
 	return killed, nil
+}
+
+// thaw thaws one v1 cgroup if it is frozen.
+func (t *Tree) thaw(dir string) {
+	file := filepath.Join(dir, "freezer.state")
+	if b, err := os.ReadFile(file); err == nil && string(b) != "THAWED\n" {
+		_ = t.kernel.Write(file, "THAWED")
+	}
 }
 
 // pidfds bounds how many ends are waited for at a time, and so the descriptors

@@ -44,6 +44,8 @@ func (t *Tree) EnsureNode(ctx context.Context, node pod.Resources) error {
 	if err := t.ensureClass(ctx, t.class(corev1.PodQOSBestEffort), pod.BestEffortResources()); err != nil {
 		return err
 	}
+	t.classMu.Lock()
+	defer t.classMu.Unlock()
 	t.mu.Lock()
 	t.burstable = t.sumBurstable()
 	burstable := t.burstable

@@ -25,21 +25,22 @@ func (t *Tree) EnsurePod(ctx context.Context, uid types.UID, qos corev1.PodQOSCl
 	}
 	t.mu.Lock()
 	node := t.node
+	if node == nil {
+		t.mu.Unlock()
+		return "", fmt.Errorf("make cgroup of pod %s: the node's cgroups are not made yet", uid)
+	}
 	p := t.pods[uid]
 	if p == nil {
 		p = &podCgroup{}
 		t.pods[uid] = p
 	}
 	t.mu.Unlock()
-	if node == nil {
-		return "", fmt.Errorf("make cgroup of pod %s: the node's cgroups are not made yet", uid)
-	}
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.path = t.podPath(uid, qos)
 	p.settings = t.settingsOf(t.withPageSizes(r))
-	p.ensured = true
+	p.ensured, p.gone = true, false
 	err = t.ensurePod(ctx, p, r)
 	if errors.Is(err, unix.ENOENT) {
 		// Somebody removed a cgroup above: make all of them again.

@@ -200,3 +200,22 @@ func BenchmarkEnsurePod(b *testing.B) {
 	b.ReportMetric(float64(ensure.Microseconds())/float64(b.N), "µs/ensure")
 	b.ReportMetric(float64(remove.Microseconds())/float64(b.N), "µs/remove")
 }
+
+// A UID that cannot name a cgroup never gets one, and so is removed.
+func TestHostileUID(t *testing.T) {
+	tree := realTree(t)
+	for _, uid := range []types.UID{"", "../x", "a/../../../b", "a\nb", types.UID(strings.Repeat("a", 129))} {
+		if parent, err := tree.EnsurePod(t.Context(), uid, corev1.PodQOSBurstable, limits(1, 0, 0, 0)); err == nil {
+			t.Errorf("pod UID %q has the cgroup %s", uid, parent)
+		}
+		if err := tree.RemovePod(t.Context(), uid); err != nil {
+			t.Errorf("remove pod UID %q: %v", uid, err)
+		}
+		if err := tree.KillPod(t.Context(), uid); err != nil {
+			t.Errorf("kill pod UID %q: %v", uid, err)
+		}
+	}
+	if pods, err := tree.Pods(t.Context()); err != nil || len(pods) > 0 {
+		t.Errorf("%v, %v", pods, err)
+	}
+}

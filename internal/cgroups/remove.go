@@ -15,14 +15,15 @@ import (
 // runtime left below it. What still runs there is killed. It waits for the end
 // of the processes as long as ctx allows, and is idempotent: a pod without a
 // cgroup is removed.
+//
+// An OCI runtime that is still at work on a container of the pod may make the
+// directories again behind its back; they are found by Pods and go with the
+// next call. So it comes after the runtime's last call for the pod.
 func (t *Tree) RemovePod(ctx context.Context, uid types.UID) error {
-	if err := t.checkUID(uid); err != nil {
-		return err
+	if t.checkUID(uid) != nil {
+		return nil // nothing can be there
 	}
-	t.mu.Lock()
-	p := t.pods[uid]
-	t.mu.Unlock()
-	if p != nil {
+	if p := t.known(uid); p != nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.gone = true // whatever happens: nothing of a pod in removal is put back
@@ -33,6 +34,12 @@ func (t *Tree) RemovePod(ctx context.Context, uid types.UID) error {
 		}
 	}
 	return t.forget(ctx, uid)
+}
+
+func (t *Tree) known(uid types.UID) *podCgroup {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.pods[uid]
 }
 
 func (t *Tree) remove(ctx context.Context, cgroup string) error {

@@ -207,6 +207,10 @@ func TestKillContainer(t *testing.T) {
 		if pids, _ := processes(tree.existing(parent)); len(pids) != 0 {
 			t.Errorf("%v are left of the pod", pids)
 		}
+		// The pod lives on in its cgroup: nothing of the kill stays in it.
+		if changes, err := tree.RestoreLimits(t.Context()); err != nil || len(changes) != 0 {
+			t.Errorf("the kill left %+v, %v", changes, err)
+		}
 	})
 }
 

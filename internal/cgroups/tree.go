@@ -182,11 +182,16 @@ func (t *Tree) Hugetlb() bool { return len(t.pageSizes) > 0 && t.hasController("
 
 // Swap tells whether the kernel can limit a cgroup's swap.
 func (t *Tree) Swap() bool {
-	if t.V2() {
-		// The root has no such file, so ask the cgroup of all pods.
-		return exists(filepath.Join(t.unified, t.kubepods(), "memory.swap.max"))
+	if !t.V2() {
+		dir := t.dir("memory", "/")
+		return dir != "" && exists(filepath.Join(dir, "memory.memsw.limit_in_bytes"))
 	}
-	return exists(filepath.Join(t.dir("memory", "/"), "memory.memsw.limit_in_bytes"))
+	// The root has no such file, so ask the cgroup of all pods, or the own one.
+	if kubepods := filepath.Join(t.unified, t.kubepods()); exists(kubepods) {
+		return exists(filepath.Join(kubepods, "memory.swap.max"))
+	}
+	_, own, err := cgroups.ParseCgroupFileUnified(filepath.Join(t.proc, "self", "cgroup"))
+	return err == nil && exists(filepath.Join(t.unified, own, "memory.swap.max"))
 }
 
 // missing returns the required controllers that the machine has not.
