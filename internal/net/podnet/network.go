@@ -125,6 +125,9 @@ type Network struct {
 	rulesMu sync.Mutex // one change of the table at a time
 	rules   ruleBackend
 
+	// turns bounds the Setups at work: the kernel's routing lock admits one at a
+	// time, so more of them gain nothing and keep a thread each.
+	turns chan struct{}
 	flows flowTable
 	grave grave // links to delete, together
 }
@@ -163,6 +166,7 @@ func New(c Config) (*Network, error) {
 		loaded: make(chan struct{}),
 		wake:   make(chan struct{}, 1),
 		recs:   map[string]*record{},
+		turns:  make(chan struct{}, 4),
 		grave:  grave{group: rand.Uint32() | 1<<30},
 	}, nil
 }

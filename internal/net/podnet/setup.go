@@ -114,6 +114,12 @@ func (n *Network) build(ctx context.Context, r *Request, rec *record, conf *netC
 }
 
 func (n *Network) buildBridge(ctx context.Context, rec *record) error {
+	select {
+	case n.turns <- struct{}{}:
+		defer func() { <-n.turns }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	ns, err := openNetns(rec.Netns)
 	if err != nil {
 		return err
@@ -161,9 +167,9 @@ func (n *Network) openPorts(ctx context.Context, rec *record) error {
 	return failpoint.At(failpoint.PodnetPortsAfter)
 }
 
-// closePorts takes a record's ports back.
+// closePorts takes a record's ports back, unless they are a plugin's.
 func (n *Network) closePorts(ctx context.Context, rec *record) error {
-	if len(rec.Ports) == 0 {
+	if len(rec.Ports) == 0 || rec.CNI != nil {
 		return nil
 	}
 	if err := failpoint.At(failpoint.PodnetUnportsBefore); err != nil {

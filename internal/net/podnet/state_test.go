@@ -121,7 +121,9 @@ func TestLostNetwork(t *testing.T) {
 		t.Error("nobody was told within 5 s that an interface went away")
 	}
 	b.delete()
-	c.do(func() error { return netlink.AddrDel(mustLink(t, "eth0"), kernelAddr(netip.PrefixFrom(c.addrs[0], 24))) })
+	c.do(func() error {
+		return netlink.AddrDel(mustLink(t, "eth0"), kernelAddr(netip.PrefixFrom(c.addrs[0], 24)))
+	})
 	for name, p := range map[string]*pod{"interface": a, "namespace": b, "address": c} {
 		if err := n.Check(ctx, p.req); !errors.Is(err, ErrLost) {
 			t.Errorf("%s gone, check says: %v", name, err)
