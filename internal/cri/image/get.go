@@ -96,10 +96,13 @@ func (s *Store) named(ctx context.Context, record images.Image) (Image, error) {
 		return Image{}, s.explain(record.Name, err)
 	}
 	img.Name = record.Name
-	if strings.Contains(record.Name, "@") {
-		img.RepoDigests = union(img.RepoDigests, record.Name)
-	} else {
+	if !strings.Contains(record.Name, "@") {
 		img.RepoTags = []string{record.Name}
+	}
+	// Only what a registry served has a repository digest: that of an import
+	// could be pulled from nowhere.
+	if slices.Contains(img.sources, withoutPort(repository(record.Name))) {
+		img.RepoDigests = []string{repository(record.Name) + "@" + img.Target.String()}
 	}
 	return img, nil
 }
@@ -123,11 +126,9 @@ func (s *Store) explain(name string, err error) error {
 // List returns all images, one entry an image id, sorted by name. What cannot
 // run here is listed with its Problem.
 func (s *Store) List(ctx context.Context) ([]Image, error) {
-	lctx, cancel := s.call(ctx)
-	records, err := s.cfg.Client.ImageService().List(lctx)
-	cancel()
+	records, err := s.records(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list images: %w", err)
+		return nil, err
 	}
 	byID := map[string]int{}
 	var out []Image

@@ -1,6 +1,9 @@
 package image
 
 import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +13,7 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -22,12 +26,24 @@ const localRepository = "localhost/import"
 // kept. A tag without a repository is named localhost/import:TAG, an image
 // without either localhost/import@DIGEST. Existing names are moved.
 func (s *Store) Import(ctx context.Context, r io.Reader) ([]string, error) {
-	ctx, done, err := s.lease(s.namespaced(ctx))
+	// containerd's content writers keep a stream until their context ends.
+	ctx, cancel := context.WithCancel(s.namespaced(ctx))
+	defer cancel()
+	ctx, done, err := s.lease(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("import images: %w", err)
 	}
 	defer done()
-	limited := &limitReader{r: r, left: s.cfg.MaxSize, ctx: ctx}
+	plain, closeReader, err := decompress(r)
+	if err != nil {
+		return nil, importError(err, nil)
+	}
+	defer closeReader()
+	limited := &limitReader{r: plain, left: s.cfg.MaxSize, ctx: ctx}
+	before, err := s.records(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("import images: %w", err)
+	}
 	records, err := s.cfg.Client.Import(ctx, limited,
 		containerd.WithImportPlatform(s.match),
 		containerd.WithSkipMissing(),
@@ -37,7 +53,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader) ([]string, error) {
 	if err != nil {
 		return nil, importError(err, limited.err)
 	}
-	return s.imported(ctx, records)
+	return s.imported(ctx, records, before)
 }
 
 func importError(err, limit error) error {
@@ -51,8 +67,24 @@ func importError(err, limit error) error {
 	return &failure{kind: kindRefused, msg: "import images: not a usable docker or OCI archive", err: err}
 }
 
-// imported keeps what can run here and takes back the rest.
-func (s *Store) imported(ctx context.Context, records []images.Image) ([]string, error) {
+// records are all image records by name.
+func (s *Store) records(ctx context.Context) (map[string]images.Image, error) {
+	ctx, cancel := s.call(ctx)
+	defer cancel()
+	list, err := s.cfg.Client.ImageService().List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	out := make(map[string]images.Image, len(list))
+	for _, r := range list {
+		out[r.Name] = r
+	}
+	return out, nil
+}
+
+// imported keeps what can run here and points the other names back at what they
+// were before.
+func (s *Store) imported(ctx context.Context, records []images.Image, before map[string]images.Image) ([]string, error) {
 	var names []string
 	var problems []error
 	for _, r := range records {
@@ -66,7 +98,7 @@ func (s *Store) imported(ctx context.Context, records []images.Image) ([]string,
 			continue
 		}
 		problems = append(problems, err)
-		s.takeBack(ctx, r.Name, images.Image{})
+		s.takeBack(ctx, r.Name, before[r.Name])
 	}
 	slices.Sort(names)
 	switch {
@@ -79,6 +111,26 @@ func (s *Store) imported(ctx context.Context, records []images.Image) ([]string,
 		return nil, fmt.Errorf("import images: %w", problems[0])
 	}
 	return nil, &failure{kind: kindRefused, msg: "import images: the archive holds no image"}
+}
+
+// decompress reads through gzip or zstd where the archive starts as one.
+func decompress(r io.Reader) (io.Reader, func(), error) {
+	b := bufio.NewReader(r)
+	magic, err := b.Peek(4)
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(b)
+		return z, func() {}, err
+	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(128<<20))
+		if err != nil {
+			return nil, nil, err
+		}
+		return z, z.Close, nil
+	case len(magic) == 0 && err != nil && err != io.EOF:
+		return nil, nil, err
+	}
+	return b, func() {}, nil
 }
 
 // importName makes a complete name of an OCI layout's ref.name, which may be a

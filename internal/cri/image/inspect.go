@@ -75,7 +75,7 @@ func (in *inspector) image(ctx context.Context, target ocispec.Descriptor) (Imag
 		return Image{}, err
 	}
 	img.Target = target.Digest
-	img.RepoDigests, err = in.repoDigests(ctx, target.Digest)
+	img.sources, err = in.sources(ctx, target.Digest)
 	return img, err
 }
 
@@ -220,10 +220,11 @@ func (in *inspector) read(ctx context.Context, desc ocispec.Descriptor, limit in
 }
 
 // sourceLabel is the prefix of containerd's labels on a blob that say from
-// which registry it came: prefix + host = repository[,repository…].
+// which registry it came: prefix + host without port = repository[,repository…].
 const sourceLabel = "containerd.io/distribution.source."
 
-func (in *inspector) repoDigests(ctx context.Context, target digest.Digest) ([]string, error) {
+// sources returns the repositories that a blob came from.
+func (in *inspector) sources(ctx context.Context, target digest.Digest) ([]string, error) {
 	cs, ok := in.cs.(content.InfoProvider)
 	if !ok {
 		return nil, nil
@@ -239,10 +240,9 @@ func (in *inspector) repoDigests(ctx context.Context, target digest.Digest) ([]s
 			continue
 		}
 		for repo := range strings.SplitSeq(repos, ",") {
-			out = append(out, host+"/"+repo+"@"+target.String())
+			out = append(out, host+"/"+repo)
 		}
 	}
-	slices.Sort(out)
 	return out, nil
 }
 

@@ -59,6 +59,15 @@ func repository(name string) string {
 	return named.Name()
 }
 
+// withoutPort is a repository as containerd's source labels name it.
+func withoutPort(repo string) string {
+	host, path, _ := strings.Cut(repo, "/")
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
+		host = host[:i]
+	}
+	return strings.Trim(host, "[]") + "/" + path
+}
+
 // digestOf is the digest of a name that has one.
 func digestOf(named reference.Named) digest.Digest {
 	if d, ok := named.(reference.Digested); ok {

@@ -104,11 +104,13 @@ func (t *tracker) on(p transfer.Progress) {
 	}
 	old, known := t.blobs[p.Desc.Digest]
 	now := old
+	if !known && t.phase == PhaseResolving {
+		t.phase = PhaseDownloading
+	}
 	now.event, now.at, now.total = p.Event, p.Progress, p.Desc.Size
 	switch p.Event {
 	case "downloading":
 		now.done = p.Progress
-		t.phase = PhaseDownloading
 	case "extracting":
 		now.done = p.Desc.Size
 		t.phase = PhaseExtracting

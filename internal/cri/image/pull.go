@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
@@ -11,8 +12,10 @@ import (
 	transferimage "github.com/containerd/containerd/v2/core/transfer/image"
 	"github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"github.com/distribution/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
 )
 
 // Ensure returns the image of ref unpacked: from the store where it is, else
@@ -85,7 +88,7 @@ func (s *Store) pullAny(ctx context.Context, named reference.Named, auth *Auth, 
 func (s *Store) pull(ctx context.Context, name string, creds registry.CredentialHelper, tell func(Progress)) (Image, error) {
 	// Cancelling ends the streams of progress and credentials too: the
 	// transfer's client reads them until its context ends.
-	ctx, cancel := context.WithCancelCause(s.namespaced(ctx))
+	ctx, cancel := context.WithCancelCause(quiet(s.namespaced(ctx)))
 	defer cancel(nil)
 	ctx, done, err := s.lease(ctx)
 	if err != nil {
@@ -110,6 +113,14 @@ func (s *Store) pull(ctx context.Context, name string, creds registry.Credential
 	}
 	tell(Progress{Ref: name, Phase: PhaseComplete, Done: img.Size, Total: img.Size, Blobs: len(t.blobs), Ready: len(t.blobs)})
 	return img, nil
+}
+
+// quiet keeps the client library's own log lines, one for each pull that was
+// cancelled, out of the daemon's stderr.
+func quiet(ctx context.Context) context.Context {
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	return log.WithLogger(ctx, logrus.NewEntry(l))
 }
 
 func (s *Store) transfer(ctx context.Context, name string, creds registry.CredentialHelper, t *tracker) error {

@@ -42,11 +42,9 @@ func (s *Store) namesOf(ctx context.Context, ref string) ([]string, error) {
 
 // allNames are the names of all records that are the same image.
 func (s *Store) allNames(ctx context.Context, img Image) ([]string, error) {
-	lctx, cancel := s.call(ctx)
-	records, err := s.cfg.Client.ImageService().List(lctx)
-	cancel()
+	records, err := s.records(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list images: %w", err)
+		return nil, err
 	}
 	var names []string
 	for _, r := range records {

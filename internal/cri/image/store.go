@@ -64,6 +64,8 @@ type Image struct {
 	// Problem says why the image cannot run here; "" for a good one. Only List
 	// returns images with a problem.
 	Problem string
+
+	sources []string // registry/repository that the target came from, without a port
 }
 
 // Store is the node's images.
