@@ -17,9 +17,11 @@ const (
 	// LabelBackoff is how long to wait after this container's end before the
 	// next one of the same name starts, as a Go duration.
 	LabelBackoff = "io.nodeagent.container.backoff"
-	// LabelNonRoot is "true" for a container that must not run as uid 0. Only
-	// the runtime learns the uid, from the image, and CRI has no field for it.
-	LabelNonRoot = "io.nodeagent.container.nonroot"
 	// LabelInit marks an init container.
 	LabelInit = "io.nodeagent.container.init"
 )
+
+// AnnotationNonRoot on a container's CRI configuration is "true" where it must
+// not run as uid 0. Only the runtime learns the uid, from the image, and CRI has
+// no field for it. It is made from the spec, never from a pod's annotations.
+const AnnotationNonRoot = "io.nodeagent.run-as-non-root"

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -28,10 +29,13 @@ func (s *Set) containerConfig(d pod.Desired, c *corev1.Container, a pod.Action, 
 		Envs:       env,
 		Mounts:     mounts,
 		Labels:     containerLabels(d.Pod, c, a),
-		LogPath:    path.Join(c.Name, fmt.Sprintf("%d.log", a.Attempt)),
-		Stdin:      c.Stdin,
-		StdinOnce:  c.StdinOnce,
-		Tty:        c.TTY,
+		Annotations: map[string]string{
+			pod.AnnotationNonRoot: strconv.FormatBool(runAsNonRoot(d.Pod, c)),
+		},
+		LogPath:   path.Join(c.Name, fmt.Sprintf("%d.log", a.Attempt)),
+		Stdin:     c.Stdin,
+		StdinOnce: c.StdinOnce,
+		Tty:       c.TTY,
 		Linux: &runtimeapi.LinuxContainerConfig{
 			Resources:       s.containerResources(d.Pod, c),
 			SecurityContext: securityContext(d.Pod, c),
@@ -44,9 +48,6 @@ func containerLabels(p *corev1.Pod, c *corev1.Container, a pod.Action) map[strin
 	l[pod.LabelContainerName] = c.Name
 	l[pod.LabelHash] = pod.ContainerHash(c)
 	l[pod.LabelBackoff] = a.Backoff.String()
-	if runAsNonRoot(p, c) {
-		l[pod.LabelNonRoot] = "true"
-	}
 	if slices.ContainsFunc(p.Spec.InitContainers, func(i corev1.Container) bool { return i.Name == c.Name }) {
 		l[pod.LabelInit] = "true"
 	}

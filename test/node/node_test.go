@@ -18,7 +18,7 @@ import (
 func newNode(t *testing.T, o bed.Options, a bed.AgentOptions) (context.Context, *bed.Bed, *bed.AgentProcess) {
 	t.Helper()
 	need.Have(t, need.Root)
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
 	b := bed.Containerd(t, o)
 	if err := b.Import(ctx); err != nil {
