@@ -80,8 +80,9 @@ func Start(ctx context.Context, o Options) (*Bed, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := sweepDead(); err != nil {
-		return nil, fmt.Errorf("sweep what an earlier bed left: %w", err)
+	if err := sweepDead(); err != nil && o.Talk != nil {
+		// Somebody else's bed is no reason not to make this one.
+		fmt.Fprintf(o.Talk, "sweep what an earlier bed left: %v\n", err)
 	}
 	if err := b.make(reaper); err != nil {
 		return nil, errors.Join(err, b.Close())

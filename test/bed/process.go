@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -178,6 +179,9 @@ func (p *Process) gone(limit time.Duration) error {
 	}
 }
 
+// chatter is what containerd says of every plugin and every shim.
+var chatter = regexp.MustCompile(`level=info msg="(?:loading plugin"|skip loading plugin"|connecting to shim |shim disconnected"|cleaning up )`)
+
 // tail returns the last n lines of a file, for a failure message.
 func tail(path string, n int) string {
 	b, err := os.ReadFile(path)
@@ -185,7 +189,7 @@ func tail(path string, n int) string {
 		return ""
 	}
 	lines := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
-	lines = slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, "loading plugin\"") })
+	lines = slices.DeleteFunc(lines, func(l string) bool { return chatter.MatchString(l) })
 	if len(lines) > n {
 		lines = lines[len(lines)-n:]
 	}

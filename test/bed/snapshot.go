@@ -371,12 +371,12 @@ func (b *Bed) Running(ctx context.Context) (map[string]string, error) {
 // PinDir is the directory of a private bed's pinned network namespaces.
 func (b *Bed) PinDir() string { return filepath.Join("/proc", b.seen(), "root/run/netns") }
 
-// WaitCatches waits until every process of the bed that runs the program catches
-// the signal: an init of a PID namespace that does not is deaf to it.
+// WaitCatches waits until every process of the bed that runs the program, or is
+// about to, catches the signal: an init of a PID namespace that does not is deaf
+// to it, and a program's first milliseconds do not.
 func (b *Bed) WaitCatches(ctx context.Context, program string, signal int) error {
 	for pid := range b.Processes() {
-		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-		for filepath.Base(exe) == program && !catches(pid, signal) {
+		for !catches(pid, program, signal) {
 			select {
 			case <-ctx.Done():
 				return fmt.Errorf("wait for process %d to catch signal %d: %w", pid, signal, ctx.Err())
@@ -387,8 +387,20 @@ func (b *Bed) WaitCatches(ctx context.Context, program string, signal int) error
 	return nil
 }
 
-// catches also says yes of a process that is gone.
-func catches(pid, signal int) bool {
+// catches says yes of a process that is gone or runs something else, and no of a
+// container's process that is still runc.
+func catches(pid int, program string, signal int) bool {
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return true
+	}
+	name := strings.TrimSpace(string(comm))
+	if strings.HasPrefix(name, "runc:[") {
+		return false
+	}
+	if name != program {
+		return true
+	}
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return true

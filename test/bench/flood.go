@@ -1,19 +1,16 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"nodeagent/test/bed"
 	"nodeagent/test/image"
 )
 
@@ -37,11 +34,15 @@ func (b *bench) logFlood(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n, err := checkLog(filepath.Join(b.agent.PodLogs(), "default_flood-node_"+uid, "c"))
+	dir := filepath.Join(b.agent.PodLogs(), "default_flood-node_"+uid, "c")
+	log, err := bed.CheckLog(dir)
 	if err != nil {
 		return err
 	}
-	size := float64(n) * lineBytes / 1e6
+	if log.First != 0 || log.Printed != log.Next {
+		return fmt.Errorf("%s has lines %d to %d of %d", dir, log.First, log.Next-1, log.Printed)
+	}
+	size := float64(log.Next) * lineBytes / 1e6
 	rate := size / b.flood.Seconds()
 	// Twice as fast is a half: smaller is better in every row.
 	b.rows = append(b.rows, row{work: fmt.Sprintf("%v of numbered lines into a log", b.flood), ours: fmt.Sprintf("%.0f MB/s", rate),
@@ -112,58 +113,4 @@ func (b *bench) plainCat(ctx context.Context) (float64, error) {
 		return 0, err
 	}
 	return float64(info.Size()) / 1e6 / b.flood.Seconds(), nil
-}
-
-// checkLog reads all log files of a container, oldest first, and returns how
-// many lines there are; each must carry the number after the one before.
-func checkLog(dir string) (int64, error) {
-	names, err := filepath.Glob(filepath.Join(dir, "0.log*"))
-	if err != nil || len(names) == 0 {
-		return 0, fmt.Errorf("find the flood's log in %s: %v", dir, err)
-	}
-	slices.Sort(names)
-	// 0.log is the newest, rotated ones have a time stamp behind it.
-	names = append(names[1:], names[0])
-	next := int64(0)
-	ended := false
-	for _, name := range names {
-		if err := checkFile(name, &next, &ended); err != nil {
-			return 0, err
-		}
-	}
-	if !ended {
-		return 0, fmt.Errorf("the flood's log ends at line %d without its last line", next)
-	}
-	return next, nil
-}
-
-func checkFile(name string, next *int64, ended *bool) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	s := bufio.NewScanner(f)
-	s.Buffer(make([]byte, 1<<20), 1<<20)
-	for s.Scan() {
-		// 2026-01-01T00:00:00.000000000Z stdout F 000000000000....
-		_, rest, _ := strings.Cut(s.Text(), " ")
-		text, ok := strings.CutPrefix(rest, "stdout F ")
-		if !ok {
-			return fmt.Errorf("%s holds a line that is no log line: %.80q", name, s.Text())
-		}
-		if total, ok := strings.CutPrefix(text, "end "); ok {
-			if total != strconv.FormatInt(*next, 10) {
-				return fmt.Errorf("%s has %d lines, %s were printed", name, *next, total)
-			}
-			*ended = true
-			continue
-		}
-		n, err := strconv.ParseInt(text[:min(12, len(text))], 10, 64)
-		if err != nil || n != *next || len(text) != lineBytes-1 {
-			return fmt.Errorf("%s has %.40q where line %d should be", name, text, *next)
-		}
-		*next++
-	}
-	return s.Err()
 }

@@ -66,7 +66,7 @@ func run(ctx context.Context, once bool, data, manifests string, limit time.Dura
 		return err
 	}
 	fmt.Printf("nodeagent runs (pid %d) on %s; its log is %s\n", a.Pid, manifests, filepath.Join(data, "node", "agent.log"))
-	fmt.Printf("look at it from another terminal: bin/nodeagent pods --config %s\n", a.ConfigFile())
+	fmt.Printf("look at it from another terminal: bin/nodeagent pods --config %s\n", filepath.Join(data, "node", "config.yaml"))
 	if !once {
 		fmt.Print("Ctrl-C ends it\n\n")
 		err := show(ctx, a, 0)
