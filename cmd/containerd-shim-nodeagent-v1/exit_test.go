@@ -38,7 +38,7 @@ func TestLogAndExit(t *testing.T) {
 func TestExitWithContainerdDead(t *testing.T) {
 	n := newNode(t)
 	w := want{}
-	k := n.shell("s1", "while ! [ -e /go ]; do sleep 0.05; done; /podtool lines 20000; echo last; exit 7", w).run(w)
+	k := n.shell("s1", "while ! [ -e /go ]; do sleep 0.05; done; /podtool print 20000; echo last; exit 7", w).run(w)
 	if err := n.bed.Kill(); err != nil {
 		t.Fatal(err)
 	}

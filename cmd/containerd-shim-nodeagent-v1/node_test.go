@@ -266,3 +266,5 @@ func touch(t *testing.T, pid uint32, path string) {
 
 // nullIO is an exec's streams that go nowhere.
 var nullIO cio.Creator = cio.NullIO
+
+var withStdin = containerd.WithStdinCloser

@@ -21,11 +21,12 @@ type ShimRecord struct {
 	Bundle    string `json:"bundle"`    // of the first container; it may be gone by now
 }
 
-// Alive tells whether the process of the record still runs: the pid exists and
-// was started at the same clock tick, so that a reused pid is told apart.
+// Alive tells whether the process of the record still runs: the pid exists, is
+// no zombie, and was started at the same clock tick, so that a reused pid is
+// told apart.
 func (r ShimRecord) Alive() bool {
-	start, err := ProcessStartTime(r.Pid)
-	return err == nil && start == r.StartTime
+	state, start, err := processStat(r.Pid)
+	return err == nil && start == r.StartTime && state != 'Z' && state != 'X'
 }
 
 // ShimDir holds the control sockets and the shim records.
@@ -79,20 +80,27 @@ func ListShims(runDir string) ([]string, error) { return listIDs(ShimDir(runDir)
 
 // ProcessStartTime returns field 22 of /proc/<pid>/stat (proc_pid_stat(5)).
 func ProcessStartTime(pid int) (uint64, error) {
+	_, start, err := processStat(pid)
+	return start, err
+}
+
+// processStat returns the state (field 3) and the start time of a process.
+func processStat(pid int) (state byte, start uint64, err error) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	end := bytes.LastIndexByte(data, ')') // the command may hold anything before it
 	if end < 0 {
-		return 0, errors.New("parse process stat: no command")
+		return 0, 0, errors.New("parse process stat: no command")
 	}
 	fields := bytes.Fields(data[end+1:])
 	const startTime = 22 - 3 // the first field after the command is number 3
 	if len(fields) <= startTime {
-		return 0, errors.New("parse process stat: too few fields")
+		return 0, 0, errors.New("parse process stat: too few fields")
 	}
-	return strconv.ParseUint(string(fields[startTime]), 10, 64)
+	start, err = strconv.ParseUint(string(fields[startTime]), 10, 64)
+	return fields[0][0], start, err
 }
 
 // Timeout is how long a client waits for a shim to answer a request.

@@ -5,11 +5,14 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestLogURIRoundTrip(t *testing.T) {
@@ -136,6 +139,22 @@ func TestShimRecordAlive(t *testing.T) {
 	if got.Alive() {
 		t.Error("a reused pid counts as alive")
 	}
+	zombie := exec.Command("true")
+	if err := zombie.Start(); err != nil {
+		t.Fatal(err)
+	}
+	zr := ShimRecord{Pid: zombie.Process.Pid}
+	if zr.StartTime, err = ProcessStartTime(zr.Pid); err != nil {
+		t.Fatal(err)
+	}
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_PID, zr.Pid, &info, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	if zr.Alive() {
+		t.Error("a zombie counts as alive")
+	}
+	_ = zombie.Wait()
 	if err := RemoveShim(dir, "s"); err != nil {
 		t.Fatal(err)
 	}
