@@ -26,11 +26,17 @@ type feed struct {
 	count  int
 	always func(Snapshot) // called for each snapshot
 	marks  int
+	litter bool // settle leaves its files behind
 }
 
 // start runs a source on path until the test ends. Its own rescan comes too
 // seldom to hide a missed event.
 func start(t *testing.T, path string, change func(*Config)) *feed {
+	t.Helper()
+	return startTuned(t, path, change, nil)
+}
+
+func startTuned(t *testing.T, path string, change func(*Config), tune func(*Manifests)) *feed {
 	t.Helper()
 	f := &feed{t: t, dir: path, ch: make(chan Snapshot, 1<<16)}
 	m := testSource(t, path, func(c *Config) {
@@ -40,6 +46,9 @@ func start(t *testing.T, path string, change func(*Config)) *feed {
 			change(c)
 		}
 	})
+	if tune != nil {
+		tune(m)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
@@ -114,6 +123,9 @@ func (f *feed) settle() Snapshot {
 	f.write(name+".yaml", manifest(name))
 	has := func(s Snapshot) bool { return slices.Contains(podNames(s), name) }
 	f.until(name, has)
+	if f.litter {
+		return f.last
+	}
 	f.remove(name + ".yaml")
 	return f.until(name+" to go", func(s Snapshot) bool { return !has(s) })
 }

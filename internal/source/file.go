@@ -13,6 +13,8 @@ import (
 // How long a name must stay away before its pods end. Programs that replace a
 // file by unlink and create, or by moving it aside, do so within microseconds;
 // without these times a save in an editor would restart the pod.
+type patience struct{ deleted, moved time.Duration }
+
 const (
 	confirmDeleted = 5 * time.Millisecond
 	confirmMoved   = 100 * time.Millisecond
@@ -103,9 +105,9 @@ func (m *Manifests) miss(name string, f *file, s sign) {
 		}
 		switch s {
 		case signDeleted:
-			f.confirmAt = earlier(f.confirmAt, now.Add(confirmDeleted))
+			f.confirmAt = earlier(f.confirmAt, now.Add(m.patience.deleted))
 		case signMoved:
-			f.confirmAt = earlier(f.confirmAt, now.Add(confirmMoved))
+			f.confirmAt = earlier(f.confirmAt, now.Add(m.patience.moved))
 		}
 		if now.Before(f.confirmAt) {
 			m.pending[name] = f.confirmAt

@@ -69,7 +69,7 @@ func FuzzManifestJSON(f *testing.F) {
 // gone or says so itself: 10 000 changes, and after each of them what each file
 // would give alone is compared with what is there.
 func TestNoChangeStopsAPod(t *testing.T) {
-	const files, changes = 20, 10_000
+	const files, changes = 20, 10_000 / slowdown
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))

@@ -36,9 +36,10 @@ type Config struct {
 
 // Manifests is the source of static pods.
 type Manifests struct {
-	cfg    Config
-	read   func(path string, finished bool) (content, error)
-	asFile bool // the path is a single file
+	cfg      Config
+	patience patience
+	read     func(path string, finished bool) (content, error)
+	asFile   bool // the path is a single file
 
 	files   map[string]*file
 	pending map[string]time.Time // when to look at a file again
@@ -74,7 +75,7 @@ func NewManifests(cfg Config) (*Manifests, error) {
 	}
 	cfg.Path = filepath.Clean(cfg.Path)
 	return &Manifests{
-		cfg: cfg, read: readQuiet,
+		cfg: cfg, patience: patience{deleted: confirmDeleted, moved: confirmMoved}, read: readQuiet,
 		files: map[string]*file{}, pending: map[string]time.Time{}, stuck: map[string]chan readResult{},
 		doubles: map[string]time.Time{}, problems: map[string]Problem{},
 		changed: true,

@@ -3,4 +3,4 @@
 package source
 
 // The race detector makes everything slower by about so much.
-const slowdown = 15
+const slowdown = 10

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -157,16 +158,16 @@ func TestHangingRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStep(t, dir)
 		hang := make(chan struct{})
-		stuck := false
+		var stuck atomic.Bool
 		s.read = func(path string, finished bool) (content, error) {
-			if stuck && filepath.Base(path) != "z.yaml" {
+			if stuck.Load() && filepath.Base(path) != "z.yaml" {
 				<-hang
 			}
 			return readQuiet(path, true)
 		}
 		put(t, filepath.Join(dir, "a.yaml"), manifest("a"))
 		same(t, "before", s.rescan(), "a")
-		stuck = true
+		stuck.Store(true)
 		for i := range 2 * maxStuck {
 			put(t, filepath.Join(dir, string(rune('b'+i))+".yaml"), manifest("never"))
 		}
@@ -184,7 +185,7 @@ func TestHangingRead(t *testing.T) {
 			t.Errorf("problems %v", s.last.Problems)
 		}
 		close(hang)
-		stuck = false
+		stuck.Store(false)
 		synctest.Wait()
 		for range 5 {
 			s.after(time.Second)
