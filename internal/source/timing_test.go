@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -220,4 +221,32 @@ func TestWithoutLeases(t *testing.T) {
 	if _, err := readAsking(path, true, changing); err != errBusy {
 		t.Errorf("changed meanwhile: got %v", err)
 	}
+}
+
+// The kernel says who writes; without that the rest of this package is guesswork.
+func TestWritersAreKnown(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.yaml")
+	put(t, path, "x")
+	r, err := os.Open(path)
+	do(t, err)
+	defer r.Close()
+	ask := func(want bool) {
+		t.Helper()
+		if written, known := hasWriters(r); written != want || !known {
+			t.Fatalf("written is %t, known %t; want written %t", written, known, want)
+		}
+	}
+	ask(false)
+	w, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	do(t, err)
+	ask(true)
+	if _, err := readQuiet(path, true); err != errBusy {
+		t.Fatalf("got %v", err)
+	}
+	do(t, w.Close())
+	ask(false)
+	if w, err = os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0); err != nil {
+		t.Fatalf("the question stays in a writer's way: %v", err)
+	}
+	do(t, w.Close())
 }
