@@ -99,8 +99,11 @@ type Observed struct {
 	// NetworkNotReady says why pods that need a network of their own cannot
 	// start now; "" when they can.
 	NetworkNotReady string
-	// Prepared is set while the pod's cgroup and directories exist, or may.
+	// Prepared is set while the pod's cgroup and directories are known to be
+	// complete. A daemon that adopts a pod makes sure of it first.
 	Prepared bool
+	// Dirty is set while any of them may exist.
+	Dirty bool
 	// Released is set once the cgroup of a pod that has ended is gone.
 	Released bool
 	// Running holds the operations in flight.

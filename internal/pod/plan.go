@@ -86,7 +86,7 @@ func (p *planner) absent() {
 	if len(p.o.Containers) > 0 || !stopped {
 		return
 	}
-	if p.o.Prepared {
+	if p.o.Dirty {
 		p.do(Action{Kind: Cleanup})
 		return
 	}
@@ -103,7 +103,7 @@ func (p *planner) finish() {
 	if !p.stopAll("Finished") || p.o.inFlight(StartContainer) || p.o.inFlight(RunSandbox) {
 		return
 	}
-	if p.stopSandboxes() && p.o.Prepared && !p.o.Released && !p.o.inFlight(Prepare) {
+	if p.stopSandboxes() && p.o.Dirty && !p.o.Released && !p.o.inFlight(Prepare) {
 		p.do(Action{Kind: ReleaseCgroup})
 	}
 }

@@ -53,7 +53,7 @@ func run(text string) Container {
 }
 
 func observed(sandboxes []Sandbox, runs ...string) Observed {
-	o := Observed{Prepared: true, Running: map[Op]bool{}, Failed: map[Op]Failure{}}
+	o := Observed{Prepared: true, Dirty: true, Running: map[Op]bool{}, Failed: map[Op]Failure{}}
 	o.Sandboxes = sandboxes
 	for _, r := range runs {
 		o.Containers = append(o.Containers, run(r))
@@ -114,6 +114,7 @@ func TestPlan(t *testing.T) {
 		want string
 	}{
 		pair("a new pod is prepared while its sandbox is made")(with(want(testPod(always, "", "app"), observed(nil)))(func(_ *Desired, o *Observed) { o.Prepared = false }))("Prepare; RunSandbox #0"),
+		pair("an adopted pod is made sure of before anything starts")(with(want(testPod(always, "", "app"), observed(ready)))(func(_ *Desired, o *Observed) { o.Prepared = false }))("Prepare"),
 		pair("init containers run one after another")(want(testPod(always, "i1 i2", "app"), observed(ready)))("StartContainer i1#0@s0"),
 		pair("the second follows the first")(want(testPod(always, "i1 i2", "app"), observed(ready, "i1#0@s0 exited0")))("StartContainer i2#0@s0"),
 		pair("a running init container holds the rest")(want(testPod(always, "i1", "app"), observed(ready, "i1#0@s0 running")))(""),
@@ -146,13 +147,13 @@ func TestPlan(t *testing.T) {
 		pair("a pull that failed waits 10 s")(with(want(testPod(always, "", "a"), observed(ready)))(func(_ *Desired, o *Observed) {
 			o.Failed[Op{Kind: StartContainer, Object: "a"}] = Failure{Reason: ReasonErrImagePull, Count: 1, At: t0}
 		}))("wake 10s"),
-		pair("a rejected pod starts nothing")(with(want(testPod(always, "", "a"), observed(nil)))(func(d *Desired, o *Observed) { d.Rejected, o.Prepared = &Rejection{Reason: "No"}, false }))(""),
+		pair("a rejected pod starts nothing")(with(want(testPod(always, "", "a"), observed(nil)))(func(d *Desired, o *Observed) { d.Rejected, o.Dirty = &Rejection{Reason: "No"}, false }))(""),
 		pair("an absent pod is stopped with the grace of its record")(absent(observed([]Sandbox{{ID: "s0", State: SandboxReady, Grace: 7}}, "a#0@s0 running")))("StopContainer a0 7s"),
 		pair("with at least 2 s")(with(absent(observed(ready, "a#0@s0 running")))(func(d *Desired, _ *Observed) { d.Grace = new(int64(0)) }))("StopContainer a0 2s"),
 		pair("then its records and its network go")(absent(observed(ready, "a#0@s0 exited0")))("RemoveContainer a0; StopSandbox s0"),
 		pair("then cgroup and directories")(absent(observed(stopped)))("Cleanup"),
-		pair("the sandbox's record goes last")(with(absent(observed(stopped)))(func(_ *Desired, o *Observed) { o.Prepared = false }))("RemoveSandbox s0"),
-		pair("and then nothing is left")(with(absent(observed(nil)))(func(_ *Desired, o *Observed) { o.Prepared = false }))("done"),
+		pair("the sandbox's record goes last")(with(absent(observed(stopped)))(func(_ *Desired, o *Observed) { o.Dirty = false }))("RemoveSandbox s0"),
+		pair("and then nothing is left")(with(absent(observed(nil)))(func(_ *Desired, o *Observed) { o.Dirty = false }))("done"),
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := show(Plan(c.d, c.o, t0)); got != c.want {

@@ -27,6 +27,7 @@ type worker struct {
 	poke    chan struct{} // holds one: something changed
 
 	prepared bool
+	dirty    bool
 	released bool // the cgroup of a pod that has ended is gone already
 	running  map[pod.Op]bool
 	failed   map[pod.Op]pod.Failure
@@ -55,7 +56,7 @@ func newWorker(s *Set, uid types.UID, name string, d pod.Desired) *worker {
 		log:      s.cfg.Logger.With("pod", name, "podUID", uid),
 	}
 	// What an earlier daemon left may include cgroup and directories.
-	w.prepared = d.Pod == nil || !s.cfg.Runtime.Observe(uid).Empty()
+	w.dirty = d.Pod == nil || !s.cfg.Runtime.Observe(uid).Empty()
 	return w
 }
 
@@ -134,6 +135,7 @@ func (w *worker) observe(d pod.Desired) pod.Observed {
 	o := pod.Observed{
 		RuntimeState: w.set.cfg.Runtime.Observe(w.uid),
 		Prepared:     w.prepared,
+		Dirty:        w.dirty,
 		Released:     w.released,
 		Running:      map[pod.Op]bool{},
 		Failed:       w.failed,
@@ -173,6 +175,9 @@ func (w *worker) readMessages(p *corev1.Pod, all []pod.Container) {
 // and always delivers a result or sees the daemon end.
 func (w *worker) start(ctx, ops context.Context, a pod.Action, d pod.Desired) {
 	w.running[a.Op()] = true
+	if a.Kind == pod.Prepare {
+		w.dirty = true
+	}
 	if a.Kind == pod.StopContainer {
 		ops = ctx // it may wait for the whole grace period, which is kept on disk
 	}
@@ -219,7 +224,7 @@ func (w *worker) finish(r result) {
 	case pod.ReleaseCgroup:
 		w.released = true
 	case pod.Cleanup:
-		w.prepared = false
+		w.prepared, w.dirty = false, false
 	case pod.RemoveContainer:
 		delete(w.messages, r.action.Container)
 	}

@@ -180,6 +180,9 @@ func (d *Daemon) CreateContainer(ctx context.Context, in string, config *runtime
 		if s := w.sandboxes[in]; s == nil || s.State != pod.SandboxReady {
 			return errors.New("the sandbox is not ready")
 		}
+		if !w.dirs[types.UID(sc.Metadata.Uid)] {
+			return errors.New("the pod has no directory")
+		}
 		backoff, _ := time.ParseDuration(config.Labels[pod.LabelBackoff])
 		c := &container{uid: types.UID(sc.Metadata.Uid)}
 		c.Container = pod.Container{
