@@ -13,6 +13,7 @@ import (
 	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"golang.org/x/sync/errgroup"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -216,9 +217,7 @@ func (n *Native) makeContainer(ctx context.Context, c *container, record contain
 		if err := failpoint.At(failpoint.CRISnapshotPrepareBefore); err != nil {
 			return err
 		}
-		cctx, cancel := context.WithTimeout(gctx, n.cfg.CreateTimeout)
-		defer cancel()
-		mounts, err := n.client.SnapshotService(c.snapshotter).Prepare(cctx, c.id, img.ChainID.String())
+		mounts, err := n.prepareSnapshot(gctx, c, img)
 		if err != nil {
 			return fmt.Errorf("prepare root file system: %w", err)
 		}
@@ -226,6 +225,23 @@ func (n *Native) makeContainer(ctx context.Context, c *container, record contain
 		return failpoint.At(failpoint.CRISnapshotPrepareAfter)
 	})
 	return g.Wait()
+}
+
+// prepareSnapshot makes the container's snapshot on top of the image's. That
+// the image was unpacked is remembered; when containerd has lost it since, it
+// is unpacked anew.
+func (n *Native) prepareSnapshot(ctx context.Context, c *container, img image.Image) ([]mount.Mount, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.CreateTimeout)
+	defer cancel()
+	snapshots := n.client.SnapshotService(c.snapshotter)
+	mounts, err := snapshots.Prepare(ctx, c.id, img.ChainID.String())
+	if !errdefs.IsNotFound(err) {
+		return mounts, err
+	}
+	if _, err := n.images.Unpack(ctx, img); err != nil {
+		return nil, err
+	}
+	return snapshots.Prepare(ctx, c.id, img.ChainID.String())
 }
 
 func protoMounts(mounts []mount.Mount) []*apitypes.Mount {

@@ -17,7 +17,7 @@ import (
 
 // killWait bounds the wait for a container's end after everything in its
 // cgroup got SIGKILL.
-const killWait = 10 * time.Second
+const killWait = 5 * time.Second
 
 // stopRecord keeps the deadline of a stop over a restart of the daemon. Its
 // clock is CLOCK_BOOTTIME: it ends with the boot as the container does, and
@@ -167,7 +167,7 @@ func (n *Native) kill(ctx context.Context, c *container) error {
 	if err := failpoint.At(failpoint.CRIStopKillAfter); err != nil {
 		return err
 	}
-	if ended, err := n.waitExit(ctx, c, killWait/10); ended || err != nil {
+	if ended, err := n.waitExit(ctx, c, time.Second); ended || err != nil {
 		return err
 	}
 	// Nobody told of the end: a runtime that puts its processes elsewhere, a
@@ -177,10 +177,29 @@ func (n *Native) kill(ctx context.Context, c *container) error {
 	}
 	n.noticeExit(ctx, c.id)
 	ended, err := n.waitExit(ctx, c, killWait)
-	if err == nil && !ended {
-		err = fmt.Errorf("stop container %s: its end was not reported within %s after SIGKILL", c.id, killWait)
+	if err != nil || ended {
+		return err
 	}
-	return err
+	return n.exitUnreported(ctx, c)
+}
+
+// exitUnreported ends c by the kernel's word: nothing is left in its cgroup,
+// and its shim does not say so.
+func (n *Native) exitUnreported(ctx context.Context, c *container) error {
+	var pid uint32
+	n.state.edit(func() { pid = c.info.Pid })
+	if member(int(pid), c.id) || pid == 0 {
+		return fmt.Errorf("stop container %s: its end was not reported within %s after SIGKILL", c.id, killWait)
+	}
+	if err := c.lock.acquire(ctx); err != nil {
+		return err
+	}
+	defer c.lock.release()
+	n.setExit(c, exitLabel{
+		Code: killedCode, Finished: time.Now(), Reason: reasonOf(killedCode, false),
+		Message: "Killed; its shim did not report the end",
+	})
+	return nil
 }
 
 // stopSignal is the number on the record, put there when the container was

@@ -30,6 +30,10 @@ func IsRetryable(err error) bool {
 // container out (CreateContainerConfigError): no retry helps without a change.
 func IsRefused(err error) bool { return spec.IsRefused(err) }
 
+func isDeadline(err error) bool {
+	return errdefs.IsDeadlineExceeded(err) || errors.Is(err, context.DeadlineExceeded)
+}
+
 func native(err error) error { return errgrpc.ToNative(err) }
 
 func notFound(kind, id string) error {

@@ -169,29 +169,62 @@ func (n *Native) resolveExit(ctx context.Context, c *container) (ended bool, err
 	if info.State == pod.ContainerCreated && !tasked {
 		return false, nil // it never started
 	}
-	return n.exitFromTask(ctx, c)
+	return n.exitFromTask(ctx, c, info)
 }
 
-func (n *Native) exitFromTask(ctx context.Context, c *container) (bool, error) {
+func (n *Native) exitFromTask(ctx context.Context, c *container, info pod.Container) (bool, error) {
 	ctx, cancel := n.call(ctx)
 	defer cancel()
 	resp, err := n.client.TaskService().Get(ctx, &tasks.GetRequest{ContainerID: c.id})
-	switch err = native(err); {
-	case errdefs.IsNotFound(err):
-		// The record is written before the task goes, so look once more.
-		if r, err := shimapi.ReadExit(n.cfg.RunDir, c.id); err == nil {
-			n.setExit(c, fromRecord(r))
-			return true, nil
-		}
-		return n.exitUnknown(ctx, c)
-	case err != nil:
+	if err := native(err); err != nil && !errdefs.IsNotFound(err) {
 		return false, fmt.Errorf("look at task: %w", err)
-	case resp.GetProcess().GetStatus() != task.Status_STOPPED:
-		return false, nil
 	}
 	p := resp.GetProcess()
-	n.setExit(c, exitLabel{Code: int32(p.GetExitStatus()), Finished: p.GetExitedAt().AsTime(), Reason: reasonOf(int32(p.GetExitStatus()), false)})
-	return true, nil
+	switch p.GetStatus() {
+	case task.Status_RUNNING, task.Status_PAUSED, task.Status_PAUSING:
+		n.adoptRunning(c, p.GetPid())
+		return false, nil
+	case task.Status_STOPPED:
+		code := int32(p.GetExitStatus())
+		n.setExit(c, exitLabel{Code: code, Finished: p.GetExitedAt().AsTime(), Reason: reasonOf(code, false)})
+		return true, nil
+	case task.Status_CREATED:
+		// A daemon died between the task and its start; it is to be removed.
+		n.state.edit(func() {
+			if c.info.State == pod.ContainerRunning {
+				c.info.State, c.info.Pid = pod.ContainerCreated, 0
+			}
+		})
+		return false, nil
+	}
+	// No task. The exit record is written before a task goes: look once more.
+	if r, err := shimapi.ReadExit(n.cfg.RunDir, c.id); err == nil {
+		n.setExit(c, fromRecord(r))
+		return true, nil
+	}
+	n.state.edit(func() { c.tasked = false })
+	if info.State == pod.ContainerCreated {
+		return false, nil
+	}
+	return n.exitUnknown(ctx, c)
+}
+
+// adoptRunning takes over a container that runs and whose mark is gone.
+func (n *Native) adoptRunning(c *container, pid uint32) {
+	var changed bool
+	n.state.edit(func() {
+		if c.info.State == pod.ContainerExited {
+			return
+		}
+		changed = c.info.State != pod.ContainerRunning
+		c.info.State, c.info.Pid = pod.ContainerRunning, pid
+		if c.info.Started.IsZero() {
+			c.info.Started = c.info.Created
+		}
+	})
+	if changed && c.kind == kindContainer {
+		n.cfg.Wake(c.uid)
+	}
 }
 
 // exitUnknown ends a container of which nothing is left to ask: whatever still
@@ -278,12 +311,45 @@ func (n *Native) deleteTask(ctx context.Context, c *container) error {
 	if err := failpoint.At(failpoint.CRITaskDeleteBefore); err != nil {
 		return err
 	}
-	ctx, cancel := n.call(ctx)
-	defer cancel()
-	_, err := n.client.TaskService().Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: c.id})
-	if err := ignoreNotFound(native(err)); err != nil {
+	if err := n.deleteTaskCall(ctx, c); err != nil {
 		return fmt.Errorf("delete task: %w", err)
 	}
 	n.state.edit(func() { c.tasked = false })
 	return failpoint.At(failpoint.CRITaskDeleteAfter)
+}
+
+// deleteTaskCall deletes the task, and kills the shim if that does not answer
+// and has nothing else to care for: containerd then cleans up after it.
+func (n *Native) deleteTaskCall(ctx context.Context, c *container) error {
+	req := &tasks.DeleteTaskRequest{ContainerID: c.id}
+	cctx, cancel := n.call(ctx)
+	_, err := n.client.TaskService().Delete(cctx, req)
+	cancel()
+	if err = ignoreNotFound(native(err)); !isDeadline(err) || ctx.Err() != nil || n.Healthy() != nil || n.running(c.sandbox) {
+		return err
+	}
+	n.log.Warn("the shim of a sandbox does not answer and is killed", "sandbox", c.sandbox, "podUID", c.uid)
+	if err := n.killShim(c.sandbox); err != nil {
+		return err
+	}
+	cctx, cancel = n.call(ctx)
+	defer cancel()
+	// containerd says "closed" until it has cleaned up, and tells nobody that it
+	// has who is not there to listen to events just then.
+	for wait := 20 * time.Millisecond; ; wait *= 2 {
+		_, err = n.client.TaskService().Delete(cctx, req)
+		if err = ignoreNotFound(native(err)); err == nil || !sleep(cctx, wait) {
+			return err
+		}
+	}
+}
+
+// running tells whether a container of the sandbox runs.
+func (n *Native) running(sandbox string) (running bool) {
+	n.state.edit(func() {
+		for _, c := range n.state.containers {
+			running = running || c.sandbox == sandbox && c.info.State == pod.ContainerRunning
+		}
+	})
+	return running
 }

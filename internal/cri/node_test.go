@@ -19,6 +19,7 @@ import (
 	"nodeagent/internal/cri"
 	"nodeagent/internal/cri/critest"
 	"nodeagent/internal/pod"
+	"nodeagent/internal/shimapi"
 	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
 	"nodeagent/test/image"
@@ -294,4 +295,11 @@ func (n *node) uid(name string) types.UID { return types.UID(name) }
 
 func contextWithTimeout(t testing.TB, d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(t.Context(), d)
+}
+
+func shimPid(t testing.TB, n *node, sandbox string) int {
+	t.Helper()
+	r, err := shimapi.ReadShim(n.cfg.RunDir, sandbox)
+	check(t, err)
+	return r.Pid
 }

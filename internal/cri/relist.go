@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/containerd/containerd/api/services/tasks/v1"
-	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/core/containers"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/types"
@@ -15,12 +13,17 @@ import (
 	"nodeagent/internal/shimapi"
 )
 
-// relist compares the picture with containerd's records and tasks, two calls in
-// all, and with what lies in the run directory. The first one is the adoption.
+// relist compares the picture with containerd's records, with the kernel, and
+// with what lies in the run directory. The first one is the adoption.
+//
+// Tasks are not listed: containerd asks one shim after another for that, and
+// waits for one that is stuck. That a container runs is proved by the kernel:
+// its init process is in its cgroup. Only where there is no proof the task is
+// asked for, many at a time.
 func (n *Native) relist(ctx context.Context) error {
 	var began uint64
 	n.state.edit(func() { began = n.state.seq })
-	records, processes, err := n.list(ctx)
+	records, err := n.list(ctx)
 	if err != nil {
 		return err
 	}
@@ -28,9 +31,9 @@ func (n *Native) relist(ctx context.Context) error {
 	known := make(map[string]bool, len(records))
 	for _, r := range records {
 		known[r.ID] = true
-		n.adopt(r, processes[r.ID], woken)
+		n.adopt(r, woken)
 	}
-	n.settleListed(ctx, processes)
+	n.settleSuspects(ctx)
 	n.dropLost(ctx, known, began, woken)
 	n.checkPins()
 	n.sweep(ctx, known)
@@ -56,38 +59,18 @@ func (n *Native) openSynced() {
 	}
 }
 
-func (n *Native) list(ctx context.Context) ([]containers.Container, map[string]*task.Process, error) {
-	var records []containers.Container
-	processes := map[string]*task.Process{}
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		cctx, cancel := n.call(gctx)
-		defer cancel()
-		if records, err = n.client.ContainerService().List(cctx, ourRecords); err != nil {
-			return fmt.Errorf("list records: %w", err)
-		}
-		return nil
-	})
-	g.Go(func() error {
-		// containerd asks one shim after another, 2 s for one that is stuck, and
-		// leaves that out: so one that is missing here is asked for by itself.
-		cctx, cancel := context.WithTimeout(gctx, n.cfg.CreateTimeout)
-		defer cancel()
-		resp, err := n.client.TaskService().List(cctx, &tasks.ListTasksRequest{})
-		if err != nil {
-			return fmt.Errorf("list tasks: %w", native(err))
-		}
-		for _, p := range resp.GetTasks() {
-			processes[p.GetID()] = p
-		}
-		return nil
-	})
-	err := g.Wait()
-	return records, processes, err
+func (n *Native) list(ctx context.Context) ([]containers.Container, error) {
+	ctx, cancel := n.call(ctx)
+	defer cancel()
+	records, err := n.client.ContainerService().List(ctx, ourRecords)
+	if err != nil {
+		return nil, fmt.Errorf("list records: %w", err)
+	}
+	return records, nil
 }
 
 // adopt puts what a record says into the picture, unless it is there.
-func (n *Native) adopt(r containers.Container, p *task.Process, woken map[types.UID]bool) {
+func (n *Native) adopt(r containers.Container, woken map[types.UID]bool) {
 	var known, gone bool
 	n.state.edit(func() {
 		_, isSandbox := n.state.sandboxes[r.ID]
@@ -103,7 +86,7 @@ func (n *Native) adopt(r containers.Container, p *task.Process, woken map[types.
 		return
 	}
 	c := containerOf(r)
-	n.adoptTask(c, p)
+	n.adoptTask(c)
 	n.state.addContainer(c)
 	woken[c.uid] = true
 }
@@ -128,76 +111,72 @@ func (n *Native) adoptSandbox(r containers.Container, woken map[types.UID]bool) 
 	woken[s.uid] = true
 }
 
-// adoptTask says how far a container is, from what is there at once. Its end
-// is found by settle.
-func (n *Native) adoptTask(c *container, p *task.Process) {
-	mark, wasStarted := n.readStarted(c.id)
+// adoptTask says how far a container is, as far as marks and kernel tell; the
+// rest is found by settleSuspects.
+func (n *Native) adoptTask(c *container) {
+	c.tasked = true // one may be left, whatever the state
 	if c.info.State == pod.ContainerExited {
-		c.tasked = p != nil
 		return
 	}
-	if p != nil || wasStarted {
-		c.tasked = true
-	}
-	switch {
-	case c.boot != n.boot:
-		// Whether it ever started is lost with the run directory. To say that it
-		// did is the safe side: a pod that must not run twice does not.
-		c.tasked = true
-		c.info.State = pod.ContainerRunning
-	case p.GetStatus() == task.Status_RUNNING, p.GetStatus() == task.Status_PAUSED, p.GetStatus() == task.Status_PAUSING:
-		c.info.State, c.info.Pid, c.info.Started = pod.ContainerRunning, p.GetPid(), mark.At
-	case p.GetStatus() == task.Status_CREATED:
-		// The daemon died between the task and its start; it is removed.
-	case wasStarted:
-		// Ended, or its shim does not answer.
+	if mark, ok := n.readStarted(c.id); ok {
 		c.info.State, c.info.Pid, c.info.Started = pod.ContainerRunning, mark.Pid, mark.At
 	}
-	if c.info.State == pod.ContainerRunning && c.info.Started.IsZero() {
-		c.info.Started = c.info.Created
+	if c.boot != n.boot {
+		// Whether it ever started is lost with the run directory. To say that it
+		// did is the safe side: a pod that must not run twice does not.
+		c.info.State, c.info.Pid, c.info.Started = pod.ContainerRunning, 0, c.info.Created
 	}
 }
 
-// settleListed looks into every container that should have a running task and
-// is not listed with one, and into those with an end that is not durable. At
-// adoption the exits are waited for, so that nobody acts on a picture that
-// shows ended containers as running.
-func (n *Native) settleListed(ctx context.Context, processes map[string]*task.Process) {
-	var suspects []*container
+// settleSuspects looks into every container that the kernel does not prove to
+// run, and that is not known to be over and done with. The looks at one relist
+// run side by side and are waited for, so that nobody acts at the start of the
+// daemon on a picture that shows ended containers as running.
+func (n *Native) settleSuspects(ctx context.Context) {
+	type suspect struct {
+		c    *container
+		info pod.Container
+	}
+	var all []suspect
 	n.state.edit(func() {
 		for _, c := range n.state.containers {
-			p := processes[c.id]
-			switch {
-			case c.starting || c.removing:
-			case c.info.State == pod.ContainerExited && c.durable && !c.tasked:
-			case c.info.State == pod.ContainerCreated && !c.tasked:
-			case c.info.State == pod.ContainerRunning && c.boot == n.boot && p.GetStatus() == task.Status_RUNNING:
-			default:
-				suspects = append(suspects, c)
+			if !c.starting && !c.removing && c.tasked {
+				all = append(all, suspect{c, c.info})
 			}
 		}
 	})
 	g := errgroup.Group{}
-	g.SetLimit(8)
-	for _, c := range suspects {
+	g.SetLimit(16)
+	for _, s := range all {
+		if s.info.State == pod.ContainerRunning && member(int(s.info.Pid), s.c.id) {
+			continue
+		}
 		g.Go(func() error {
-			rctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-			defer cancel()
-			if err := c.lock.acquire(rctx); err != nil {
-				return nil // an operation is at work on it and will see
-			}
-			_, err := n.resolveExit(rctx, c)
-			c.lock.release()
-			if err != nil {
-				n.log.Warn("cannot look at a container", "container", c.id, "podUID", c.uid, "err", err)
-			}
-			n.noticeExit(ctx, c.id)
+			n.look(ctx, s.c)
 			return nil
 		})
 	}
 	_ = g.Wait()
 	n.scanExits(ctx)
 }
+
+// look finds out how far one container is, and starts what follows.
+func (n *Native) look(ctx context.Context, c *container) {
+	lctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	if err := c.lock.acquire(lctx); err != nil {
+		return // an operation is at work on it and will see
+	}
+	_, err := n.resolveExit(lctx, c)
+	c.lock.release()
+	if err != nil {
+		n.log.Warn("cannot look at a container", "container", c.id, "podUID", c.uid, "err", err)
+	}
+	n.noticeExit(ctx, c.id)
+}
+
+// lookLimit bounds what a stuck shim may cost a relist.
+const lookLimit = time.Second
 
 // dropLost forgets what is in the picture and in no record: containerd has lost
 // it. Whatever still runs of it is ended first.

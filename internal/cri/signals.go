@@ -34,6 +34,24 @@ func signalMember(pid int, container string, sig unix.Signal) bool {
 	return unix.PidfdSendSignal(fd, sig, nil, 0) == nil
 }
 
+// member tells whether pid is a live process in a cgroup named for the
+// container.
+func member(pid int, container string) bool {
+	if pid <= 1 {
+		return false
+	}
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil || !strings.Contains(string(groups), container) {
+		return false
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	i := strings.LastIndexByte(string(stat), ')')
+	return i > 0 && i+2 < len(stat) && stat[i+2] != 'Z' && stat[i+2] != 'X'
+}
+
 // killCgroup sends SIGKILL to every process in the cgroup at path and below,
 // until there is none. It only reads cgroupfs.
 func (n *Native) killCgroup(ctx context.Context, path string) error {

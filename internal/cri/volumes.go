@@ -2,13 +2,9 @@ package cri
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-
-	continuity "github.com/containerd/continuity/fs"
 
 	"nodeagent/internal/cri/image"
 	"nodeagent/internal/cri/spec"
@@ -21,32 +17,16 @@ func (n *Native) volumeDir(id string) string {
 }
 
 // fillVolumes makes the volumes and copies into each what the image has there.
-// The source is resolved inside the image's root file system.
 func (n *Native) fillVolumes(ctx context.Context, volumes []spec.Volume, img image.Image) error {
 	for _, v := range volumes {
-		if err := os.MkdirAll(v.HostPath, 0o700); err != nil {
+		if err := os.MkdirAll(v.HostPath, 0o755); err != nil {
 			return fmt.Errorf("make directory: %w", err)
 		}
 	}
 	return n.images.Rootfs(ctx, img, func(dir string) error {
 		for _, v := range volumes {
-			src, err := continuity.RootPath(dir, v.ContainerPath)
-			if err != nil {
-				return fmt.Errorf("resolve volume path: %w", err)
-			}
-			info, err := os.Lstat(src)
-			if errors.Is(err, fs.ErrNotExist) {
-				// As an empty directory of the image would be.
-				if err := os.Chmod(v.HostPath, 0o755); err != nil {
-					return fmt.Errorf("make directory: %w", err)
-				}
-				continue
-			}
-			if err != nil || !info.IsDir() {
-				return fmt.Errorf("volume %q of the image is no directory", v.ContainerPath)
-			}
-			if err := continuity.CopyDir(v.HostPath, src); err != nil {
-				return fmt.Errorf("copy volume: %w", err)
+			if err := image.FillVolume(dir, v.ContainerPath, v.HostPath); err != nil {
+				return err
 			}
 		}
 		return nil
