@@ -105,6 +105,29 @@ func (linux) Write(file, value string) error {
 	return pathError("write "+value+" to", file, err)
 }
 
+// readControl reads a control file of one short value, with bare system calls
+// like Write.
+func readControl(file string) (string, error) {
+	var fd, n int
+	err := ignoringEINTR(func() (err error) {
+		fd, err = unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return "", pathError("open", file, err)
+	}
+	defer unix.Close(fd)
+	var buf [128]byte
+	err = ignoringEINTR(func() (err error) {
+		n, err = unix.Read(fd, buf[:])
+		return err
+	})
+	if err != nil {
+		return "", pathError("read", file, err)
+	}
+	return string(buf[:n]), nil
+}
+
 func ignoringEINTR(call func() error) error {
 	for {
 		if err := call(); err != unix.EINTR {

@@ -66,6 +66,7 @@ func (t *Tree) ensureClass(ctx context.Context, cgroup string, r pod.Resources) 
 	if err := t.enable(cgroup); err != nil {
 		return err
 	}
+	t.watchTarget(target{class: cgroup}) // anew, if somebody had removed it
 	changes, err := t.apply(cgroup, settings)
 	for _, c := range changes {
 		if c.Err != nil && !errors.Is(c.Err, unix.EBUSY) {

@@ -51,6 +51,7 @@ func (t *Tree) EnsurePod(ctx context.Context, uid types.UID, qos corev1.PodQOSCl
 	if err != nil {
 		return "", err
 	}
+	t.watchTarget(target{pod: p})
 	t.mu.Lock()
 	p.milli = 0
 	if qos == corev1.PodQOSBurstable {

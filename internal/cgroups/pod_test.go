@@ -3,6 +3,7 @@ package cgroups
 import (
 	"errors"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -199,6 +200,35 @@ func BenchmarkEnsurePod(b *testing.B) {
 	}
 	b.ReportMetric(float64(ensure.Microseconds())/float64(b.N), "µs/ensure")
 	b.ReportMetric(float64(remove.Microseconds())/float64(b.N), "µs/remove")
+}
+
+func BenchmarkRestoreLimits100(b *testing.B) {
+	tree := realTree(b)
+	for i := range 100 {
+		uid := types.UID("uid-" + strconv.Itoa(i))
+		if _, err := tree.EnsurePod(b.Context(), uid, corev1.PodQOSBurstable, limits(250, 50000, 64<<20, 4096)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		if changes, err := tree.RestoreLimits(b.Context()); err != nil || len(changes) > 0 {
+			b.Fatal(changes, err)
+		}
+	}
+}
+
+func BenchmarkFacts(b *testing.B) {
+	tree := realTree(b)
+	parent, err := tree.EnsurePod(b.Context(), someUID, corev1.PodQOSBurstable, limits(250, 50000, 64<<20, 4096))
+	if err != nil {
+		b.Fatal(err)
+	}
+	script(b, tree, parent+"/c", "echo ready; sleep 1000")
+	for b.Loop() {
+		if _, err := tree.Facts(b.Context(), parent+"/c"); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // A UID that cannot name a cgroup never gets one, and so is removed.

@@ -3,7 +3,9 @@ package cgroups
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,29 +14,55 @@ import (
 	"nodeagent/internal/pod"
 )
 
-// Run puts back foreign changes of limits until ctx is done, looking for them
-// every Config.RestoreEvery. The kernel does not tell of a write to a control
-// file without a watch for every cgroup of every pod; reading the files back is
-// cheaper and bounded.
+// Run puts back foreign changes of limits until ctx is done: as soon as the
+// kernel tells of a write to a control file, and every Config.RestoreEvery in
+// any case. Where it cannot tell (no inotify instance is left), Run looks every
+// 5 s.
 func (t *Tree) Run(ctx context.Context) error {
-	ticker := time.NewTicker(t.restoreEvery)
+	every := t.restoreEvery
+	w, err := newWatch()
+	if err != nil {
+		t.report(nil, fmt.Errorf("watch limits: %w", err))
+		return t.look(ctx, min(every, unwatchedEvery))
+	}
+	t.startWatch(w)
+	var done sync.WaitGroup
+	done.Go(func() { t.follow(ctx, w) })
+	stop := context.AfterFunc(ctx, w.close)
+	err = t.look(ctx, every)
+	stop()
+	t.startWatch(nil)
+	w.close()
+	done.Wait()
+	return err
+}
+
+// unwatchedEvery keeps a foreign change below 10 s without a watch.
+const unwatchedEvery = 5 * time.Second
+
+// look restores all limits at once and then at an interval.
+func (t *Tree) look(ctx context.Context, every time.Duration) error {
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
+		t.report(t.RestoreLimits(ctx))
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
-		changes, err := t.RestoreLimits(ctx)
-		if t.onChange == nil {
-			continue
-		}
-		for _, c := range changes {
-			t.onChange(c)
-		}
-		if err != nil && len(changes) == 0 && ctx.Err() == nil {
-			t.onChange(Change{Cgroup: t.kubepods(), Err: err})
-		}
+	}
+}
+
+func (t *Tree) report(changes []Change, err error) {
+	if t.onChange == nil {
+		return
+	}
+	for _, c := range changes {
+		t.onChange(c)
+	}
+	if err != nil && len(changes) == 0 {
+		t.onChange(Change{Cgroup: t.kubepods(), Err: err})
 	}
 }
 
@@ -46,41 +74,57 @@ func (t *Tree) Foreign() uint64 { return t.foreign.Load() }
 // else changed. A pod that is being changed by EnsurePod or RemovePod right now
 // is left to it, one whose cgroup was removed to its worker.
 func (t *Tree) RestoreLimits(ctx context.Context) ([]Change, error) {
+	targets := t.classTargets()
+	t.mu.Lock()
+	for _, p := range t.pods {
+		targets = append(targets, target{pod: p})
+	}
+	t.mu.Unlock()
+	var all []Change
+	var errs []error
+	for _, to := range targets {
+		if ctx.Err() != nil {
+			break
+		}
+		changes, err := t.restore(to)
+		all = append(all, changes...)
+		errs = append(errs, err)
+	}
+	return all, errors.Join(errs...)
+}
+
+// restore puts one cgroup right.
+func (t *Tree) restore(to target) ([]Change, error) {
 	t.mu.Lock()
 	node := t.node
-	pods := make([]*podCgroup, 0, len(t.pods))
-	for _, p := range t.pods {
-		pods = append(pods, p)
-	}
 	t.mu.Unlock()
 	if node == nil {
 		return nil, nil
 	}
-	var all []Change
-	var errs []error
-	note := func(changes []Change, err error) {
-		all = append(all, changes...)
-		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
-			errs = append(errs, err)
+	var changes []Change
+	var err error
+	switch {
+	case to.pod != nil:
+		if !to.pod.mu.TryLock() {
+			return nil, nil
 		}
+		defer to.pod.mu.Unlock()
+		if !to.pod.ensured || to.pod.gone {
+			return nil, nil
+		}
+		changes, err = t.apply(to.pod.path, to.pod.settings)
+	case to.class == t.kubepods():
+		changes, err = t.apply(to.class, t.settingsOf(*node))
+	case to.class == t.class(corev1.PodQOSBestEffort):
+		changes, err = t.apply(to.class, t.settingsOf(pod.BestEffortResources()))
+	default:
+		changes, err = t.restoreBurstable()
 	}
-	note(t.apply(t.kubepods(), t.settingsOf(*node)))
-	note(t.apply(t.class(corev1.PodQOSBestEffort), t.settingsOf(pod.BestEffortResources())))
-	note(t.restoreBurstable())
-	for _, p := range pods {
-		if ctx.Err() != nil {
-			break
-		}
-		if !p.mu.TryLock() {
-			continue
-		}
-		if p.ensured && !p.gone {
-			note(t.apply(p.path, p.settings))
-		}
-		p.mu.Unlock()
+	t.foreign.Add(uint64(len(changes)))
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		err = nil
 	}
-	t.foreign.Add(uint64(len(all)))
-	return all, errors.Join(errs...)
+	return changes, err
 }
 
 func (t *Tree) restoreBurstable() ([]Change, error) {

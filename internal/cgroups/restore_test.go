@@ -3,6 +3,7 @@ package cgroups
 import (
 	"context"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -72,38 +73,108 @@ func TestRestoreLimitsBelowUsage(t *testing.T) {
 	}
 }
 
-// Run looks every RestoreEvery, and ends with its context.
-func TestRun(t *testing.T) {
+// Run hears of a foreign write from the kernel, of pods that were there before
+// it and of later ones, and ends with its context.
+func TestRunHearsOfWrites(t *testing.T) {
+	trees(t, func(t *testing.T, tree *Tree) {
+		seen := make(chan Change, 100)
+		tree.onChange = func(c Change) { seen <- c }
+		limit, wrong := "pids.max", "8"
+		if !tree.hasController("pids") {
+			limit, wrong = "hugetlb.2MB.max", "2097152"
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		before, err := tree.EnsurePod(ctx, "before", corev1.PodQOSBurstable, limits(250, 0, 0, 7))
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { done <- tree.Run(ctx) }()
+		awaitWatch(t, tree)
+		after, err := tree.EnsurePod(ctx, "after", corev1.PodQOSBestEffort, limits(0, 0, 0, 7))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, cgroup := range []string{before, after} {
+			file := filepath.Join(tree.dir(strings.Split(limit, ".")[0], cgroup), limit)
+			was := readString(t, file)
+			writeFile(t, file, wrong)
+			select {
+			case c := <-seen:
+				if c.Cgroup != cgroup || c.File != limit || c.Got != wrong || c.Err != nil {
+					t.Errorf("%+v", c)
+				}
+			case <-within(t, 10*time.Second).Done():
+				t.Fatalf("a write to %s was not noticed", file)
+			}
+			if got := readString(t, file); got != was {
+				t.Errorf("%s is %s, want %s", file, got, was)
+			}
+		}
+		if err := tree.RemovePod(ctx, "before"); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		for len(seen) > 0 {
+			t.Errorf("the tree's own change was taken for a foreign one: %+v", <-seen)
+		}
+		if tree.watch != nil {
+			t.Error("the watch outlives Run")
+		}
+	})
+}
+
+func awaitWatch(t *testing.T, tree *Tree) {
+	t.Helper()
+	for ctx := within(t, 10*time.Second); ; {
+		tree.mu.Lock()
+		w := tree.watch
+		tree.mu.Unlock()
+		if w != nil {
+			w.mu.Lock()
+			n := len(w.targets)
+			w.mu.Unlock()
+			if n >= 4 {
+				return
+			}
+		}
+		if err := pause(ctx, time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Without a watch the tree looks at an interval.
+func TestLook(t *testing.T) {
 	need.Have(t, need.CgroupV1)
 	var mu sync.Mutex
 	var seen []Change
 	tree := realTree(t, func(c *Config) {
-		c.RestoreEvery = 5 * time.Second
 		c.OnChange = func(c Change) { mu.Lock(); seen = append(seen, c); mu.Unlock() }
 	})
 	parent, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBurstable, limits(250, 0, 0, 7))
 	if err != nil {
 		t.Fatal(err)
 	}
+	count := func() int { mu.Lock(); defer mu.Unlock(); return len(seen) }
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- tree.Run(ctx) }()
+		go func() { done <- tree.look(ctx, 5*time.Second) }()
 		synctest.Wait()
 		writeFile(t, filepath.Join(tree.dir("pids", parent), "pids.max"), "8")
 		time.Sleep(4 * time.Second)
 		synctest.Wait()
-		mu.Lock()
-		if len(seen) != 0 {
-			t.Errorf("too early: %+v", seen)
+		if n := count(); n != 0 {
+			t.Errorf("%d changes too early", n)
 		}
-		mu.Unlock()
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		mu.Lock()
-		defer mu.Unlock()
-		if len(seen) != 1 || seen[0].Want != "7" || seen[0].Got != "8" || seen[0].Cgroup != parent {
-			t.Errorf("%+v", seen)
+		if n := count(); n != 1 || seen[0].Want != "7" || seen[0].Got != "8" || seen[0].Cgroup != parent {
+			t.Errorf("%d changes: %+v", n, seen)
 		}
 		cancel()
 		if err := <-done; err != nil {
@@ -111,6 +182,21 @@ func TestRun(t *testing.T) {
 		}
 	})
 	wantFiles(t, tree, parent, map[string]string{"pids/pids.max": "7"})
+}
+
+// FuzzEvents: no bytes from a descriptor make the parser fail.
+func FuzzEvents(f *testing.F) {
+	f.Add([]byte("\x01\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00pids.max\x00\x00\x00\x00\x00\x00\x00\x00"))
+	f.Add([]byte("\xff\xff\xff\xff\x00\x40\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		w := &watch{targets: map[int32]target{1: {class: "/a"}}}
+		written, _ := w.events(b)
+		for to := range written {
+			if to.class != "/a" {
+				t.Errorf("%+v", to)
+			}
+		}
+	})
 }
 
 // Many pods come and go at once, beside the restorer.

@@ -179,12 +179,12 @@ func (t *Tree) apply(cgroup string, settings []setting) ([]Change, error) {
 	var changes []Change
 	var errs []error
 	for _, s := range settings {
-		b, err := os.ReadFile(t.file(cgroup, s))
+		read, err := readControl(t.file(cgroup, s))
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		got := s.canonical(string(b))
+		got := s.canonical(read)
 		if got == s.value {
 			continue
 		}

@@ -42,7 +42,8 @@ type Config struct {
 	Proc string
 	// HugepagesDir lists the huge page sizes; /sys/kernel/mm/hugepages if empty.
 	HugepagesDir string
-	// RestoreEvery is how often Run looks for foreign changes; 5 s if zero.
+	// RestoreEvery is how often Run looks at every limit, although the kernel
+	// tells it of changes; 1 min if zero.
 	RestoreEvery time.Duration
 	// OnChange is told of each foreign change that Run found, after it was
 	// put right or could not be. May be nil; must not block.
@@ -74,6 +75,7 @@ type Tree struct {
 	enabled   []string       // controllers of v2 that are enabled down the tree
 	pods      map[types.UID]*podCgroup
 	burstable int64 // millicores that the burstable class has now
+	watch     *watch
 
 	classMu sync.Mutex // held while the shares of the burstable class are written
 }
@@ -105,7 +107,7 @@ func New(c Config) (*Tree, error) {
 		t.kernel = linux{}
 	}
 	if t.restoreEvery <= 0 {
-		t.restoreEvery = 5 * time.Second
+		t.restoreEvery = time.Minute
 	}
 	if err := t.detect(); err != nil {
 		return nil, err

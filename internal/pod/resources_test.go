@@ -156,6 +156,8 @@ func TestPodResources(t *testing.T) {
 		// max(100m + 100m, 100m side + 2 init) = 2100m
 		{name: "a sidecar runs beside the later init containers", pod: withInit(podOf(needs(small, small)), sidecarOf(needs(small, small)), needs(big, big)),
 			milli: 2100, quota: 210000, memory: 1124 * Mi},
+		// kubelet 1.36 takes the first sidecar's limit for one of the second and caps the pod
+		{name: "a sidecar without limits after one with", pod: withInit(podOf(needs(small, small)), sidecarOf(needs(small, small)), sidecarOf(needs(nil, nil))), milli: 200},
 		{name: "overhead is added", pod: withOverhead(podOf(needs(small, big)), list("cpu", "250m", "memory", "120Mi")), milli: 350, quota: 225000, memory: 1144 * Mi},
 		{name: "overhead is no limit", pod: withOverhead(podOf(needs(small, nil)), list("cpu", "250m", "memory", "120Mi")), milli: 350},
 		{name: "overhead alone is best effort", pod: withOverhead(podOf(needs(nil, nil)), list("cpu", "250m", "memory", "120Mi"))},
