@@ -11,8 +11,9 @@ import (
 )
 
 // Check looks whether a sandbox still has the network that Setup gave it:
-// the namespace at its path, the interface, its addresses. An error that wraps
-// ErrLost is final: the sandbox has to be made anew.
+// the namespace at its path and, unless plugins made it, the interface and its
+// addresses. An error that wraps ErrLost is final: the sandbox has to be made
+// anew.
 func (n *Network) Check(ctx context.Context, r Request) error {
 	_, end, err := n.begin(ctx, &r)
 	if err != nil {
@@ -36,6 +37,10 @@ func (n *Network) alive(rec *record) error {
 		return fmt.Errorf("%w: %w", ErrLost, err)
 	}
 	defer ns.Close()
+	if rec.CNI != nil {
+		// What a plugin made need not be an interface that we could find.
+		return nil
+	}
 	h, err := routesIn(ns, nil)
 	if err != nil {
 		return err

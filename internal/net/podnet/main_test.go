@@ -34,8 +34,8 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "prepare namespaces:", err)
 		os.Exit(1)
 	}
-	if sandbox := os.Getenv(crashSandbox); sandbox != "" {
-		os.Exit(crashHelper(sandbox))
+	if script := os.Getenv(crashScript); script != "" {
+		os.Exit(crashHelper(script))
 	}
 	code := m.Run()
 	if code == 0 {
@@ -65,7 +65,7 @@ func reexec() int {
 }
 
 func prepare() error {
-	if os.Getenv(crashSandbox) != "" {
+	if os.Getenv(crashScript) != "" {
 		return nil // the parent has
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
