@@ -19,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"nodeagent/internal/pod"
+	"nodeagent/internal/test/need"
 )
 
 // units is a systemd that knows which units run, makes and removes their
@@ -283,4 +284,54 @@ func (k *plainKernel) Rmdir(dir string) error {
 
 func (k *plainKernel) Write(file, value string) error {
 	return os.WriteFile(file, []byte(value), 0o644)
+}
+
+// The same with the real systemd: it makes and keeps what we asked it for, and
+// nothing is left.
+func TestRealSystemd(t *testing.T) {
+	need.Have(t, need.Root, need.Systemd, need.CgroupV2)
+	root := fmt.Sprintf("nodeagenttest%d", os.Getpid())
+	tree, err := New(Config{Root: "/" + root, Driver: Systemd})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx := within(t, 30*time.Second)
+		for _, names := range [][]string{{root, "kubepods"}, {root}} {
+			if err := tree.systemd.stopSlice(ctx, slicePath(names)); err != nil {
+				t.Error(err)
+			}
+		}
+		if busy, err := tree.rmdirs(tree.existing(slicePath([]string{root}))); len(busy) > 0 {
+			t.Error(err)
+		}
+		if c, ok := tree.systemd.conn.(*dbus.Conn); ok {
+			c.Close()
+		}
+	})
+	ctx := within(t, time.Minute)
+	if err := tree.EnsureNode(ctx, pod.Resources{CPUShares: 2048, CPUWeight: 79}); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"cpu/cpu.weight": "10", "cpu/cpu.max": "50000 100000", "memory/memory.max": "67108864", "pids/pids.max": "100",
+	}
+	for range 2 { // made, and found as it should be
+		parent, err := tree.EnsurePod(ctx, someUID, corev1.PodQOSBurstable, limits(250, 50000, 64<<20, 100))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantFiles(t, tree, parent, want)
+	}
+	parent, _ := tree.PodPath(someUID, corev1.PodQOSBurstable)
+	if changes, err := tree.RestoreLimits(ctx); err != nil || len(changes) > 0 {
+		t.Errorf("%+v, %v", changes, err)
+	}
+	script(t, tree, parent+"/cri-containerd-c.scope", `echo ready; sleep 1000`)
+	if err := tree.RemovePod(ctx, someUID); err != nil {
+		t.Fatal(err)
+	}
+	if dirs := left(tree, parent); dirs != nil {
+		t.Errorf("left: %v", dirs)
+	}
 }
