@@ -56,7 +56,6 @@ type Bed struct {
 
 	mu         sync.Mutex
 	containerd *Process
-	agents     []*AgentProcess
 	closed     bool
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
 	"nodeagent/test/image"
 )
@@ -64,5 +65,19 @@ func roundTrip(t *testing.T, ctx context.Context, o bed.Options) {
 	left, _ := filepath.Glob("/sys/fs/cgroup/*" + b.CgroupRoot())
 	if len(left) > 0 {
 		t.Errorf("cgroups are left: %v", left)
+	}
+}
+
+// BenchmarkBed is what a test pays for a private node.
+func BenchmarkBed(b *testing.B) {
+	need.Have(b, need.Root)
+	for b.Loop() {
+		x, err := bed.Start(b.Context(), bed.Options{Stock: true})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := x.Close(); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -124,6 +125,9 @@ func installed(dir string) (string, error) {
 }
 
 func haveAll(dir string, names []string) bool {
+	if dir == "" {
+		return false
+	}
 	for _, n := range names {
 		if _, err := os.Stat(filepath.Join(dir, n)); err != nil {
 			return false
@@ -211,6 +215,27 @@ func (v Variant) name() string {
 // The directory is named by the program's content, so a test that runs while
 // another process builds a newer tree keeps the program that it started with.
 func Built(ctx context.Context, name string, v Variant) (string, error) {
+	builds.Lock()
+	defer builds.Unlock()
+	key := name + " " + v.name()
+	if dir := builds.done[key]; haveAll(dir, []string{name}) {
+		return dir, nil
+	}
+	dir, err := build(ctx, name, v)
+	if err == nil {
+		builds.done[key] = dir
+	}
+	return dir, err
+}
+
+// builds are those of this process: a test binary runs one tree, and asking go
+// build again whether anything changed costs half a second a bed.
+var builds = struct {
+	sync.Mutex
+	done map[string]string
+}{done: map[string]string{}}
+
+func build(ctx context.Context, name string, v Variant) (string, error) {
 	if dir := os.Getenv("NODEAGENT_BED_BIN"); dir != "" && v == (Variant{}) && haveAll(dir, []string{name}) {
 		return dir, nil
 	}

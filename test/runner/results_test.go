@@ -1,0 +1,35 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestReasons proves that the summary says which tests were skipped and why, and
+// which failed.
+func TestReasons(t *testing.T) {
+	var r results
+	said := map[string]*strings.Builder{}
+	for _, e := range []event{
+		{Action: "output", Package: "nodeagent/a", Test: "TestOne", Output: "=== RUN   TestOne\n"},
+		{Action: "output", Package: "nodeagent/a", Test: "TestOne", Output: "    a_test.go:12: need:root: only root may\n"},
+		{Action: "skip", Package: "nodeagent/a", Test: "TestOne"},
+		{Action: "output", Package: "nodeagent/b", Test: "TestTwo/x", Output: "    b_test.go:7: need:root: only root may\n"},
+		{Action: "skip", Package: "nodeagent/b", Test: "TestTwo/x"},
+		{Action: "skip", Package: "nodeagent/b"}, // a package without tests
+		{Action: "pass", Package: "nodeagent/b", Test: "TestThree"},
+		{Action: "pass", Package: "nodeagent/b"},
+		{Action: "fail", Package: "nodeagent/c", Test: "TestFour"},
+		{Action: "fail", Package: "nodeagent/c"},
+	} {
+		r.add(e, said)
+	}
+	want := []string{"skipped 2: need:root: only root may", "    a TestOne", "    b TestTwo/x"}
+	if got := r.reasons(); !slices.Equal(got, want) {
+		t.Errorf("the summary says %q, want %q", got, want)
+	}
+	if r.passed != 1 || len(r.skipped) != 2 || !slices.Equal(r.failed, []string{"nodeagent/c TestFour"}) {
+		t.Errorf("counted %d passed, %d skipped, failed %q", r.passed, len(r.skipped), r.failed)
+	}
+}
