@@ -13,10 +13,12 @@
 package durable
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -107,9 +109,15 @@ func litter(entries []os.DirEntry) []string {
 	if len(bad) <= maxBad {
 		return out
 	}
-	// The time stamp after the infix sorts by age whatever the name before it.
-	slicesSortByStamp(bad)
+	slices.SortFunc(bad, olderFirst)
 	return append(out, bad[:len(bad)-maxBad]...)
+}
+
+// olderFirst orders names of bad files by their time stamp.
+func olderFirst(a, b string) int {
+	_, sa, _ := strings.Cut(a, badInfix)
+	_, sb, _ := strings.Cut(b, badInfix)
+	return cmp.Or(cmp.Compare(sa, sb), cmp.Compare(a, b))
 }
 
 // Names returns the names that have a current or a previous generation, sorted.
@@ -123,13 +131,12 @@ func (d *Dir) Names() ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		name := strings.TrimSuffix(e.Name(), prevSuffix)
-		if checkName(name) != nil || (len(names) > 0 && names[len(names)-1] == name) {
-			continue
+		if name := strings.TrimSuffix(e.Name(), prevSuffix); checkName(name) == nil {
+			names = append(names, name)
 		}
-		names = append(names, name)
 	}
-	return compactSorted(names), nil
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 // Remove deletes every generation of name and makes that durable. A name that

@@ -88,23 +88,28 @@ func writeSynced(dir int, temp string, content []byte) error {
 }
 
 // swap makes temp the current generation of name and the current one the
-// previous. File systems without an exchanging rename get two renames; a cut
-// between them leaves the previous generation, which Load falls back to.
+// previous.
 func swap(dir int, temp, name string) error {
 	err := unix.Renameat2(dir, temp, dir, name, unix.RENAME_EXCHANGE)
 	switch {
-	case err == nil:
-		if err := unix.Renameat(dir, temp, dir, name+prevSuffix); err != nil {
-			return fmt.Errorf("keep previous generation: %w", err)
-		}
-		return nil
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
-		err := unix.Renameat(dir, name, dir, name+prevSuffix)
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("keep previous generation: %w", err)
-		}
-	case !errors.Is(err, unix.ENOENT):
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
+		// There is no current one yet, or the file system cannot exchange.
+		return renameTwice(dir, temp, name)
+	case err != nil:
 		return fmt.Errorf("exchange generations: %w", err)
+	}
+	if err := unix.Renameat(dir, temp, dir, name+prevSuffix); err != nil {
+		return fmt.Errorf("keep previous generation: %w", err)
+	}
+	return nil
+}
+
+// renameTwice does it with two renames; a cut between them leaves the previous
+// generation, which Load falls back to.
+func renameTwice(dir int, temp, name string) error {
+	err := unix.Renameat(dir, name, dir, name+prevSuffix)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("keep previous generation: %w", err)
 	}
 	if err := unix.Renameat(dir, temp, dir, name); err != nil {
 		return fmt.Errorf("rename temporary file: %w", err)
