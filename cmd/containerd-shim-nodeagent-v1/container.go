@@ -171,8 +171,9 @@ func (c *container) starting() {
 }
 
 // finish stores what is left of the output and the exit record, then lets
-// everybody know.
-func (c *container) finish(ev *eventstypes.TaskExit) {
+// everybody know: subscribers by publish, and then who waits, so that the event
+// of a delete cannot overtake that of the exit.
+func (c *container) finish(ev *eventstypes.TaskExit, publish func()) {
 	<-c.created
 	c.mu.Lock()
 	record := shimapi.ExitRecord{
@@ -182,6 +183,7 @@ func (c *container) finish(ev *eventstypes.TaskExit) {
 	c.mu.Unlock()
 	c.drain()
 	err := shimapi.WriteExit(c.uri.RunDir, record)
+	publish()
 	close(c.recorded)
 	c.tee.end()
 	c.closeStdin()
@@ -261,15 +263,21 @@ func (c *container) closeStdin() {
 	}
 }
 
-// close lets go of everything; the container is deleted.
+// close lets go of everything; the container is deleted. A disk that hangs may
+// keep a pump, but not the caller.
 func (c *container) close() {
 	c.goneOnce.Do(func() {
 		close(c.gone)
 		c.tee.end()
 		c.closeStdin()
 		c.releaseTheirs()
+		timer := time.NewTimer(drainTime)
+		defer timer.Stop()
 		for _, p := range c.pumps {
-			p.close()
+			if !p.close(timer.C) {
+				log.L.WithField("container", c.id).Warn("log file hangs; its descriptor stays open")
+				return
+			}
 		}
 		_ = c.log.Close()
 	})

@@ -49,6 +49,12 @@ func TestContainers(t *testing.T) {
 	if names, _ := filepath.Glob(n.runDir + "/shim/*"); len(names) > 0 {
 		t.Errorf("left in the run directory: %v", names)
 	}
+	sockets, _ := filepath.Glob(filepath.Join(filepath.Dir(n.bed.Address()), "*"))
+	for _, p := range sockets {
+		if len(filepath.Base(p)) >= 64 { // named by a SHA-256, as shims' are
+			t.Errorf("a socket or lock of a shim is left: %s", p)
+		}
+	}
 }
 
 // shims lists the processes of our shim in the bed.
@@ -444,4 +450,16 @@ func execProcess(n *node) {
 	}
 	k.delete()
 	n.end("exec")
+}
+
+// A process that is not root can open its own stdout by name.
+func userOpensStdout(n *node) {
+	w := want{opts: []oci.SpecOpts{oci.WithUserID(1234)}}
+	k := n.shell("user", "id -u; echo by name > /dev/stdout; echo err > /dev/stderr", w).run(w)
+	k.exit(10 * time.Second)
+	if log := k.log(); content(log, "stdout") != "1234\nby name\n" || content(log, "stderr") != "err\n" {
+		n.t.Errorf("log %q", log)
+	}
+	k.delete()
+	n.end("user")
 }

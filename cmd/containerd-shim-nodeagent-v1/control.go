@@ -7,9 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"runtime"
+	"slices"
+	"sync"
 	"time"
 
 	taskAPI "github.com/containerd/containerd/api/runtime/task/v3"
@@ -37,18 +40,17 @@ func (s *service) serveControl(l *net.UnixListener) {
 		}
 		select {
 		case slots <- struct{}{}:
-			go func() {
-				defer func() { <-slots }()
-				s.answer(conn)
-			}()
+			go s.answer(conn, sync.OnceFunc(func() { <-slots }))
 		default:
 			_ = conn.Close()
 		}
 	}
 }
 
-// answer serves one request.
-func (s *service) answer(conn *net.UnixConn) {
+// answer serves one request. An attached client gives its place back: it may
+// stay for days and is counted by its container.
+func (s *service) answer(conn *net.UnixConn, release func()) {
+	defer release()
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(requestTime))
 	if !sameUser(conn) {
@@ -60,6 +62,7 @@ func (s *service) answer(conn *net.UnixConn) {
 		return
 	}
 	if req.Verb == shimapi.VerbAttach {
+		release()
 		s.attach(conn, r, req)
 		return
 	}
@@ -93,9 +96,10 @@ func (s *service) handle(req shimapi.Request) (shimapi.Response, error) {
 
 func (s *service) stats() *shimapi.Stats {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	all := slices.Collect(maps.Values(s.containers))
+	s.mu.Unlock()
 	st := &shimapi.Stats{Pid: os.Getpid(), Goroutines: runtime.NumGoroutine(), Containers: []shimapi.ContainerStats{}}
-	for _, c := range s.containers {
+	for _, c := range all { // without the lock: a hung disk holds a log's counters
 		st.Containers = append(st.Containers, c.stats())
 	}
 	return st

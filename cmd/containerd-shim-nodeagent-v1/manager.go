@@ -123,6 +123,9 @@ func (m *podManager) Stop(ctx context.Context, id string) (shim.StopStatus, erro
 // dead shim left of itself.
 func recordLost(uri shimapi.LogURI, id string, status shim.StopStatus) error {
 	if r, err := shimapi.ReadShim(uri.RunDir, uri.Sandbox); err == nil && !r.Alive() {
+		if err := os.Remove(r.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 		if err := shimapi.RemoveShim(uri.RunDir, uri.Sandbox); err != nil {
 			return err
 		}

@@ -157,10 +157,16 @@ func (p *pump) flushed(deadline <-chan time.Time) bool {
 	}
 }
 
-// close gives up on what may still come.
-func (p *pump) close() {
+// close gives up on what may still come and waits for the pump's end, at most
+// until the deadline; it tells whether it has ended.
+func (p *pump) close(deadline <-chan time.Time) bool {
 	_ = p.file.Close()
-	<-p.done
+	select {
+	case <-p.done:
+		return true
+	case <-deadline:
+		return false
+	}
 }
 
 func readNonblocking(fd int, b []byte) (int, error) {

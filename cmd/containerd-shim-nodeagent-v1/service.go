@@ -194,7 +194,8 @@ func (s *service) bind(uri shimapi.LogURI) error {
 		return err
 	}
 	err = shimapi.WriteShim(uri.RunDir, shimapi.ShimRecord{
-		SandboxID: uri.Sandbox, Namespace: s.cfg.namespace, Pid: os.Getpid(), StartTime: start, Bundle: s.cfg.bundle,
+		SandboxID: uri.Sandbox, Namespace: s.cfg.namespace, Pid: os.Getpid(), StartTime: start,
+		Bundle: s.cfg.bundle, Socket: s.cfg.taskSocket,
 	})
 	if err != nil {
 		return errors.Join(err, l.Close())
@@ -233,10 +234,7 @@ func (s *service) exited(ev *eventstypes.TaskExit, publish func()) bool {
 	}
 	c.exitOnce.Do(func() {
 		close(c.exited)
-		go func() {
-			c.finish(ev)
-			publish()
-		}()
+		go c.finish(ev, publish)
 	})
 	return true
 }

@@ -19,6 +19,7 @@ type ShimRecord struct {
 	Pid       int    `json:"pid"`
 	StartTime uint64 `json:"startTime"` // field 22 of /proc/<pid>/stat: clock ticks since boot
 	Bundle    string `json:"bundle"`    // of the first container; it may be gone by now
+	Socket    string `json:"socket"`    // where containerd talks to it
 }
 
 // Alive tells whether the process of the record still runs: the pid exists, is
