@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"nodeagent/internal/failpoint"
 	"nodeagent/internal/pod"
 )
 
@@ -62,6 +63,9 @@ func (t *Tree) EnsurePod(ctx context.Context, uid types.UID, qos corev1.PodQOSCl
 }
 
 func (t *Tree) ensurePod(ctx context.Context, p *podCgroup, r pod.Resources) error {
+	if err := failpoint.At(failpoint.CgroupsMkdirBefore); err != nil {
+		return err
+	}
 	if t.systemd != nil {
 		if err := t.systemd.startSlice(ctx, p.path, propertiesOf(t.V2(), r)); err != nil {
 			return err
@@ -71,19 +75,33 @@ func (t *Tree) ensurePod(ctx context.Context, p *podCgroup, r pod.Resources) err
 	if err != nil {
 		return err
 	}
-	if !fresh || t.systemd != nil {
-		if err := t.enable(p.path); err != nil {
-			return err
-		}
-		_, err := t.apply(p.path, p.settings)
+	if err := failpoint.At(failpoint.CgroupsMkdirAfter); err != nil {
 		return err
 	}
-	if t.V2() {
-		if err := t.enableBeyond(p.path, nil); err != nil {
-			return err
-		}
+	if err := t.pass(p.path, fresh && t.systemd == nil); err != nil {
+		return err
 	}
-	return t.applyFresh(p.path, p.settings)
+	if err := failpoint.At(failpoint.CgroupsLimitsBefore); err != nil {
+		return err
+	}
+	if fresh && t.systemd == nil {
+		err = t.applyFresh(p.path, p.settings)
+	} else {
+		_, err = t.apply(p.path, p.settings)
+	}
+	if err != nil {
+		return err
+	}
+	return failpoint.At(failpoint.CgroupsLimitsAfter)
+}
+
+// pass gives the controllers to a v2 cgroup's children; a fresh cgroup passes
+// none on yet.
+func (t *Tree) pass(cgroup string, fresh bool) error {
+	if fresh && t.V2() {
+		return t.enableBeyond(cgroup, nil)
+	}
+	return t.enable(cgroup)
 }
 
 // withPageSizes limits every huge page size of the kernel that the pod does

@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
+
+	"nodeagent/internal/failpoint"
 )
 
 // RemovePod removes a pod's cgroup from every hierarchy, with all that an OCI
@@ -28,10 +30,16 @@ func (t *Tree) RemovePod(ctx context.Context, uid types.UID) error {
 		defer p.mu.Unlock()
 		p.gone = true // whatever happens: nothing of a pod in removal is put back
 	}
+	if err := failpoint.At(failpoint.CgroupsRemoveBefore); err != nil {
+		return err
+	}
 	for _, qos := range classes() {
 		if err := t.remove(ctx, t.podPath(uid, qos)); err != nil {
 			return fmt.Errorf("remove cgroup of pod %s: %w", uid, err)
 		}
+	}
+	if err := failpoint.At(failpoint.CgroupsRemoveAfter); err != nil {
+		return err
 	}
 	return t.forget(ctx, uid)
 }

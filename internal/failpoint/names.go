@@ -8,6 +8,13 @@ type Name string
 // them within each room. All lists them; the binary prints the list, so that a
 // test can prove that every one was visited.
 const (
+	CgroupsMkdirBefore  Name = "cgroups/pod/mkdir:before"
+	CgroupsMkdirAfter   Name = "cgroups/pod/mkdir:after"
+	CgroupsLimitsBefore Name = "cgroups/pod/limits:before"
+	CgroupsLimitsAfter  Name = "cgroups/pod/limits:after"
+	CgroupsRemoveBefore Name = "cgroups/pod/remove:before"
+	CgroupsRemoveAfter  Name = "cgroups/pod/remove:after"
+
 	CRISandboxIntentBefore   Name = "cri/sandbox/intent:before"
 	CRISandboxIntentAfter    Name = "cri/sandbox/intent:after"
 	CRINamespacesBefore      Name = "cri/sandbox/namespaces:before"
@@ -82,6 +89,12 @@ const (
 // All returns every fail-point, in the order of this file.
 func All() []Name {
 	return []Name{
+		CgroupsMkdirBefore,
+		CgroupsMkdirAfter,
+		CgroupsLimitsBefore,
+		CgroupsLimitsAfter,
+		CgroupsRemoveBefore,
+		CgroupsRemoveAfter,
 		CRISandboxIntentBefore,
 		CRISandboxIntentAfter,
 		CRINamespacesBefore,
