@@ -99,6 +99,20 @@ func TestLinkToDirectorySwapped(t *testing.T) {
 	f.until("v2", func(s Snapshot) bool { return len(s.Pods) == 1 && s.Pods[0].Spec.Containers[0].Args[0] == "v2" })
 }
 
+// The directory behind a link is told of by itself alone.
+func TestLinkedDirectoryMoved(t *testing.T) {
+	root := t.TempDir()
+	real, link := filepath.Join(root, "far", "real"), filepath.Join(root, "manifests")
+	do(t, os.MkdirAll(real, 0o700))
+	do(t, os.Symlink("far/real", link))
+	f := start(t, link, nil)
+	f.write("a.yaml", manifest("a"))
+	f.untilPods("a")
+	f.keeps("a")
+	do(t, os.Rename(real, real+".old"))
+	f.until("a problem", func(s Snapshot) bool { return len(s.Problems) > 0 })
+}
+
 func TestSingleFile(t *testing.T) {
 	root := t.TempDir()
 	path := filepath.Join(root, "pod.conf")

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -249,4 +250,51 @@ func TestWritersAreKnown(t *testing.T) {
 		t.Fatalf("the question stays in a writer's way: %v", err)
 	}
 	do(t, w.Close())
+}
+
+// While a program writes without pause, in pieces, each content that is read is
+// whole; and asking never disturbs the writer or kills this process (breaking a
+// lease sends a signal).
+func TestReadsAreWhole(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.yaml")
+	whole := strings.Repeat("0123456789abcdef", 64)
+	put(t, path, whole)
+	done := make(chan error, 1)
+	stop := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			w, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+			if err != nil {
+				done <- err
+				return
+			}
+			for i := 0; i < len(whole); i += 16 {
+				_, err = w.WriteString(whole[i : i+16])
+			}
+			if err = errors.Join(err, w.Close()); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	reads := 0
+	for range 20_000 {
+		c, err := readQuiet(path, true)
+		if err == errBusy {
+			continue
+		}
+		do(t, err)
+		if reads++; string(c.data) != whole {
+			t.Fatalf("%d bytes were read of %d", len(c.data), len(whole))
+		}
+	}
+	close(stop)
+	do(t, <-done)
+	t.Logf("%d whole reads", reads)
 }
