@@ -44,6 +44,9 @@ const endless = 1 << 62
 // left out.
 func (t *Tree) settingsOf(r pod.Resources) []setting {
 	var all []setting
+	if t.systemd != nil {
+		r.CPUQuota = wholePercents(r.CPUQuota, r.CPUPeriod)
+	}
 	if t.V2() {
 		all = settingsV2(r)
 	} else {

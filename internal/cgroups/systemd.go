@@ -203,6 +203,20 @@ func quotaPerSecond(quota *int64, period uint64) uint64 {
 	return (perSecond + 9999) / 10000 * 10000
 }
 
+// wholePercents is the quota that systemd makes of one, so that the files say
+// what systemd would write into them the next time that it does.
+func wholePercents(quota *int64, period uint64) *int64 {
+	if period == 0 {
+		period = pod.DefaultCPUPeriod
+	}
+	perSecond := quotaPerSecond(quota, period)
+	if perSecond == math.MaxUint64 {
+		return nil
+	}
+	const percent = 10000 // microseconds of a second
+	return new(int64(perSecond / percent * period / 100))
+}
+
 func property(name string, value any) dbus.Property {
 	return dbus.Property{Name: name, Value: godbus.MakeVariant(value)}
 }

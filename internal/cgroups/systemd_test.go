@@ -161,6 +161,18 @@ func TestSystemdQuotaIsRoundedUpToPercents(t *testing.T) {
 			t.Errorf("quota %d of %d: %d, want %d", c.quota, c.period, got, c.want)
 		}
 	}
+	for _, c := range []struct {
+		quota  int64
+		period uint64
+		want   int64
+	}{{100000, 100000, 100000}, {1000, 100000, 1000}, {1001, 100000, 2000}, {150001, 100000, 151000}, {5000, 0, 5000}, {2501, 5000, 2550}} {
+		if got := wholePercents(&c.quota, c.period); got == nil || *got != c.want {
+			t.Errorf("quota %d of %d: %v, want %d", c.quota, c.period, got, c.want)
+		}
+	}
+	if got := wholePercents(nil, 100000); got != nil {
+		t.Errorf("no quota: %d", *got)
+	}
 	if got := quotaPerSecond(nil, 100000); got != math.MaxUint64 {
 		t.Errorf("no quota: %d", got)
 	}
@@ -317,7 +329,7 @@ func TestRealSystemd(t *testing.T) {
 		"cpu/cpu.weight": "10", "cpu/cpu.max": "50000 100000", "memory/memory.max": "67108864", "pids/pids.max": "100",
 	}
 	for range 2 { // made, and found as it should be
-		parent, err := tree.EnsurePod(ctx, someUID, corev1.PodQOSBurstable, limits(250, 50000, 64<<20, 100))
+		parent, err := tree.EnsurePod(ctx, someUID, corev1.PodQOSBurstable, limits(250, 49999, 64<<20, 100))
 		if err != nil {
 			t.Fatal(err)
 		}
