@@ -215,7 +215,7 @@ func (d *daemon) statusLine() string {
 
 // stray removes what belongs to no pod, once every source may be trusted.
 func (d *daemon) stray(ctx context.Context, keep func(types.UID) bool) error {
-	errs := []error{d.dirs.Stray(ctx, keep)}
+	errs := []error{d.dirs.Stray(ctx, keep), d.runtime.Images().Sweep(ctx)}
 	found, err := d.tree.Pods(ctx)
 	errs = append(errs, err)
 	for _, c := range found {

@@ -104,8 +104,8 @@ func (s *Store) Prune(ctx context.Context, inUse func(Image) bool) ([]Image, err
 }
 
 // Sweep gives back the leases that a daemon of the same Owner left when it
-// died, so that what it pulled half is collected. Call it once at start, before
-// anything else.
+// died, so that what it pulled half is collected. Leases that are younger than
+// this Store are its own.
 func (s *Store) Sweep(ctx context.Context) error {
 	ctx, cancel := s.call(ctx)
 	defer cancel()
@@ -115,6 +115,9 @@ func (s *Store) Sweep(ctx context.Context) error {
 		return fmt.Errorf("list leases of images: %w", err)
 	}
 	for _, l := range left {
+		if !l.CreatedAt.Before(s.born) {
+			continue
+		}
 		if err := ls.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("give back lease %s: %w", l.ID, err)
 		}

@@ -75,6 +75,7 @@ type Store struct {
 	slots   chan struct{} // one token a running pull
 	flights flights
 	cache   cache
+	born    time.Time // by the wall clock, as leases are
 }
 
 // Bounds of the calls to containerd, so that one that hangs is seen.
@@ -113,6 +114,7 @@ func New(cfg Config) (*Store, error) {
 	}
 	return &Store{
 		cfg:     cfg,
+		born:    time.Now(),
 		match:   platforms.Only(*cfg.Platform),
 		slots:   make(chan struct{}, cfg.Parallel),
 		flights: flights{running: map[any]*flight{}},
