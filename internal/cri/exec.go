@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
@@ -82,6 +84,7 @@ func (n *Native) Exec(ctx context.Context, id string, o ExecOptions) (int32, err
 	if err != nil {
 		return 0, fmt.Errorf("exec: %w", err)
 	}
+	defer os.Remove(n.execDir(os.Getpid())) // when it is empty: the last one
 	defer streams.Close()
 	defer streams.Cancel()
 	if err := e.create(ctx, process, streams.Config()); err != nil {
@@ -135,16 +138,42 @@ func (e *execution) open(o ExecOptions) (cio.IO, error) {
 	}
 	opts := []cio.Opt{
 		cio.WithStreams(stdin, orDiscard(o.Stdout), orDiscard(o.Stderr)),
-		cio.WithFIFODir(filepath.Join(e.n.cfg.RunDir, "exec")),
+		cio.WithFIFODir(e.n.execDir(os.Getpid())),
 	}
 	if o.TTY {
 		opts = append(opts, cio.WithTerminal)
 	}
 	streams, err := cio.NewCreator(opts...)(e.id)
+	if errors.Is(err, os.ErrNotExist) { // the end of another exec took the empty directory away
+		streams, err = cio.NewCreator(opts...)(e.id)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open streams: %w", err)
 	}
 	return streams, nil
+}
+
+// execDir holds the FIFOs of the execs of one process: the daemon, or a command
+// line that works without it.
+func (n *Native) execDir(pid int) string {
+	return filepath.Join(n.cfg.RunDir, "exec", strconv.Itoa(pid))
+}
+
+// sweepExecs removes the FIFOs that dead processes left.
+func (n *Native) sweepExecs() {
+	entries, err := os.ReadDir(filepath.Join(n.cfg.RunDir, "exec"))
+	if err != nil {
+		n.log.Warn("cannot list exec directories", "err", err)
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || unix.Kill(pid, 0) == nil {
+			continue
+		}
+		if err := os.RemoveAll(n.execDir(pid)); err != nil {
+			n.log.Warn("cannot remove FIFOs of an exec", "err", err)
+		}
+	}
 }
 
 func orDiscard(w io.Writer) io.Writer {

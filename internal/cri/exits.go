@@ -266,7 +266,11 @@ func reasonOf(code int32, oom bool) string {
 func (n *Native) setExit(c *container, e exitLabel) {
 	var first bool
 	n.state.edit(func() { first = c.setExit(e) })
-	if first && c.kind == kindContainer {
+	switch {
+	case !first:
+	case c.kind == kindInit:
+		n.initEnded(c)
+	default:
 		n.cfg.Wake(c.uid)
 	}
 }

@@ -31,6 +31,7 @@ func (o nsOptions) sharePID() bool    { return o.pid == runtimeapi.NamespaceMode
 // pins says which namespaces to make and where to keep them.
 type pins struct {
 	net, ipc, uts, shm string // paths; "" for the host's own
+	pid                string // with shareProcessNamespace; pinned by startInit
 	hostname           string
 	sysctls            map[string]string
 }
@@ -42,6 +43,9 @@ func (n *Native) pinsOf(s *sandbox) pins {
 	if !o.hostNetwork() {
 		// A pod on the host's network has the host's name too.
 		p.net, p.uts = s.netns, filepath.Join(dir, "uts")
+	}
+	if o.sharePID() {
+		p.pid = n.pidPin(s)
 	}
 	if !o.hostIPC() {
 		p.ipc, p.shm = filepath.Join(dir, "ipc"), filepath.Join(dir, "shm")
@@ -250,8 +254,10 @@ func (p pins) release() error {
 	for _, path := range p.files() {
 		errs = append(errs, unpin(path))
 	}
-	if p.shm != "" {
-		errs = append(errs, unpin(p.shm))
+	for _, path := range []string{p.shm, p.pid} {
+		if path != "" {
+			errs = append(errs, unpin(path))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -280,6 +286,9 @@ func (p pins) intact() bool {
 		if !mountOf(path, unix.NSFS_MAGIC) {
 			return false
 		}
+	}
+	if p.pid != "" && !mountOf(p.pid, unix.NSFS_MAGIC) {
+		return false
 	}
 	return p.shm == "" || mountPoint(p.shm)
 }

@@ -37,6 +37,7 @@ func (n *Native) relist(ctx context.Context) error {
 	n.dropLost(ctx, known, began, woken)
 	n.checkPins()
 	n.sweep(ctx, known)
+	n.sweepInits(ctx)
 	n.state.edit(func() {
 		for id, seq := range n.state.gone {
 			if seq <= began { // this list began after the removal

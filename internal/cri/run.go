@@ -21,7 +21,7 @@ import (
 // and then. It survives containerd being away, hung or restarted. It touches no
 // container when it ends.
 func (n *Native) Run(ctx context.Context) error {
-	for _, dir := range []string{"ns", "exit", "started", "stop", "shim"} {
+	for _, dir := range []string{"ns", "exit", "started", "stop", "shim", "exec"} {
 		if err := os.MkdirAll(filepath.Join(n.cfg.RunDir, dir), 0o700); err != nil {
 			return fmt.Errorf("make run directory: %w", err)
 		}
@@ -31,6 +31,7 @@ func (n *Native) Run(ctx context.Context) error {
 			return fmt.Errorf("make directory: %w", err)
 		}
 	}
+	n.sweepExecs()
 	defer n.client.Close()
 	defer n.settles.wait()
 	g, ctx := errgroup.WithContext(ctx)
