@@ -2,7 +2,11 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/containers"
@@ -242,19 +246,46 @@ func (s *sandbox) isCommitted() bool {
 // known: exit records, marks, half made sandboxes, shims.
 func (n *Native) sweep(ctx context.Context, known map[string]bool) {
 	n.sweepSandboxes(ctx, known)
+	n.sweepMarks(known)
 	ids, err := shimapi.ListExits(n.cfg.RunDir)
 	if err != nil {
 		n.log.Warn("cannot list exit records", "err", err)
 	}
 	for _, id := range ids {
-		if known[id] {
-			continue
-		}
-		if _, err := n.state.container(id); err == nil {
+		if n.knows(id, known) {
 			continue
 		}
 		if err := shimapi.RemoveExit(n.cfg.RunDir, id); err != nil {
 			n.log.Warn("cannot remove an old exit record", "err", err)
 		}
 	}
+}
+
+// sweepMarks removes the marks of containers that are gone: a daemon died
+// between the record's deletion and theirs.
+func (n *Native) sweepMarks(known map[string]bool) {
+	for _, name := range []string{"started", "stop"} {
+		dir := filepath.Join(n.cfg.RunDir, name)
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			n.log.Warn("cannot list marks of containers", "err", err)
+		}
+		for _, e := range entries {
+			if n.knows(strings.TrimSuffix(e.Name(), ".json"), known) {
+				continue
+			}
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
+				n.log.Warn("cannot remove the mark of a container that is gone", "err", err)
+			}
+		}
+	}
+}
+
+// knows tells whether the list or the picture has the container.
+func (n *Native) knows(id string, known map[string]bool) bool {
+	if known[id] {
+		return true
+	}
+	_, err := n.state.container(id)
+	return err == nil
 }
