@@ -17,8 +17,9 @@ import (
 // field can be forgotten; pools.go says which values fit, and fix.go repairs
 // what hangs together.
 type generator struct {
-	rng   *rand.Rand
-	loose bool // leave out the repairs
+	rng    *rand.Rand
+	loose  bool // leave out the repairs
+	sparse bool // set only what must be set
 }
 
 // oneOf are the structs of which exactly one field is set.
@@ -51,11 +52,14 @@ var rare = map[string]bool{
 }
 
 // chance says how likely an optional field is set, by the depth of its struct:
-// few things at a time, each of them with some detail.
+// few things at a time, each of them with some detail, or nothing in a sparse
+// pod.
 func (g *generator) chance(key string, depth int) bool {
 	switch {
 	case always[key]:
 		return true
+	case g.sparse:
+		return false
 	case rare[key]:
 		return g.rng.Float64() < 0.015
 	case depth == 0: // PodSpec
@@ -84,6 +88,9 @@ func (g *generator) pod(want []string) *corev1.Pod {
 
 // meta gives a pod metadata that validation looks at.
 func (g *generator) meta(m *metav1.ObjectMeta) {
+	if g.sparse && g.rng.IntN(20) > 0 {
+		return
+	}
 	if g.rng.IntN(4) == 0 {
 		name := m.Name
 		g.fill(reflect.ValueOf(m).Elem(), "Pod.ObjectMeta", 1, nil)
@@ -146,6 +153,9 @@ func (g *generator) fill(v reflect.Value, key string, depth int, want []string) 
 		g.fill(v.Elem(), key, depth, want)
 	case reflect.Slice:
 		n := 1 + g.rng.IntN(2)
+		if g.sparse && g.rng.IntN(4) > 0 {
+			n = 1
+		}
 		v.Set(reflect.MakeSlice(v.Type(), n, n))
 		for i := range n {
 			g.fill(v.Index(i), key, depth, want)

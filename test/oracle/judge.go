@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // judge is the product's answerer: the test binary of internal/pod/validate.
@@ -68,16 +70,46 @@ func (j *judge) answer(line []byte) (verdict, error) {
 // and whether the product calls them younger than the level that it judges.
 func (j *judge) fields(t *testing.T) map[string]bool {
 	t.Helper()
-	run := exec.Command(j.binary)
-	run.Env = append(os.Environ(), "NODEAGENT_JUDGE=fields")
-	text, err := run.Output()
-	if err != nil {
-		t.Fatalf("list fields: %v", err)
-	}
 	fields := map[string]bool{}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(j.list(t, "fields")) {
 		path, mark, _ := strings.Cut(strings.TrimSpace(line), " ")
 		fields[path] = mark == "younger"
 	}
 	return fields
+}
+
+// rule is one of the product's own test cases.
+type rule struct {
+	Line int         `json:"line"`
+	Path string      `json:"path"` // where the error is; "" if there is none
+	Pod  *corev1.Pod `json:"pod"`
+}
+
+func (j *judge) rules(t *testing.T) []rule {
+	t.Helper()
+	var rules []rule
+	for line := range strings.Lines(j.list(t, "rules")) {
+		var r rule
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatal(err)
+		}
+		rules = append(rules, r)
+	}
+	if len(rules) == 0 {
+		t.Fatal("the product has no rules")
+	}
+	return rules
+}
+
+// list runs the judge once for one of its lists.
+func (j *judge) list(t *testing.T, mode string) string {
+	t.Helper()
+	run := exec.Command(j.binary)
+	run.Dir = "../../internal/pod/validate"
+	run.Env = append(os.Environ(), "NODEAGENT_JUDGE="+mode)
+	text, err := run.Output()
+	if err != nil {
+		t.Fatalf("list %s: %v", mode, err)
+	}
+	return string(text)
 }

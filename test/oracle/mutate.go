@@ -10,16 +10,24 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// mutate breaks, or only changes, one place of the pod.
-func (g *generator) mutate(pod *corev1.Pod) {
+// mutate breaks, or only changes, one place of the pod: one that belongs to the
+// field key ("Struct.Field") if there is one, else any.
+func (g *generator) mutate(pod *corev1.Pod, key string) {
 	var places []place
+	collect(reflect.ValueOf(&pod.Spec).Elem(), "Pod.Spec", nil, &places)
 	collect(reflect.ValueOf(&pod.ObjectMeta).Elem(), "Pod.ObjectMeta", nil, &places)
-	if g.rng.IntN(8) > 0 || len(places) == 0 {
-		places = nil
-		collect(reflect.ValueOf(&pod.Spec).Elem(), "Pod.Spec", nil, &places)
+	var near []place
+	for _, p := range places {
+		if p.key == key {
+			near = append(near, p)
+		}
 	}
-	p := pick(g.rng, places)
-	g.change(p)
+	if len(near) > 0 {
+		places = near
+	} else if g.rng.IntN(8) > 0 { // metadata has many places and few rules
+		places = slices.DeleteFunc(places, func(p place) bool { return strings.HasPrefix(p.key, "ObjectMeta.") })
+	}
+	g.change(pick(g.rng, places))
 }
 
 // place is a field, element or map in the pod that can be set.
@@ -105,7 +113,14 @@ func (g *generator) change(p place) {
 			g.fillPlain(v, p.key)
 			return
 		}
-		v.SetString(g.text())
+		switch g.rng.IntN(6) {
+		case 0:
+			v.SetString("")
+		case 1, 2:
+			v.SetString(g.perturb(v.String()))
+		default:
+			v.SetString(g.text())
+		}
 	case reflect.Bool:
 		v.SetBool(!v.Bool())
 	case reflect.Uint8: // of raw bytes
@@ -141,6 +156,15 @@ func (g *generator) changeSlice(v reflect.Value, key string) {
 			}
 		}
 	}
+}
+
+// perturb returns what is nearly the text.
+func (g *generator) perturb(text string) string {
+	return pick(g.rng, []string{
+		"-" + text, text + "-", "." + text, text + ".", "/" + text, text + "/", " " + text, text + " ", "../" + text, text + "/..", ".." + text,
+		strings.ToUpper(text), text + "_", text + ":", text + "." + text, text + "/" + text, text + "-1", text + "0", text + "@", text + `\`, `\` + text,
+		strings.Repeat(text, 17), strings.Repeat(text, 70), text[len(text)/2:], text[:len(text)/2], strings.ReplaceAll(text, "/", ""), strings.ReplaceAll(text, ".", ""),
+	})
 }
 
 func (g *generator) text() string {

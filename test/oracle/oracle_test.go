@@ -12,6 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kubernetes/pkg/capabilities"
 )
 
@@ -40,6 +41,7 @@ func TestPodsAgree(t *testing.T) {
 	fmt.Printf("seed %d: go test ./... -seed=%d -pods=%d\n", *seed, *seed, *count)
 	j := newJudge(t)
 	want := fieldPaths(reflect.TypeFor[corev1.PodSpec]())
+	fields := byKey(want)
 	if *count < 2*len(want) {
 		t.Fatalf("%d pods are too few to reach %d fields", *count, len(want))
 	}
@@ -48,32 +50,85 @@ func TestPodsAgree(t *testing.T) {
 	bad := 0
 	for i := range *count {
 		g := &generator{rng: rand.New(rand.NewPCG(*seed, uint64(i)))}
-		var path []string
-		if i < 2*len(want) {
-			path = want[i%len(want)]
-		}
-		pod := g.reach(path)
-		markSet(reflect.ValueOf(&pod.Spec).Elem(), "", reached)
-		if i%2 == 1 {
-			for range 1 + g.rng.IntN(2) {
-				g.mutate(pod)
-			}
-		}
+		pod := g.podFor(i, want, fields)
+		markSet(reflect.ValueOf(pod).Elem(), "", reached)
 		if wrong := tally.compare(t, j, pod); wrong != "" {
 			bad++
 			small := shrink(pod, func(p *corev1.Pod) bool { return compare(t, j, p).kind == wrong })
-			report(t, i, compare(t, j, small), small)
+			t.Errorf("pod %d of seed %d, as small as it can be:\n%s  %s", i, *seed, setPaths(small), compare(t, j, small))
 			if bad == maxMismatches {
 				t.Fatalf("gave up after %d mismatches in %d pods", bad, i+1)
 			}
 		}
 	}
 	for _, p := range want {
-		if key := pathKey(p); !reached[key] {
-			t.Errorf("no pod ever set spec%s", key)
+		if key := "/Spec" + pathKey(p.path); !reached[key] {
+			t.Errorf("no pod ever set %s", key)
+		}
+	}
+	for _, p := range fieldPaths(reflect.TypeFor[metav1.ObjectMeta]()) {
+		if key := "/ObjectMeta" + pathKey(p.path); !reached[key] {
+			t.Errorf("no pod ever set %s", key)
 		}
 	}
 	tally.check(t, *count, len(want))
+}
+
+// TestRulesAgree asks Kubernetes about each line of the rules that the product's
+// own tests hold it to.
+func TestRulesAgree(t *testing.T) {
+	j := newJudge(t)
+	rules := j.rules(t)
+	for _, r := range rules {
+		v := compare(t, j, r.Pod)
+		if v.kind != "" || (len(v.theirs.Errors) > 0) != (r.Path != "") {
+			t.Errorf("rule in line %d wants an error at %q: %s", r.Line, r.Path, v)
+		}
+	}
+	fmt.Printf("%d rules\n", len(rules))
+}
+
+// podFor makes the i-th pod. The first ones set each field in turn, among much
+// else. Of the rest one in four is a rich pod, broken or not; the others have
+// little but one field, which is then broken, so that one rule alone decides.
+func (g *generator) podFor(i int, want []fieldPath, fields [][]fieldPath) *corev1.Pod {
+	switch {
+	case i < len(want):
+		return g.reach(want[i].path)
+	case i%4 == 0:
+		pod := g.reach(nil)
+		for range g.rng.IntN(3) {
+			g.mutate(pod, "")
+		}
+		return pod
+	default:
+		target := pick(g.rng, fields[(i/4*3+i%4)%len(fields)])
+		g.sparse = true
+		pod := g.reach(target.path)
+		g.mutate(pod, target.key)
+		return pod
+	}
+}
+
+// byKey sorts the paths into one group for each field of a struct, wherever the
+// struct stands. Those of ephemeral containers are left out: a pod with such a
+// container is refused, whatever is in it.
+func byKey(paths []fieldPath) [][]fieldPath {
+	var groups [][]fieldPath
+	index := map[string]int{}
+	for _, p := range paths {
+		if p.path[0] == "EphemeralContainers" {
+			continue
+		}
+		i, there := index[p.key]
+		if !there {
+			i = len(groups)
+			index[p.key] = i
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], p)
+	}
+	return groups
 }
 
 // reach makes a pod that has the field at path; repairs are left out if they
@@ -161,10 +216,9 @@ func compare(t *testing.T, j *judge, pod *corev1.Pod) result {
 	return r
 }
 
-func report(t *testing.T, i int, r result, pod *corev1.Pod) {
-	t.Helper()
-	t.Errorf("pod %d of seed %d: %s\n  set:\n%s  ours:   %q, static %q\n  theirs: %q, static %q\n  defaults: %s",
-		i, *seed, r.kind, setPaths(pod), r.ours.Errors, r.ours.Static, r.theirs.Errors, r.theirs.Static, strings.Join(r.differences, "\n    "))
+func (r result) String() string {
+	return fmt.Sprintf("%s\n  ours:   %q, static %q\n  theirs: %q, static %q\n  defaults: %s",
+		r.kind, r.ours.Errors, r.ours.Static, r.theirs.Errors, r.theirs.Static, strings.Join(r.differences, "\n    "))
 }
 
 // TestYoungerFields demands that the product itself names the fields that its

@@ -5,9 +5,15 @@ import (
 	"strings"
 )
 
-// fieldPaths lists every field under t as a path of Go field names.
-func fieldPaths(t reflect.Type) [][]string {
-	var paths [][]string
+// fieldPath is a field as a path of Go field names, and as "Struct.Field".
+type fieldPath struct {
+	path []string
+	key  string
+}
+
+// fieldPaths lists every field under t.
+func fieldPaths(t reflect.Type) []fieldPath {
+	var paths []fieldPath
 	var walk func(t reflect.Type, path []string)
 	walk = func(t reflect.Type, path []string) {
 		switch t {
@@ -20,7 +26,7 @@ func fieldPaths(t reflect.Type) [][]string {
 		case reflect.Struct:
 			for i := range t.NumField() {
 				here := append(append([]string(nil), path...), t.Field(i).Name)
-				paths = append(paths, here)
+				paths = append(paths, fieldPath{here, t.Name() + "." + t.Field(i).Name})
 				walk(t.Field(i).Type, here)
 			}
 		}

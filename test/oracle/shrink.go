@@ -10,34 +10,58 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
+// kept are the fields that shrink leaves alone: without them every pod is refused
+// for more reasons than the one that matters.
+var kept = map[string]bool{
+	"ObjectMeta.Name": true, "ObjectMeta.Namespace": true, "Container.Name": true, "Container.Image": true, "Volume.Name": true,
+}
+
 // shrink takes away from the pod whatever it can, as long as bad still holds.
 func shrink(pod *corev1.Pod, bad func(*corev1.Pod) bool) *corev1.Pod {
 	for again := true; again; {
 		again = false
-		for i := 0; ; i++ {
-			smaller := pod.DeepCopy()
-			var places []place
-			collect(reflect.ValueOf(&smaller.ObjectMeta).Elem(), "", []string{"metadata"}, &places)
-			collect(reflect.ValueOf(&smaller.Spec).Elem(), "", []string{"spec"}, &places)
-			if i >= len(places) {
-				break
+		for i := 0; i < len(podPlaces(pod)); {
+			smaller := without(pod, i, true)
+			if smaller == nil || !bad(smaller) {
+				smaller = without(pod, i, false)
 			}
-			if reduce(places[i].v) && bad(smaller) {
-				pod, again = smaller, true
-				i--
+			if smaller == nil || !bad(smaller) {
+				i++
+				continue
 			}
+			pod, again = smaller, true
 		}
 	}
 	return pod
 }
 
-// reduce makes one place smaller, and reports whether it could.
-func reduce(v reflect.Value) bool {
+// without returns the pod with its i-th place made smaller, nil if it cannot be.
+func without(pod *corev1.Pod, i int, first bool) *corev1.Pod {
+	smaller := pod.DeepCopy()
+	p := podPlaces(smaller)[i]
+	if kept[p.key] || !reduce(p.v, first) {
+		return nil
+	}
+	return smaller
+}
+
+func podPlaces(pod *corev1.Pod) []place {
+	var places []place
+	collect(reflect.ValueOf(&pod.ObjectMeta).Elem(), "", []string{"metadata"}, &places)
+	collect(reflect.ValueOf(&pod.Spec).Elem(), "", []string{"spec"}, &places)
+	return places
+}
+
+// reduce makes one place smaller, a list by its first or last element, and
+// reports whether it could.
+func reduce(v reflect.Value, first bool) bool {
 	switch {
 	case v.IsZero():
 		return false
-	case v.Kind() == reflect.Slice && v.Len() > 1:
+	case v.Kind() == reflect.Slice && v.Len() > 1 && first:
 		v.Set(v.Slice(1, v.Len()))
+	case v.Kind() == reflect.Slice && v.Len() > 1:
+		v.Set(v.Slice(0, v.Len()-1))
 	case v.Kind() == reflect.Map && v.Len() > 1:
 		m := reflect.MakeMap(v.Type())
 		for i, k := range v.MapKeys() {
@@ -99,16 +123,17 @@ func walkBoth(x, y any, path string, paths *[]string) {
 
 // setPaths lists what is set in a pod, for people.
 func setPaths(pod *corev1.Pod) string {
-	var places []place
-	collect(reflect.ValueOf(&pod.ObjectMeta).Elem(), "", []string{"metadata"}, &places)
-	collect(reflect.ValueOf(&pod.Spec).Elem(), "", []string{"spec"}, &places)
 	var b strings.Builder
-	for _, p := range places {
-		v := p.v
-		if v.IsZero() || v.Kind() == reflect.Pointer || v.Kind() == reflect.Slice {
+	for _, p := range podPlaces(pod) {
+		// What a pointer or a list holds follows, unless it is nothing.
+		holds := p.v.Kind() == reflect.Slice || p.v.Kind() == reflect.Pointer && !p.v.IsNil() && !p.v.Elem().IsZero()
+		if p.v.IsZero() || holds {
 			continue
 		}
-		text, _ := json.Marshal(v.Interface())
+		text, err := json.Marshal(p.v.Interface())
+		if err != nil {
+			text = []byte(err.Error())
+		}
 		fmt.Fprintf(&b, "    %s = %.200s\n", strings.Join(p.path, "."), text)
 	}
 	return b.String()

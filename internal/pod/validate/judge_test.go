@@ -27,6 +27,16 @@ func TestMain(m *testing.M) {
 		for _, f := range podSpecFields() {
 			os.Stdout.WriteString(f + "\n")
 		}
+	case "rules":
+		list, err := rules()
+		if err != nil {
+			panic(err)
+		}
+		for _, r := range list {
+			if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
+				panic(err)
+			}
+		}
 	default:
 		os.Exit(m.Run())
 	}

@@ -1,9 +1,6 @@
 package validate
 
-import (
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
-)
+import corev1 "k8s.io/api/core/v1"
 
 // Bounds of KEP-5307 (restart rules of a container).
 const (
@@ -50,7 +47,7 @@ func checkResizePolicy(at spot, list []corev1.ContainerResizePolicy, pod corev1.
 		someOf(at.index(i), p.ResourceName, corev1.ResourceCPU, corev1.ResourceMemory)
 		someOf(at.index(i), p.RestartPolicy, corev1.NotRequired, corev1.RestartContainer)
 		if pod == corev1.RestartPolicyNever && p.RestartPolicy != corev1.NotRequired {
-			at.add(field.Invalid(at.index(i).path, p.RestartPolicy, "must be 'NotRequired' when pod `restartPolicy` is 'Never'"))
+			at.index(i).invalid(p.RestartPolicy, "must be 'NotRequired' when pod `restartPolicy` is 'Never'")
 		}
 	}
 }
