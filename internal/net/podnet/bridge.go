@@ -62,7 +62,7 @@ func (n *Network) ensureBridge(h *netlink.Handle) (int, error) {
 
 func (n *Network) addBridge(h *netlink.Handle) (netlink.Link, error) {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = n.cfg.Bridge, n.cfg.MTU
+	attrs.Name, attrs.MTU = n.cfg.Bridge, n.mtu(h)
 	// A fixed address: without one the bridge takes the lowest of its ports,
 	// and each change makes every pod's neighbour entry of it stale.
 	attrs.HardwareAddr = macOf(n.pool.spans[0].gateway)
@@ -70,6 +70,34 @@ func (n *Network) addBridge(h *netlink.Handle) (netlink.Link, error) {
 		return nil, err
 	}
 	return h.LinkByName(n.cfg.Bridge)
+}
+
+// mtu is what pods may send at once: as much as the way out of the node takes,
+// since the messages by which a sender learns of less get lost too often.
+func (n *Network) mtu(h *netlink.Handle) int {
+	if n.cfg.MTU != 0 {
+		return n.cfg.MTU
+	}
+	least := 0
+	// Addresses for documentation, which only a default route leads to. This
+	// asks the kernel and sends nothing.
+	for _, to := range []net.IP{net.IPv4(198, 51, 100, 1), net.ParseIP("2001:db8:ffff::1")} {
+		found, err := h.RouteGet(to)
+		if err != nil || len(found) == 0 {
+			continue
+		}
+		l, err := h.LinkByIndex(found[0].LinkIndex)
+		if err != nil || l.Attrs().MTU < 1280 || l.Attrs().Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		if least == 0 || l.Attrs().MTU < least {
+			least = l.Attrs().MTU
+		}
+	}
+	if least == 0 {
+		return 1500
+	}
+	return min(least, 65535)
 }
 
 func (n *Network) ensureBridgeAddrs(h *netlink.Handle, link netlink.Link) error {

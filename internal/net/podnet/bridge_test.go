@@ -4,8 +4,11 @@ import (
 	"context"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 )
 
 func TestTrafficOfPods(t *testing.T) {
@@ -43,6 +46,7 @@ func TestPodInterface(t *testing.T) {
 	p.do(func() error {
 		for key, want := range map[string]string{
 			"net/ipv6/conf/eth0/accept_ra":      "0",
+			"net/ipv6/conf/eth0/accept_dad":     "0",
 			"net/ipv4/conf/eth0/route_localnet": "0",
 		} {
 			got, err := os.ReadFile("/proc/sys/" + key)
@@ -54,20 +58,95 @@ func TestPodInterface(t *testing.T) {
 	})
 	for key, want := range map[string]string{
 		"net/ipv6/conf/nodeagent0/accept_ra":      "0",
+		"net/ipv6/conf/nodeagent0/accept_dad":     "0",
 		"net/ipv4/conf/nodeagent0/route_localnet": "0",
 		"net/ipv4/conf/all/route_localnet":        "0",
 		"net/ipv4/ip_forward":                     "1",
 		"net/ipv6/conf/all/forwarding":            "1",
+		"net/bridge/bridge-nf-call-iptables":      "1",
+		"net/bridge/bridge-nf-call-ip6tables":     "1",
 	} {
 		got, err := os.ReadFile("/proc/sys/" + key)
 		if strings.TrimSpace(string(got)) != want {
 			t.Errorf("on the node %s is %q (%v), want %s", key, got, err, want)
 		}
 	}
+	link := n.record(p.req.SandboxID).Link
+	if got, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + link + "/disable_ipv6"); strings.TrimSpace(string(got)) != "1" {
+		t.Errorf("the port of the bridge speaks IPv6: %q, %v", got, err)
+	}
+	if info, err := netlink.LinkGetProtinfo(mustLink(t, link)); err != nil || !info.Hairpin {
+		t.Errorf("hairpin mode: %+v, %v", info, err)
+	}
+	if got, want := mustLink(t, defaultBridge).Attrs().HardwareAddr.String(), macOf(n.pool.spans[0].gateway).String(); got != want {
+		t.Errorf("the bridge's hardware address is %s, want %s whatever its ports", got, want)
+	}
 	// lo is up and eth0 has the one name that tools look for.
 	serve(t, p.netns, "tcp", "self", 81)
 	wantAnswer(t, p.netns, "tcp", netip.MustParseAddr("127.0.0.1"), 81, "self", netip.MustParseAddr("127.0.0.1"))
 	must(t, n.Check(context.Background(), p.req))
+}
+
+// TestRouterAdvertisementsGoOn: a node that learns its default route from its
+// router keeps it although it becomes a router itself.
+func TestRouterAdvertisementsGoOn(t *testing.T) {
+	h := newHost(t, dual...)
+	const up0 = "net/ipv6/conf/up0/accept_ra"
+	must(t, sysctl("net/ipv6/conf/all/forwarding", "0"))
+	must(t, sysctl(up0, "1"))
+	h.start()
+	if got, _ := os.ReadFile("/proc/sys/" + up0); strings.TrimSpace(string(got)) != "2" {
+		t.Errorf("accept_ra of the way out is %q, want 2", got)
+	}
+}
+
+// TestForeignThingsStay: what is not ours is left alone by all that cleans up.
+func TestForeignThingsStay(t *testing.T) {
+	h := newHost(t, dual...)
+	n := h.start()
+	for _, c := range []string{
+		"nft add table inet foreign", "nft add chain inet foreign c",
+		"ip link add foreign0 type bridge", "ip link add foreign1 type veth peer name foreign2",
+		"ip link set foreign1 master nodeagent0", "ip link add " + linkName("not ours") + " type veth peer name foreign3",
+	} {
+		_, err := run("sh", "-c", c)
+		must(t, err)
+	}
+	for _, p := range []*pod{h.up(n, PortMapping{ContainerPort: 80, HostPort: 8080}), h.up(n)} {
+		p.delete()
+	}
+	n = h.start()
+	must(t, n.Prune(context.Background(), none))
+	for _, c := range []string{
+		"nft delete chain inet foreign c", "nft delete table inet foreign",
+		"ip link del foreign0", "ip link del foreign1", "ip link del foreign3",
+	} {
+		if _, err := run("sh", "-c", c); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestMTUFollowsTheWayOut: and an explicit one wins.
+func TestMTUFollowsTheWayOut(t *testing.T) {
+	for _, c := range []struct{ uplink, asked, want int }{{1400, 0, 1400}, {1400, 1300, 1300}} {
+		h := newHost(t, dual...)
+		h.cfg.MTU = c.asked
+		_, err := run("ip", "link", "set", "up0", "mtu", strconv.Itoa(c.uplink))
+		must(t, err)
+		_, err = run("ip", "route", "add", "default", "via", outsideAddr4.String())
+		must(t, err)
+		n := h.start()
+		p := h.up(n)
+		p.do(func() error {
+			if got := mustLink(t, podLink).Attrs().MTU; got != c.want {
+				t.Errorf("mtu of the pod is %d, want %d", got, c.want)
+			}
+			return nil
+		})
+		h.down(n, p)
+		h.end()
+	}
 }
 
 func TestSetupIsIdempotent(t *testing.T) {

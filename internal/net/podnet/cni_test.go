@@ -191,9 +191,9 @@ func TestCNIDeleteFails(t *testing.T) {
 	}
 }
 
-// TestCNIManyFailures: 300 starts of which most fail leak no address.
+// TestCNIManyFailures: starts of which most fail leak no address.
 func TestCNIManyFailures(t *testing.T) {
-	cycles := 300
+	cycles := 90
 	if testing.Short() {
 		cycles = 30
 	}

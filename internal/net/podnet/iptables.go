@@ -84,14 +84,14 @@ func (b *iptBackend) chains(is4 bool, bs []binding) (names []string, rules map[s
 	rules = map[string][][]string{
 		iptHairpin: {
 			{"-j", "MARK", "--set-xmark", fmt.Sprintf("0x0/0x%x", b.set.hairMark)},
-			{"-j", "MASQUERADE"},
+			b.masquerade(is4),
 		},
 		iptPost: {{"-m", "mark", "--mark", mark, "-j", iptHairpin}},
 	}
 	for _, p := range of(b.set.noMasq, is4) {
 		rules[iptLeaving] = append(rules[iptLeaving], []string{"-d", p.String(), "-j", "RETURN"})
 	}
-	rules[iptLeaving] = append(rules[iptLeaving], []string{"-j", "MASQUERADE"})
+	rules[iptLeaving] = append(rules[iptLeaving], b.masquerade(is4))
 	for _, p := range of(b.set.pods, is4) {
 		rules[iptPost] = append(rules[iptPost], []string{"-s", p.String(), "-j", iptLeaving})
 	}
@@ -102,6 +102,14 @@ func (b *iptBackend) chains(is4 bool, bs []binding) (names []string, rules map[s
 		}
 	}
 	return []string{iptHostports, iptHairpin, iptLeaving, iptPost}, rules
+}
+
+func (b *iptBackend) masquerade(is4 bool) []string {
+	r := []string{"-j", "MASQUERADE"}
+	if ipt := b.by[is4]; ipt != nil && ipt.HasRandomFully() {
+		r = append(r, "--random-fully")
+	}
+	return r
 }
 
 func (b *iptBackend) portRules(x binding) [][]string {

@@ -46,7 +46,8 @@ type Config struct {
 	// Bridge is the name of the bridge; "" means "nodeagent0". Two daemons in
 	// one network namespace need two names.
 	Bridge string
-	// MTU of bridge and pod interfaces in bytes; 0 means 1500.
+	// MTU of bridge and pod interfaces in bytes; 0 means that of the interface
+	// with the node's default route, or 1500.
 	MTU int
 	// Lost, if set, is told of a sandbox whose interface went away other than
 	// by Teardown. It must not block; Check tells the truth at any time.
@@ -137,16 +138,13 @@ func New(c Config) (*Network, error) {
 	if c.Bridge == "" {
 		c.Bridge = defaultBridge
 	}
-	if c.MTU == 0 {
-		c.MTU = 1500
-	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if !bridgeName.MatchString(c.Bridge) {
 		return nil, fmt.Errorf("use bridge name %q: not 1-15 of a-z, 0-9, '-' and '_'", c.Bridge)
 	}
-	if c.MTU < 1280 || c.MTU > 65535 {
+	if c.MTU != 0 && (c.MTU < 1280 || c.MTU > 65535) {
 		return nil, fmt.Errorf("use mtu %d: not between 1280 and 65535", c.MTU)
 	}
 	if !filepath.IsAbs(c.RunDir) || !filepath.IsAbs(c.StateDir) {

@@ -30,7 +30,7 @@ import (
 //	    ip saddr <pods> jump leaving }
 //	chain leaving     {
 //	    ip daddr <pods, non-masquerade, multicast> return
-//	    masquerade }
+//	    masquerade fully-random }
 //
 // "fib daddr type local" keeps traffic through the node and between pods on the
 // same port untouched (CVE-2019-9946, CVE-2025-67499); 127/8 and ::1 are left
@@ -113,7 +113,7 @@ func (s ruleSet) rules() []fixedRule {
 	}
 	add("prerouting", toLocal(), jump("hostports"))
 	add("output", toLocal(), jump("hostports"))
-	add("postrouting", hasMark(s.hairMark), setMark(^s.hairMark, 0), []expr.Any{&expr.Masq{}})
+	add("postrouting", hasMark(s.hairMark), setMark(^s.hairMark, 0), masquerade())
 	for _, is4 := range []bool{true, false} {
 		f := family(is4)
 		add("hostports", f.only(), f.in(f.daddr, f.loopback), verdict(expr.VerdictReturn))
@@ -129,7 +129,7 @@ func (s ruleSet) rules() []fixedRule {
 			add("leaving", f.only(), f.in(f.daddr, p), verdict(expr.VerdictReturn))
 		}
 	}
-	add("leaving", []expr.Any{&expr.Masq{}})
+	add("leaving", masquerade())
 	return out
 }
 
@@ -226,6 +226,10 @@ func setMark(keep, set uint32) []expr.Any {
 		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: reg0},
 	}
 }
+
+// masquerade takes ports at random: two connections that begin at once on two
+// processors would else be given the same one, and one of them lose a packet.
+func masquerade() []expr.Any { return []expr.Any{&expr.Masq{FullyRandom: true}} }
 
 func jump(chain string) []expr.Any {
 	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}

@@ -170,12 +170,13 @@ func TestTableComesBack(t *testing.T) {
 func TestManyElementsReadBack(t *testing.T) {
 	h := newHost(t, dual...)
 	n := h.start()
-	b := n.rules.(*nftBackend)
+	h.stop() // nobody else touches the table now
+	b := &nftBackend{set: n.ruleSet()}
+	defer b.close()
 	var want []binding
 	for i := range 5000 {
 		p := port{Proto: unix.IPPROTO_TCP, HostPort: uint16(i + 1), Container: 80}
-		for j, pod := range []string{"10.88.0.9", "fd88::9"} {
-			_ = j
+		for _, pod := range []string{"10.88.0.9", "fd88::9"} {
 			want = append(want, binding{port: p, Pod: netip.MustParseAddr(pod)})
 		}
 	}

@@ -15,6 +15,9 @@ const (
 	// rescan is how often Run looks at everything though nothing was heard:
 	// iptables-legacy and sysctls tell nobody when they change.
 	rescan = time.Minute
+	// calm is the least time between two looks: a tool that fights with us over
+	// the table must not take a processor.
+	calm = 20 * time.Millisecond
 	// retryFirst and retryMost bound the wait after a failure.
 	retryFirst = time.Second
 	retryMost  = 30 * time.Second
@@ -46,6 +49,7 @@ func (n *Network) Run(ctx context.Context) error {
 	n.reconcile(ctx)
 	close(n.loaded)
 	wait = retryFirst
+	last := time.Now()
 	for {
 		next := rescan
 		if !n.settled() {
@@ -62,8 +66,12 @@ func (n *Network) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		timer.Stop()
+		if rest := calm - time.Since(last); rest > 0 && !pause(ctx, rest) {
+			return nil
+		}
 		n.reconcile(ctx)
 		n.finishDoomed(ctx)
+		last = time.Now()
 	}
 }
 

@@ -135,7 +135,7 @@ func (n *Network) buildBridge(ctx context.Context, rec *record) error {
 		n.kick()
 		return fmt.Errorf("find bridge %s: %w", n.cfg.Bridge, err)
 	}
-	if err := n.addLink(h, bridge.Attrs().Index, rec, ns); err != nil {
+	if err := n.addLink(h, bridge.Attrs(), rec, ns); err != nil {
 		return err
 	}
 	if err := n.fillNetns(rec, ns); err != nil {

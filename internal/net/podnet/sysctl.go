@@ -29,14 +29,24 @@ func sysctl(key, value string) error {
 // forwarding makes the node a router for the families that its pods have.
 // route_localnet stays what it is: with it on, a neighbour could reach services
 // that listen on 127.0.0.1 (CVE-2020-8558).
+//
+// With br_netfilter, packets between two ports of the bridge pass the firewall
+// too: without that, the answer of a service's pod to a pod of the same node
+// would not be translated back.
 func forwarding(v4, v6 bool) error {
 	if v4 {
 		if err := sysctl("net/ipv4/ip_forward", "1"); err != nil {
 			return err
 		}
+		if err := sysctl("net/bridge/bridge-nf-call-iptables", "1"); err != nil {
+			return err
+		}
 	}
 	if !v6 {
 		return nil
+	}
+	if err := sysctl("net/bridge/bridge-nf-call-ip6tables", "1"); err != nil {
+		return err
 	}
 	if err := keepRouterAdvertisements(); err != nil {
 		return err

@@ -16,16 +16,16 @@ const podLink = "eth0"
 
 // addLink makes the veth pair of a record with one end in the pod's namespace
 // at once, so that there is never an interface of the pod in the node's own.
-func (n *Network) addLink(h *netlink.Handle, bridge int, r *record, ns *os.File) error {
+func (n *Network) addLink(h *netlink.Handle, bridge *netlink.LinkAttrs, r *record, ns *os.File) error {
 	if err := failpoint.At(failpoint.PodnetLinkBefore); err != nil {
 		return err
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.MasterIndex = r.Link, n.cfg.MTU, bridge
+	attrs.Name, attrs.MTU, attrs.MasterIndex = r.Link, bridge.MTU, bridge.Index
 	attrs.Alias = alias(r.Sandbox, r.Addrs)
 	veth := netlink.NewVeth(attrs)
 	veth.PeerName, veth.PeerNamespace = podLink, netlink.NsFd(int(ns.Fd()))
-	veth.PeerHardwareAddr, veth.PeerMTU = macOf(r.Addrs[0]), uint32(n.cfg.MTU)
+	veth.PeerHardwareAddr, veth.PeerMTU = macOf(r.Addrs[0]), uint32(bridge.MTU)
 	if err := h.LinkAdd(veth); err != nil {
 		return fmt.Errorf("make interface pair %s: %w", r.Link, err)
 	}

@@ -53,6 +53,9 @@ func (n *Network) watchConfOnce(ctx context.Context) error {
 			if !ok {
 				return nil
 			}
+			if !onTheWay(e.Name, n.cfg.CNIConfDir) {
+				continue
+			}
 			n.kick()
 			if nearest(n.cfg.CNIConfDir) != dir || (e.Has(fsnotify.Remove|fsnotify.Rename) && e.Name == dir) {
 				return nil
@@ -69,6 +72,12 @@ func nearest(dir string) string {
 		}
 		dir = filepath.Dir(dir)
 	}
+}
+
+// onTheWay tells whether a change of path concerns dir: it is in it, is dir, or
+// is a directory above it.
+func onTheWay(path, dir string) bool {
+	return filepath.Dir(path) == dir || path == dir || strings.HasPrefix(dir, path+"/")
 }
 
 // watchRules wakes Run when somebody takes away from our table, or changes the
