@@ -4,12 +4,13 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
 
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	"github.com/containerd/containerd/v2/defaults"
@@ -26,42 +27,74 @@ type podManager struct{ shim.Shim }
 
 // Start begins the shim of the bundle's group or finds it. Two first starts of
 // a group at once would each take the other's socket for a dead one between
-// bind and listen, and leave an orphan; so they take turns.
+// bind and listen, and leave an orphan; so they take turns. And a living shim
+// is looked for here first: containerd gives it 100 ms to be reached and then
+// takes its socket away, which on a busy machine leaves an orphan as well.
 func (m *podManager) Start(ctx context.Context, params *bootapi.BootstrapParams) (*bootapi.BootstrapResult, error) {
+	name := group()
+	if name == "" {
+		return m.Shim.Start(ctx, params)
+	}
 	dir := params.GetSocketDir()
 	if dir == "" {
 		dir = filepath.Join(defaults.DefaultStateDir, "s")
 	}
-	unlock, err := lockGroup(dir, params.GetContainerdGrpcAddress()+"\x00"+group(params.GetInstanceID()))
+	address, err := shim.CreateSocketAddress(ctx, dir, params.GetContainerdGrpcAddress(), name, false)
+	if err != nil {
+		return nil, fmt.Errorf("name shim socket: %w", err)
+	}
+	path := strings.TrimPrefix(address, "unix://")
+	unlock, err := lockFile(path + ".lock")
 	if err != nil {
 		return nil, fmt.Errorf("lock shim group: %w", err)
 	}
 	defer unlock()
+	alive, err := listens(path)
+	if err != nil {
+		return nil, fmt.Errorf("look for the shim of the group: %w", err)
+	}
+	if alive {
+		return &bootapi.BootstrapResult{Version: 3, Protocol: "ttrpc", Address: address}, nil
+	}
 	return m.Shim.Start(ctx, params)
 }
 
+// listens tells whether somebody listens on a socket. Only the kernel's word
+// that nobody does is taken for it.
+func listens(path string) (bool, error) {
+	conn, err := net.DialTimeout("unix", path, shimapi.Timeout)
+	switch {
+	case err == nil:
+		return true, conn.Close()
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
+		return false, nil
+	case errors.Is(err, unix.EAGAIN): // more wait to be accepted than it queues
+		return true, nil
+	}
+	return false, err
+}
+
 // group reads the group from the bundle, which is the working directory.
-func group(id string) string {
+func group() string {
 	data, err := os.ReadFile("config.json")
 	if err != nil {
-		return id
+		return ""
 	}
 	var spec struct {
 		Annotations map[string]string `json:"annotations"`
 	}
-	if json.Unmarshal(data, &spec) == nil && spec.Annotations[shimapi.GroupAnnotation] != "" {
-		return spec.Annotations[shimapi.GroupAnnotation]
+	if json.Unmarshal(data, &spec) != nil {
+		return ""
 	}
-	return id
+	return spec.Annotations[shimapi.GroupAnnotation]
 }
 
-// lockGroup takes a file lock that lives as long as it is held: the last
-// holder removes the file, and who waited on a removed file tries again.
-func lockGroup(dir, key string) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+// lockFile takes a file lock that lives as long as it is held: a holder removes
+// the file, and who waited on a removed file tries again.
+func lockFile(path string) (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, fmt.Sprintf("%x.lock", sha256.Sum256([]byte(key))))
 	for {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 		if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -194,7 +195,7 @@ func FuzzCgroupText(f *testing.F) {
 }
 
 // The lock excludes, and leaves no file.
-func TestLockGroup(t *testing.T) {
+func TestLockFile(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	dir := t.TempDir()
 	var inside, most atomic.Int32
@@ -202,7 +203,7 @@ func TestLockGroup(t *testing.T) {
 	for range 20 {
 		wg.Go(func() {
 			for range 20 {
-				unlock, err := lockGroup(dir, "g")
+				unlock, err := lockFile(filepath.Join(dir, "g.lock"))
 				if err != nil {
 					t.Error(err)
 					return
@@ -220,4 +221,30 @@ func TestLockGroup(t *testing.T) {
 	if left, _ := os.ReadDir(dir); len(left) != 0 {
 		t.Errorf("left: %v", left)
 	}
+}
+
+func TestListens(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	want := func(alive bool) {
+		t.Helper()
+		if got, err := listens(path); err != nil || got != alive {
+			t.Errorf("listens = %t, %v; want %t", got, err, alive)
+		}
+	}
+	want(false)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(true)
+	l.SetUnlinkOnClose(false)
+	_ = l.Close()
+	want(false)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	want(false) // connect says ECONNREFUSED to what is no socket
 }
