@@ -82,10 +82,10 @@ func (d *Disk) Fill() error {
 		return err
 	}
 	defer f.Close()
-	for size := 1 << 20; size > 0; {
+	for size := 1 << 20; size >= 4096; { // a block
 		_, err := io.Copy(f, io.LimitReader(zeros{}, int64(size)))
 		if errors.Is(err, unix.ENOSPC) {
-			size /= 4 // the last blocks go in small pieces
+			size /= 16 // the last blocks go in small pieces; each refusal costs a commit
 			continue
 		}
 		if err != nil {
