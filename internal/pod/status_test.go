@@ -1,0 +1,175 @@
+package pod
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// brief writes a status on one line: phase, containers, ready condition.
+func brief(s corev1.PodStatus) string {
+	var all []string
+	for _, c := range append(s.InitContainerStatuses, s.ContainerStatuses...) {
+		text := fmt.Sprintf("%s#%d ", c.Name, c.RestartCount)
+		switch {
+		case c.State.Running != nil:
+			text += "running"
+		case c.State.Terminated != nil:
+			text += fmt.Sprintf("ended %d %s", c.State.Terminated.ExitCode, c.State.Terminated.Reason)
+		case c.State.Waiting != nil:
+			text += "waits " + c.State.Waiting.Reason
+		}
+		if last := c.LastTerminationState.Terminated; last != nil {
+			text += fmt.Sprintf(" after %d %s", last.ExitCode, last.Reason)
+		}
+		all = append(all, text)
+	}
+	ready := "not ready"
+	for _, c := range s.Conditions {
+		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
+			ready = "ready"
+		}
+	}
+	text := fmt.Sprintf("%s, %s: %s", s.Phase, ready, strings.Join(all, ", "))
+	if s.Reason != "" {
+		text += " [" + s.Reason + "]"
+	}
+	return text
+}
+
+func TestStatus(t *testing.T) {
+	always, never, onFailure := corev1.RestartPolicyAlways, corev1.RestartPolicyNever, corev1.RestartPolicyOnFailure
+	failed := func(kind ActionKind, object, reason string, count int) func(*Desired, *Observed) {
+		return func(_ *Desired, o *Observed) {
+			o.Failed[Op{Kind: kind, Object: object}] = Failure{Reason: reason, Count: count, At: t0}
+		}
+	}
+	backoff := func(_ *Desired, o *Observed) { o.Containers[len(o.Containers)-1].Backoff = 10 * time.Second }
+	for _, c := range []struct {
+		name   string
+		pod    *corev1.Pod
+		o      Observed
+		change func(*Desired, *Observed)
+		want   string
+	}{
+		{"before anything", testPod(always, "i", "a"), observed(nil), nil,
+			"Pending, not ready: i#0 waits ContainerCreating, a#0 waits PodInitializing"},
+		{"no sandbox", testPod(always, "", "a"), observed(nil), failed(RunSandbox, "", ReasonFailedCreatePodSandBox, 1),
+			"Pending, not ready: a#0 waits ContainerCreating [FailedCreatePodSandBox]"},
+		{"no network", testPod(always, "", "a"), observed(nil), func(_ *Desired, o *Observed) { o.NetworkNotReady = "why" },
+			"Pending, not ready: a#0 waits ContainerCreating [NetworkNotReady]"},
+		{"initialising", testPod(always, "i", "a"), observed(ready, "i#0@s0 running"), nil,
+			"Pending, not ready: i#0 running, a#0 waits PodInitializing"},
+		{"all run", testPod(always, "i", "a b"), observed(ready, "i#0@s0 exited0", "a#0@s0 running", "b#0@s0 running"), nil,
+			"Running, ready: i#0 ended 0 Completed, a#0 running, b#0 running"},
+		{"one waits for its image", testPod(always, "", "a b"), observed(ready, "a#0@s0 running"), failed(StartContainer, "b", ReasonErrImagePull, 1),
+			"Pending, not ready: a#0 running, b#0 waits ErrImagePull"},
+		{"and longer", testPod(always, "", "a b"), observed(ready, "a#0@s0 running"), failed(StartContainer, "b", ReasonErrImagePull, 2),
+			"Pending, not ready: a#0 running, b#0 waits ImagePullBackOff"},
+		{"crash loop", testPod(always, "", "a"), observed(ready, "a#0@s0 exited1", "a#1@s0 exited2"), backoff,
+			"Running, not ready: a#1 waits CrashLoopBackOff after 2 Error"},
+		{"restarted", testPod(always, "", "a"), observed(ready, "a#0@s0 exited1", "a#1@s0 running"), nil,
+			"Running, ready: a#1 running after 1 Error"},
+		{"killed for memory", testPod(never, "", "a"), observed(ready, "a#0@s0 exited137"), func(_ *Desired, o *Observed) { o.Containers[0].OOMKilled = true },
+			"Failed, not ready: a#0 ended 137 OOMKilled"},
+		{"nobody knows how it ended", testPod(never, "", "a"), observed(ready, "a#0@s0 exited137"), func(_ *Desired, o *Observed) { o.Containers[0].Reason = ReasonContainerStatusUnknown },
+			"Failed, not ready: a#0 ended 137 ContainerStatusUnknown"},
+		{"all succeeded", testPod(onFailure, "", "a b"), observed(ready, "a#0@s0 exited0", "b#0@s0 exited0"), nil,
+			"Succeeded, not ready: a#0 ended 0 Completed, b#0 ended 0 Completed"},
+		{"init failed for good", testPod(never, "i", "a"), observed(ready, "i#0@s0 exited3"), nil,
+			"Failed, not ready: i#0 ended 3 Error, a#0 waits PodInitializing"},
+		{"init fails again and again", testPod(always, "i", "a"), observed(ready, "i#1@s0 exited3"), backoff,
+			"Pending, not ready: i#1 waits CrashLoopBackOff after 3 Error, a#0 waits PodInitializing"},
+		{"not admitted", testPod(always, "", "a"), observed(nil), func(d *Desired, _ *Observed) { d.Rejected = &Rejection{Reason: "PodOSNotSupported"} },
+			"Failed, not ready: a#0 waits ContainerCreating [PodOSNotSupported]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := Desired{Wish: WishRun, Pod: c.pod}
+			if c.change != nil {
+				c.change(&d, &c.o)
+			}
+			if got := brief(Status(d, c.o, Node{}, corev1.PodStatus{}, t0)); got != c.want {
+				t.Errorf("status:\n got %s\nwant %s", got, c.want)
+			}
+		})
+	}
+}
+
+// TestStatusRemembers: a terminal phase is sticky and the time of a condition
+// is that of its change.
+func TestStatusRemembers(t *testing.T) {
+	d := Desired{Wish: WishRun, Pod: testPod(corev1.RestartPolicyAlways, "", "a")}
+	o := observed(ready, "a#0@s0 running")
+	first := Status(d, o, Node{}, corev1.PodStatus{}, t0)
+	later := Status(d, o, Node{}, first, t0.Add(time.Hour))
+	for _, c := range later.Conditions {
+		if !c.LastTransitionTime.Time.Equal(t0) {
+			t.Errorf("%s changed at %s, want %s", c.Type, c.LastTransitionTime, t0)
+		}
+	}
+	if s := Status(d, o, Node{}, corev1.PodStatus{Phase: corev1.PodFailed}, t0); s.Phase != corev1.PodFailed {
+		t.Errorf("a failed pod became %s", s.Phase)
+	}
+	o.Sandboxes = []Sandbox{{ID: "s0", State: SandboxReady, Created: t0.Add(-time.Hour)}}
+	if s := Status(d, o, Node{}, corev1.PodStatus{}, t0); !s.StartTime.Equal(&metav1.Time{Time: t0.Add(-time.Hour)}) {
+		t.Errorf("an adopted pod started at %s, want when its sandbox was made", s.StartTime)
+	}
+}
+
+func TestStatusAddresses(t *testing.T) {
+	node := Node{Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.10")}}
+	d := Desired{Wish: WishRun, Pod: testPod(corev1.RestartPolicyAlways, "", "a")}
+	o := observed([]Sandbox{{ID: "s0", State: SandboxReady, Addrs: []netip.Addr{netip.MustParseAddr("10.244.0.2"), netip.MustParseAddr("fd00::2")}}})
+	s := Status(d, o, node, corev1.PodStatus{}, t0)
+	if s.PodIP != "10.244.0.2" || len(s.PodIPs) != 2 || s.HostIP != "192.0.2.10" {
+		t.Errorf("addresses are %s %v on %s", s.PodIP, s.PodIPs, s.HostIP)
+	}
+	d.Pod.Spec.HostNetwork = true
+	if s := Status(d, o, node, corev1.PodStatus{}, t0); s.PodIP != "192.0.2.10" {
+		t.Errorf("a pod on the host network is at %s", s.PodIP)
+	}
+}
+
+// TestAdmit: what is not honoured is refused by name.
+func TestAdmit(t *testing.T) {
+	for field, change := range map[string]func(*corev1.PodSpec){
+		"spec.hostUsers":                       func(s *corev1.PodSpec) { s.HostUsers = new(false) },
+		"spec.volumes[0]":                      func(s *corev1.PodSpec) { s.Volumes = []corev1.Volume{{Name: "v"}} },
+		"spec.runtimeClassName":                func(s *corev1.PodSpec) { s.RuntimeClassName = new("kata") },
+		"spec.activeDeadlineSeconds":           func(s *corev1.PodSpec) { s.ActiveDeadlineSeconds = new(int64(1)) },
+		"spec.containers[0].livenessProbe":     func(s *corev1.PodSpec) { s.Containers[0].LivenessProbe = &corev1.Probe{} },
+		"spec.containers[0].lifecycle":         func(s *corev1.PodSpec) { s.Containers[0].Lifecycle = &corev1.Lifecycle{} },
+		"spec.containers[0].env[0].valueFrom":  func(s *corev1.PodSpec) { s.Containers[0].Env = []corev1.EnvVar{{ValueFrom: &corev1.EnvVarSource{}}} },
+		"spec.initContainers[0].restartPolicy": func(s *corev1.PodSpec) { s.InitContainers[0].RestartPolicy = new(corev1.ContainerRestartPolicyAlways) },
+		"spec.containers[0].securityContext.seLinuxOptions": func(s *corev1.PodSpec) {
+			s.Containers[0].SecurityContext = &corev1.SecurityContext{SELinuxOptions: &corev1.SELinuxOptions{}}
+		},
+		"": func(*corev1.PodSpec) {},
+	} {
+		p := testPod(corev1.RestartPolicyAlways, "i", "a")
+		change(&p.Spec)
+		r := Admit(p)
+		if field == "" {
+			if r != nil {
+				t.Errorf("a plain pod is refused: %s", r.Message)
+			}
+			continue
+		}
+		if r == nil || r.Reason != ReasonUnsupported || !strings.Contains(r.Message, field) {
+			t.Errorf("a pod with %s is answered with %+v", field, r)
+		}
+	}
+}
+
+// TestContainerHash holds the hash to its value: another one restarts every
+// container of every node at the next upgrade.
+func TestContainerHash(t *testing.T) {
+	if got := ContainerHash(&corev1.Container{Name: "app", Image: "localhost/app:v1"}); got != "0b8b9721d8191b56" {
+		t.Errorf("the hash of a container is %s", got)
+	}
+}
