@@ -23,7 +23,7 @@ func bombs() map[string]string {
 	return map[string]string{
 		"aliases":                 laughs,
 		"aliases of one list":     quadratic,
-		"aliases of a long text":  "a: &a " + strings.Repeat("x", 1<<20) + "\nb: [" + strings.Repeat("*a,", 1000) + "*a]\n",
+		"aliases of a long text":  "a: &a " + strings.Repeat("x", 1<<19) + "\nb: [" + strings.Repeat("*a,", 1000) + "*a]\n",
 		"alias to itself":         "a: &a [*a]\n# *\n",
 		"merges":                  "a: &a {b: 1}\nb: [" + strings.Repeat("{<<: *a},", 7_000) + "]\n",
 		"depth by brackets":       strings.Repeat("[", 100_000),

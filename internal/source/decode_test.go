@@ -101,6 +101,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{"broken JSON", "{\"apiVersion\": \"v1\",\n\"kind\": \x01}", 1, "read JSON"},
 		{"two pods of one name", manifest("a") + "---\n" + manifest("a"), 9, "two pods of this name"},
 		{"a document behind a lone carriage return", manifest("a") + "\r---\r" + manifest("b"), 1, "unusual line break"},
+		{"too deep", "a: " + strings.Repeat("[", 200) + strings.Repeat("]", 200), 1, "nested deeper than 100"},
+		{"too deep in JSON", `{"a":` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + "}", 1, "nested deeper than 100"},
 		{"unknown anchor", "a: *b # &\n", 1, "anchor"},
 		{"text that is not text", "\x00\x01\x02", 1, "read YAML"},
 	} {

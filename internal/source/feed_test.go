@@ -36,6 +36,17 @@ func start(t *testing.T, path string, change func(*Config)) *feed {
 	return startTuned(t, path, change, nil)
 }
 
+// startPatient is start for tests that take files away for a moment, which may
+// be long on a busy machine.
+func startPatient(t *testing.T, path string) *feed {
+	t.Helper()
+	f := startTuned(t, path, nil, func(m *Manifests) {
+		m.patience = patience{deleted: time.Minute, moved: time.Minute}
+	})
+	f.litter = true
+	return f
+}
+
 func startTuned(t *testing.T, path string, change func(*Config), tune func(*Manifests)) *feed {
 	t.Helper()
 	f := &feed{t: t, dir: path, ch: make(chan Snapshot, 1<<16)}

@@ -203,10 +203,7 @@ func TestEditors(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// A busy machine may take its time between two steps of an editor.
-			patient := patience{deleted: time.Minute, moved: time.Minute}
-			f := startTuned(t, t.TempDir(), nil, func(m *Manifests) { m.patience = patient })
-			f.litter = true
+			f := startPatient(t, t.TempDir())
 			f.write("a.yaml", text)
 			f.untilPods("a")
 			f.keeps("a")

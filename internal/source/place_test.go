@@ -42,7 +42,7 @@ func TestDirectoryGone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "manifests")
 			do(t, os.Mkdir(dir, 0o700))
-			f := start(t, dir, nil)
+			f := startPatient(t, dir)
 			f.write("a.yaml", manifest("a"))
 			f.untilPods("a")
 			f.keeps("a")
@@ -58,9 +58,6 @@ func TestDirectoryGone(t *testing.T) {
 				f.until("no problem", func(s Snapshot) bool { return len(s.Problems) == 0 })
 				f.settle()
 			}
-			f.always = nil
-			f.remove("a.yaml")
-			f.untilPods()
 		})
 	}
 }
@@ -184,7 +181,7 @@ func makeSocket(path string) error {
 func TestOddFiles(t *testing.T) {
 	for name, odd := range oddFiles {
 		t.Run(name, func(t *testing.T) {
-			f := start(t, t.TempDir(), nil)
+			f := startPatient(t, t.TempDir())
 			f.write("a.yaml", manifest("a"))
 			f.write("b.yaml", manifest("b"))
 			f.untilPods("a", "b")
