@@ -140,7 +140,7 @@ func (t *Tree) enableDownTo(cgroup string) error {
 	t.mu.Unlock()
 	at := "/"
 	for _, name := range strings.Split(strings.Trim(path.Dir(cgroup), "/"), "/") {
-		if err := t.enable(at); err != nil {
+		if err := t.enableAt(at); err != nil {
 			return err
 		}
 		if name == "" {
@@ -151,7 +151,7 @@ func (t *Tree) enableDownTo(cgroup string) error {
 			return fmt.Errorf("make cgroup %s: %w", at, err)
 		}
 	}
-	return t.enable(path.Dir(cgroup))
+	return t.enableAt(path.Dir(cgroup))
 }
 
 // enable gives a v2 cgroup's children the controllers that they lack.
@@ -159,6 +159,33 @@ func (t *Tree) enable(cgroup string) error {
 	if !t.V2() {
 		return nil
 	}
+	if t.systemd == nil {
+		return t.enableAt(cgroup)
+	}
+	// At each start of a slice systemd takes away, level by level, what it
+	// does not need itself; so every level above is looked at as well, and once
+	// more if a slice was started beside.
+	var err error
+	for range 5 {
+		if err = t.enableFromRoot(cgroup); !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return err
+}
+
+func (t *Tree) enableFromRoot(cgroup string) error {
+	at := "/"
+	for name := range strings.SplitSeq(strings.Trim(cgroup, "/"), "/") {
+		if err := t.enableAt(at); err != nil {
+			return err
+		}
+		at = path.Join(at, name)
+	}
+	return t.enableAt(at)
+}
+
+func (t *Tree) enableAt(cgroup string) error {
 	file := filepath.Join(t.unified, cgroup, "cgroup.subtree_control")
 	b, err := os.ReadFile(file)
 	if err != nil {

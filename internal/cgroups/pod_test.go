@@ -89,6 +89,38 @@ func TestEnsurePodV1(t *testing.T) {
 	wantFiles(t, tree, tree.class(corev1.PodQOSBurstable), map[string]string{"cpu/cpu.shares": "2"})
 }
 
+// The same on v2, and what a process then meets.
+func TestEnsurePodV2(t *testing.T) {
+	need.Have(t, need.CgroupV2)
+	tree := realTree(t)
+	parent, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBurstable, limits(250, 50000, 8<<20, 100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := map[string]string{
+		"cpu/cpu.weight": "10", "cpu/cpu.max": "50000 100000", "memory/memory.max": "8388608", "pids/pids.max": "100",
+	}
+	wantFiles(t, tree, parent, asked)
+	wantFiles(t, tree, tree.class(corev1.PodQOSBurstable), map[string]string{"cpu/cpu.weight": "10"})
+	wantFiles(t, tree, tree.class(corev1.PodQOSBestEffort), map[string]string{"cpu/cpu.weight": "1"})
+	for file, value := range map[string]string{"cpu.weight": "3", "cpu.max": "max", "memory.max": "max"} {
+		writeFile(t, filepath.Join(tree.dir("cpu", parent), file), value)
+	}
+	if changes, err := tree.RestoreLimits(t.Context()); err != nil || len(changes) != 3 {
+		t.Errorf("%+v, %v", changes, err)
+	}
+	wantFiles(t, tree, parent, asked)
+
+	script(t, tree, parent+"/c", `echo ready; x=$(head -c 30000000 /dev/zero | tr '\0' x); read never`)
+	if err := awaitUnpopulated(within(t, 30*time.Second), filepath.Join(tree.dir("memory", parent), "cgroup.events")); err != nil {
+		t.Fatal(err)
+	}
+	f, err := tree.Facts(t.Context(), parent)
+	if err != nil || len(f.Missed) > 0 || f.OOM.Kills == 0 || f.Usage.CPUNanos == 0 || *f.Limits.MemoryMax != 8<<20 || *f.Limits.CPUWeight != 10 {
+		t.Errorf("facts %+v, %v", f, err)
+	}
+}
+
 // The extreme values that a manifest can ask for are ones that the kernel takes.
 func TestEnsurePodTakesExtremes(t *testing.T) {
 	need.Have(t, need.CgroupV1)
