@@ -31,6 +31,9 @@ type skip struct{ test, why string }
 // goTest runs "go test -json" and prints what "go test" would: a line for each
 // package, and everything that a failed test said.
 func (r *runner) goTest(ctx context.Context, dir string, args ...string) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json"}, args...)...)
 	cmd.Dir, cmd.Stderr = dir, os.Stderr
 	cmd.Env = append(os.Environ(), r.env...)
