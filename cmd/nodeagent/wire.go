@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"nodeagent/internal/cgroups"
 	"nodeagent/internal/config"
@@ -151,11 +152,17 @@ func (d *daemon) fitSource() (err error) {
 	d.source, err = source.NewManifests(source.Config{
 		Path: d.cfg.Kubelet.StaticPodPath, NodeName: d.cfg.NodeName,
 		Rescan:  d.cfg.Kubelet.FileCheckFrequency.Duration,
-		Default: validate.Default, Validate: validate.Validate,
+		Default: validate.Default, Validate: validatePod,
 		Emit: d.offer,
 	})
 	d.parts = append(d.parts, part{"manifests", d.source.Run})
 	return err
+}
+
+// validatePod judges a pod as the API server does, and refuses fields that are
+// younger than the level that this program implements.
+func validatePod(p *corev1.Pod) field.ErrorList {
+	return append(validate.Validate(p), validate.Younger(p)...)
 }
 
 // offer hands a snapshot of the manifest directory to the pod set.
