@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/leases"
 
 	"nodeagent/test/image"
 )
@@ -69,5 +70,15 @@ func (b *Bed) Import(ctx context.Context) error {
 			return fmt.Errorf("unpack %s: %w", m.Name, err)
 		}
 	}
-	return nil
+	return collect(ctx, c)
+}
+
+// collect lets containerd throw away what nothing refers to (the layout's index
+// is one), so that it does not go later, in the middle of a test.
+func collect(ctx context.Context, c *containerd.Client) error {
+	l, err := c.LeasesService().Create(ctx, leases.WithRandomID())
+	if err != nil {
+		return err
+	}
+	return c.LeasesService().Delete(ctx, l, leases.SynchronousDelete)
 }

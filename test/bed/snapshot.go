@@ -63,12 +63,16 @@ func (s Snapshot) Diff(now Snapshot) []string {
 // what differs when ctx ends. Only kinds named in skip may differ ("file", …).
 func (b *Bed) WaitSame(ctx context.Context, before Snapshot, skip ...string) error {
 	wait := 5 * time.Millisecond
+	var diff []string
 	for {
 		now, err := b.Snapshot(ctx)
+		if err != nil && ctx.Err() != nil && diff != nil {
+			return fmt.Errorf("the bed is not as it was (%w):\n%s", ctx.Err(), strings.Join(diff, "\n"))
+		}
 		if err != nil {
 			return err
 		}
-		diff := slices.DeleteFunc(before.Diff(now), func(line string) bool {
+		diff = slices.DeleteFunc(before.Diff(now), func(line string) bool {
 			kind, _, _ := strings.Cut(line[2:], " ")
 			return slices.Contains(skip, kind)
 		})
