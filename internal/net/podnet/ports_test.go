@@ -107,6 +107,22 @@ func TestHostPortTaken(t *testing.T) {
 	h.down(n, a)
 }
 
+// TestClosingPortsStayClosed: a look at the table while a Teardown runs must not
+// publish its ports again.
+func TestClosingPortsStayClosed(t *testing.T) {
+	h := newHost(t, dual...)
+	n := h.start()
+	p := h.up(n, PortMapping{ContainerPort: 80, HostPort: 8080})
+	if got := len(n.wanted()); got != 2 {
+		t.Errorf("%d bindings wanted, want one a family", got)
+	}
+	n.closing(n.record(p.req.SandboxID))
+	if got := n.wanted(); len(got) != 0 {
+		t.Errorf("still wanted: %v", got)
+	}
+	h.down(n, p)
+}
+
 // TestUDPPeerFollows: a peer that has been sending all along, so that its
 // connection entry never ends, reaches the pod that has the port now.
 func TestUDPPeerFollows(t *testing.T) {
