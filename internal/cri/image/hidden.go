@@ -51,30 +51,30 @@ func lowerDirs(options []string) []string {
 
 // openOverlay mounts the layers read-only where nobody sees it and returns the
 // root directory, which keeps it mounted until it is closed.
-func openOverlay(lower []string) (*os.File, error) {
-	type result struct {
-		dir *os.File
-		err error
-	}
-	c := make(chan result, 1)
+func openOverlay(lower []string) (dir *os.File, err error) {
+	done := make(chan struct{})
 	go func() {
-		// Never unlocked: the thread, which is in a mount namespace of its own
-		// now, ends with this goroutine, and the namespace with the thread.
+		defer close(done)
 		runtime.LockOSThread()
-		dir, err := mountOverlay(lower)
-		c <- result{dir, err}
+		if unix.Gettid() != unix.Getpid() {
+			// Never unlocked: the thread, which is in a mount namespace of its
+			// own now, ends with this goroutine, and the namespace with it.
+			dir, err = mountOverlay(lower)
+			return
+		}
+		// The main thread never ends, and would keep the namespace. While it is
+		// held here, another goroutine runs on another thread.
+		defer runtime.UnlockOSThread()
+		dir, err = openOverlay(lower)
 	}()
-	r := <-c
-	return r.dir, r.err
+	<-done
+	return dir, err
 }
 
 // mountOverlay changes the mount namespace of the thread that it runs on. It
 // makes its system calls itself: containerd's mount package starts threads of
 // its own, which would be in the host's namespace.
 func mountOverlay(lower []string) (*os.File, error) {
-	if unix.Gettid() == unix.Getpid() {
-		return nil, fmt.Errorf("mount overlay: on the main thread, which would keep the namespace")
-	}
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		return nil, fmt.Errorf("make mount namespace: %w", err)
 	}

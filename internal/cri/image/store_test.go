@@ -408,6 +408,19 @@ func testRootfs(n *node) {
 	if b, err := os.ReadFile(kept + "/etc/passwd"); err == nil && string(b) == "upper" {
 		n.Error("the root file system can be read after its end")
 	}
+	// On whatever thread it starts, also the main one, the process stays where
+	// it is.
+	own := mountNamespaces(n)
+	var wg sync.WaitGroup
+	for range 32 {
+		wg.Go(func() {
+			if err := n.store.Rootfs(n.ctx(), img, func(dir string) error { _, err := os.Stat(dir + "/etc"); return err }); err != nil {
+				n.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	waitFor(n, "no thread is in another mount namespace", func() bool { return slices.Equal(mountNamespaces(n), own) })
 	want := errors.New("of the caller")
 	if err := n.store.Rootfs(n.ctx(), img, func(string) error { return want }); !errors.Is(err, want) {
 		n.Errorf("err = %v", err)
@@ -464,6 +477,21 @@ func volumes(n *node, dir string) {
 	if err := FillVolume(dir, "/absent", n.TempDir()); err != nil {
 		n.Error(err)
 	}
+}
+
+// mountNamespaces are those of all threads of this process.
+func mountNamespaces(n *node) (out []string) {
+	n.Helper()
+	links, err := filepath.Glob("/proc/self/task/*/ns/mnt")
+	if err != nil {
+		n.Fatal(err)
+	}
+	for _, l := range links {
+		if ns, err := os.Readlink(l); err == nil {
+			out = union(out, ns)
+		}
+	}
+	return out
 }
 
 func mountTable(n *node) string {
