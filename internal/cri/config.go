@@ -37,6 +37,9 @@ type Config struct {
 	Image   image.Config // Client, Namespace and Snapshotter are filled in
 	Network Network      // nil: only sandboxes on the host network can run
 
+	// BootID names this boot of the machine; default the kernel's.
+	BootID string
+
 	// Wake is told that a pod's state changed by itself. It must not block.
 	Wake   func(types.UID)
 	Logger *slog.Logger
@@ -96,9 +99,10 @@ func New(cfg Config) (*Native, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read facts of the host: %w", err)
 	}
-	boot, err := bootID()
-	if err != nil {
-		return nil, err
+	if cfg.BootID == "" {
+		if cfg.BootID, err = bootID(); err != nil {
+			return nil, err
+		}
 	}
 	client, err := containerd.New(cfg.Address,
 		containerd.WithDefaultNamespace(cfg.Namespace),
@@ -114,7 +118,7 @@ func New(cfg Config) (*Native, error) {
 		return nil, fmt.Errorf("prepare image store: %w", err)
 	}
 	return &Native{
-		cfg: cfg, log: cfg.Logger, host: host, boot: boot,
+		cfg: cfg, log: cfg.Logger, host: host, boot: cfg.BootID,
 		client: client, images: images,
 		state:    newState(),
 		accounts: newAccountsCache(),

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	apitypes "github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/v2/core/mount"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -49,7 +51,7 @@ func newNode(t testing.TB, o bed.Options, change ...func(*cri.Config)) *node {
 	}
 	n := &node{t: t, bed: b, net: critest.New(netip.MustParseAddr("10.88.0.2")), woken: make(chan struct{})}
 	n.cfg = cri.Config{
-		Address: b.Address(), RunDir: filepath.Join(b.Dir(), "run"), StateDir: filepath.Join(b.Dir(), "state"),
+		Address: b.Address(), RunDir: filepath.Join(b.Dir(), "run"), StateDir: filepath.Join(b.Dir(), "lib"),
 		NetnsDir: filepath.Join(b.Dir(), "netns"), Network: n.net, LogMaxSize: 1 << 20, LogMaxFiles: 3,
 		Wake:   func(types.UID) { n.wake() },
 		Logger: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -302,4 +304,14 @@ func shimPid(t testing.TB, n *node, sandbox string) int {
 	r, err := shimapi.ReadShim(n.cfg.RunDir, sandbox)
 	check(t, err)
 	return r.Pid
+}
+
+func itoa(pid uint32) string { return fmt.Sprint(pid) }
+
+func protoMounts(mounts []mount.Mount) []*apitypes.Mount {
+	var out []*apitypes.Mount
+	for _, m := range mounts {
+		out = append(out, &apitypes.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
+	}
+	return out
 }

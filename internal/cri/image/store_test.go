@@ -99,7 +99,8 @@ func TestStore(t *testing.T) {
 			before, ignore := m.leases(), goleak.IgnoreCurrent()
 			f(m)
 			if after := m.leases(); after != before {
-				t.Errorf("%d leases are left", after-before)
+				ls, err := m.client.LeasesService().List(m.store.namespaced(m.ctx()))
+				t.Errorf("%d leases are left: %+v, %v", after-before, ls, err)
 			}
 			if err := goleak.Find(ignore, goleak.IgnoreAnyFunction("net/http.(*conn).serve"), goleak.IgnoreAnyFunction("net/http.(*connReader).backgroundRead")); err != nil {
 				t.Error(err)
