@@ -37,6 +37,7 @@ func TestContainers(t *testing.T) {
 		"many lines both streams": bothStreams,
 		"created only":            createdOnly,
 		"exec":                    execProcess,
+		"user opens stdout":       userOpensStdout,
 	} {
 		t.Run(name, func(t *testing.T) {
 			sub := &node{t: t, bed: n.bed, ctd: n.ctd, img: n.img, runDir: n.runDir, logDir: n.logDir}

@@ -198,7 +198,7 @@ func (s *service) bind(uri shimapi.LogURI) error {
 		Bundle: s.cfg.bundle, Socket: s.cfg.taskSocket,
 	})
 	if err != nil {
-		return errors.Join(err, l.Close())
+		return errors.Join(err, l.Close(), shimapi.RemoveShim(uri.RunDir, uri.Sandbox))
 	}
 	s.sandbox, s.runDir, s.control = uri.Sandbox, uri.RunDir, l
 	go s.serveControl(l)

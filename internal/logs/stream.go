@@ -1,16 +1,24 @@
 package logs
 
-import "bytes"
+import (
+	"bytes"
+	"sync"
+)
 
 // Stream cuts what a container writes to one of its streams into records.
 type Stream struct {
 	w     *Writer
-	tail  string // " stdout" or " stderr"
-	carry []byte // begin of a line whose end has not come, at most MaxContent
+	tail  string  // " stdout" or " stderr"
+	carry []byte  // begin of a line whose end has not come, at most MaxContent
+	small []byte  // what carry is made of while it is short, up to keepCarry
+	lent  *[]byte // from carryPool, once carry is long
 }
 
-// keepCarry is how large a carry buffer may be to be kept while it is empty.
+// keepCarry is how much of a line's begin a stream keeps a buffer of its own
+// for. The begin of a longer line lies in a shared one until the line is out.
 const keepCarry = 1 << 10
+
+var carryPool = sync.Pool{New: func() any { b := make([]byte, 0, MaxContent); return &b }}
 
 // Write takes in p. It never fails and waits for nothing but the file system:
 // what cannot be stored is counted in Stats.
@@ -33,7 +41,7 @@ func (s *Stream) Write(p []byte) {
 			p = p[room:]
 			s.forget()
 		default: // wait for the rest
-			s.carry = append(s.carry, p...)
+			s.keep(p)
 			p = nil
 		}
 	}
@@ -59,9 +67,23 @@ func (s *Stream) Flush(end bool) {
 	s.forget()
 }
 
-func (s *Stream) forget() {
-	if cap(s.carry) > keepCarry {
-		s.carry = nil
+// keep adds to the begin of a line.
+func (s *Stream) keep(p []byte) {
+	if s.lent == nil && len(s.carry)+len(p) > keepCarry {
+		s.lent = carryPool.Get().(*[]byte)
+		s.carry = append((*s.lent)[:0], s.carry...)
 	}
-	s.carry = s.carry[:0]
+	s.carry = append(s.carry, p...)
+	if s.lent == nil {
+		s.small = s.carry
+	}
+}
+
+// forget empties carry; its content is out.
+func (s *Stream) forget() {
+	if s.lent != nil {
+		carryPool.Put(s.lent)
+		s.lent = nil
+	}
+	s.carry = s.small[:0]
 }
