@@ -2,14 +2,10 @@ package cri_test
 
 import (
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
 	"nodeagent/test/bed"
@@ -56,7 +52,7 @@ func (s steps) floor(b *testing.B, f *floor, id string) {
 	t := time.Now()
 	check(b, f.up(b.Context(), id))
 	s.took("0-floor-up", t)
-	obeys(b, f.task.Pid())
+	obeys()
 	t = time.Now()
 	check(b, f.down(b.Context()))
 	s.took("0-floor-down", t)
@@ -75,8 +71,7 @@ func (s steps) pod(b *testing.B, n *node, uid string) {
 	check(b, n.StartContainer(ctx, id))
 	s.took("3-start", t)
 	s.took("9-up", began)
-	c, _ := find(n.Observe(types.UID(uid)), id)
-	obeys(b, c.Pid)
+	obeys()
 	began = time.Now()
 	check(b, n.StopContainer(ctx, id, 10*time.Second))
 	t = s.took("4-stop", began)
@@ -94,23 +89,10 @@ func (s steps) pod(b *testing.B, n *node, uid string) {
 	}
 }
 
-// obeys waits until a process catches SIGTERM: process 1 of a PID namespace is
-// deaf to it before.
-func obeys(b *testing.B, pid uint32) {
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		check(b, err)
-		_, rest, _ := strings.Cut(string(status), "SigCgt:\t")
-		line, _, _ := strings.Cut(rest, "\n")
-		caught, err := strconv.ParseUint(line, 16, 64)
-		check(b, err)
-		if caught&(1<<(unix.SIGTERM-1)) != 0 {
-			return
-		}
-		<-time.After(time.Millisecond)
-	}
-	b.Fatalf("process %d does not catch SIGTERM", pid)
-}
+// obeys waits until the process surely takes SIGTERM. That it catches the
+// signal does not tell: a Go program does so before it listens, and as process 1
+// of a PID namespace it is deaf until then.
+func obeys() { <-time.After(100 * time.Millisecond) }
 
 func check(t testing.TB, err error) {
 	t.Helper()

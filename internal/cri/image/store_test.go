@@ -511,6 +511,11 @@ func mountTable(n *node) string {
 }
 
 func testSweep(n *node) {
+	for range 200 {
+		sweepOnce(n)
+	}
+}
+func sweepOnce(n *node) {
 	_, _, err := n.store.lease(n.store.namespaced(n.ctx())) // and die
 	if err != nil {
 		n.Fatal(err)
