@@ -155,13 +155,7 @@ func TestCNIDeleteFailsOnce(t *testing.T) {
 	if _, err := n.Setup(context.Background(), p.req); err == nil {
 		t.Error("setup succeeded")
 	}
-	deadline := time.Now().Add(10 * time.Second)
-	for n.record(p.req.SandboxID) != nil {
-		if time.Now().After(deadline) {
-			t.Fatal("nobody undid the failed setup within 10 s")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	eventually(t, "the failed setup undone", func() bool { return n.record(p.req.SandboxID) == nil })
 }
 
 // TestCNIDeleteFails: Teardown says so, nothing is forgotten, a restart and
@@ -171,10 +165,16 @@ func TestCNIDeleteFails(t *testing.T) {
 	h, ctl, dir := cniHost(t)
 	n := h.start()
 	p := h.up(n)
-	ctl("del", "fail")
-	if err := n.Teardown(context.Background(), p.req); err == nil {
-		t.Error("teardown succeeded")
+	for _, word := range []string{"fail", "hang"} {
+		ctl("del", word)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := n.Teardown(ctx, p.req); err == nil {
+			t.Errorf("teardown succeeded though the plugin's answer is %s", word)
+		}
+		noPluginRuns(t, p.req.SandboxID)
 	}
+	ctl("del", "fail")
 	h.conf("10-fake.conflist", strings.ReplaceAll(fakeConf, `"name":"fake"`, `"name":"other"`))
 	n = h.start()
 	if err := n.Prune(context.Background(), none); err == nil {
@@ -232,13 +232,7 @@ func TestConfChanges(t *testing.T) {
 	}
 	wait := func(want string) {
 		t.Helper()
-		deadline := time.Now().Add(5 * time.Second)
-		for inForce() != want {
-			if time.Now().After(deadline) {
-				t.Fatalf("in force is %q, want %q", inForce(), want)
-			}
-			time.Sleep(time.Millisecond)
-		}
+		eventually(t, want+" in force", func() bool { return inForce() == want })
 	}
 	wait("")
 	must(t, os.Mkdir(h.cfg.CNIConfDir, 0o755))

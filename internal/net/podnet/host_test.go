@@ -245,6 +245,22 @@ func (h *host) down(n *Network, pods ...*pod) {
 	wg.Wait()
 }
 
+// eventually waits for what another goroutine or the kernel does.
+func eventually(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	limit := time.NewTimer(10 * time.Second)
+	defer limit.Stop()
+	for !is() {
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			t.Fatalf("no %s within 10 s", what)
+		}
+	}
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

@@ -219,6 +219,11 @@ func (n *Network) Ready() error {
 	select {
 	case <-n.loaded:
 	default:
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.failure != nil {
+			return fmt.Errorf("pod network is not loaded: %w", n.failure)
+		}
 		return errors.New("pod network is not loaded yet")
 	}
 	n.mu.Lock()

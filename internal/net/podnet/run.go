@@ -41,6 +41,9 @@ func (n *Network) Run(ctx context.Context) error {
 	wait := retryFirst
 	for err := n.load(); err != nil; err = n.load() {
 		n.log.Error("cannot load the pod network; trying again", "error", err, "in", wait)
+		n.mu.Lock()
+		n.failure = err
+		n.mu.Unlock()
 		if !pause(ctx, wait) {
 			return nil
 		}

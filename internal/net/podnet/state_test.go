@@ -145,16 +145,10 @@ func TestBridgeComesBack(t *testing.T) {
 	defer h.down(n, a, b)
 	serve(t, b.netns, "tcp", "b", 80)
 	must(t, netlink.LinkDel(mustLink(t, defaultBridge)))
-	deadline := time.Now().Add(5 * time.Second)
-	for {
+	eventually(t, "a bridge again", func() bool {
 		got, err := call(t, nil, "tcp", b.addrs[0], 80)
-		if err == nil && strings.HasPrefix(got, "b ") {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the bridge did not come back within 5 s: %v", err)
-		}
-	}
+		return err == nil && strings.HasPrefix(got, "b ")
+	})
 	wantAnswer(t, a.netns, "tcp", b.addrs[1], 80, "b", a.addrs[1])
 }
 
@@ -243,6 +237,29 @@ func TestNotReady(t *testing.T) {
 		t.Error("setup succeeded")
 	}
 	must(t, n.Prune(context.Background(), none))
+}
+
+// TestLoadIsTriedAgain: a run directory that cannot be used is named, and used
+// once it can be.
+func TestLoadIsTriedAgain(t *testing.T) {
+	h := newHost(t, dual...)
+	must(t, os.WriteFile(h.cfg.RunDir, nil, 0o600))
+	n, err := New(h.cfg)
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx) }()
+	defer func() { cancel(); must(t, <-ended) }()
+	eventually(t, "the reason in Ready", func() bool {
+		err := n.Ready()
+		return err != nil && strings.Contains(err.Error(), "make journal")
+	})
+	must(t, os.Remove(h.cfg.RunDir))
+	select {
+	case <-n.loaded:
+	case <-time.After(10 * time.Second):
+		t.Error("not loaded within 10 s")
+	}
 }
 
 func TestWaitsForRun(t *testing.T) {
