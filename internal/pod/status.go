@@ -37,12 +37,33 @@ func Status(d Desired, o Observed, node Node, before corev1.PodStatus, now time.
 	}
 	s.InitContainerStatuses = b.containers(d.Pod.Spec.InitContainers, true)
 	s.ContainerStatuses = b.containers(d.Pod.Spec.Containers, false)
+	if d.Wish == WishAbsent {
+		b.remember(&s, before)
+	}
 	b.addresses(&s, node)
 	s.Conditions = b.conditions(s, before.Conditions)
 	if s.Message == "" && s.Phase == corev1.PodPending {
 		s.Reason, s.Message = b.pendingBecause()
 	}
 	return s
+}
+
+// remember keeps what was last told of containers whose records are gone
+// already: a pod on its way out never looks as if it had not run.
+func (b *statusBuilder) remember(s *corev1.PodStatus, before corev1.PodStatus) {
+	if s.Phase == corev1.PodPending && before.Phase != "" {
+		s.Phase = before.Phase
+	}
+	keep := func(now, was []corev1.ContainerStatus) {
+		for i := range now {
+			at := slices.IndexFunc(was, func(old corev1.ContainerStatus) bool { return old.Name == now[i].Name })
+			if at >= 0 && b.o.latest(now[i].Name) == nil {
+				now[i] = was[at]
+			}
+		}
+	}
+	keep(s.InitContainerStatuses, before.InitContainerStatuses)
+	keep(s.ContainerStatuses, before.ContainerStatuses)
 }
 
 type statusBuilder struct {

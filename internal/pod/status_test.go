@@ -121,6 +121,27 @@ func TestStatusRemembers(t *testing.T) {
 	}
 }
 
+// TestStatusOfAPodThatGoes: while its records are removed it stays what it was.
+func TestStatusOfAPodThatGoes(t *testing.T) {
+	d := Desired{Wish: WishRun, Pod: testPod(corev1.RestartPolicyAlways, "i", "a")}
+	ran := Status(d, observed(ready, "i#0@s0 exited0", "a#2@s0 running"), Node{}, corev1.PodStatus{}, t0)
+	d.Wish = WishAbsent
+	ended := Status(d, observed(ready, "i#0@s0 exited0", "a#2@s0 exited0"), Node{}, ran, t0)
+	if end := ended.ContainerStatuses[0].State.Terminated; end == nil {
+		t.Errorf("a stopped container is shown as %+v", ended.ContainerStatuses[0])
+	}
+	last := Status(d, observed(ready), Node{}, ended, t0)
+	if last.Phase != corev1.PodRunning {
+		t.Errorf("the pod's phase is %s, was %s", last.Phase, ran.Phase)
+	}
+	if s := last.ContainerStatuses[0]; s.RestartCount != 2 || s.State.Terminated == nil {
+		t.Errorf("a container whose record is gone is shown as %+v", s)
+	}
+	if s := last.InitContainerStatuses[0]; s.State.Terminated == nil {
+		t.Errorf("an init container whose record is gone is shown as %+v", s)
+	}
+}
+
 func TestStatusAddresses(t *testing.T) {
 	node := Node{Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.10")}}
 	d := Desired{Wish: WishRun, Pod: testPod(corev1.RestartPolicyAlways, "", "a")}
