@@ -225,7 +225,20 @@ func (b *Bed) snapCgroups(_ context.Context, s Snapshot) error {
 }
 
 // snapNet lists interfaces, addresses, routes and neighbours that somebody made.
-func (b *Bed) snapNet(_ context.Context, s Snapshot) error {
+func (b *Bed) snapNet(ctx context.Context, s Snapshot) error {
+	for {
+		links := Snapshot{}
+		err := b.listNet(links)
+		// The kernel's answer to a list that changed meanwhile: ask again.
+		if errors.Is(err, netlink.ErrDumpInterrupted) && ctx.Err() == nil {
+			continue
+		}
+		maps.Copy(s, links)
+		return err
+	}
+}
+
+func (b *Bed) listNet(s Snapshot) error {
 	return b.Do(func() error {
 		h, err := netlink.NewHandle()
 		if err != nil {
