@@ -25,7 +25,7 @@ const localRepository = "localhost/import"
 // names, sorted. If none can, that is an error (IsNoPlatform) and nothing is
 // kept. A tag without a repository is named localhost/import:TAG, an image
 // without either localhost/import@DIGEST. Existing names are moved.
-func (s *Store) Import(ctx context.Context, r io.Reader) ([]string, error) {
+func (s *Store) Import(ctx context.Context, r io.Reader) (names []string, err error) {
 	// containerd's content writers keep a stream until their context ends.
 	ctx, cancel := context.WithCancel(s.namespaced(ctx))
 	defer cancel()
@@ -33,7 +33,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("import images: %w", err)
 	}
-	defer done()
+	defer func() { done(err) }()
 	plain, closeReader, err := decompress(r)
 	if err != nil {
 		return nil, importError(err, nil)

@@ -85,7 +85,7 @@ func (s *Store) pullAny(ctx context.Context, named reference.Named, auth *Auth, 
 	return Image{}, errors.New("pull: no credentials to try") // lookup never returns none
 }
 
-func (s *Store) pull(ctx context.Context, name string, creds registry.CredentialHelper, tell func(Progress)) (Image, error) {
+func (s *Store) pull(ctx context.Context, name string, creds registry.CredentialHelper, tell func(Progress)) (img Image, err error) {
 	// Cancelling ends the streams of progress and credentials too: the
 	// transfer's client reads them until its context ends.
 	ctx, cancel := context.WithCancelCause(quiet(s.namespaced(ctx)))
@@ -94,7 +94,7 @@ func (s *Store) pull(ctx context.Context, name string, creds registry.Credential
 	if err != nil {
 		return Image{}, fmt.Errorf("pull image %q: %w", name, err)
 	}
-	defer done()
+	defer func() { done(err) }()
 
 	before, err := s.record(ctx, name)
 	if err != nil && !IsNotFound(err) {
@@ -106,7 +106,7 @@ func (s *Store) pull(ctx context.Context, name string, creds registry.Credential
 		return Image{}, s.pullError(ctx, name, t, err)
 	}
 	t.stop()
-	img, err := s.pulled(ctx, name)
+	img, err = s.pulled(ctx, name)
 	if err != nil {
 		s.takeBack(ctx, name, before)
 		return Image{}, err
@@ -199,8 +199,10 @@ func (s *Store) takeBack(ctx context.Context, name string, before images.Image) 
 const ownerLabel = "nodeagent.io/image-store"
 
 // lease holds what a pull or import brings until its record is written; done
-// must be called. Where the daemon dies before, Sweep or the expiry ends it.
-func (s *Store) lease(ctx context.Context) (_ context.Context, done func(), err error) {
+// must be called, with the error that ended it. After a failure it waits until
+// containerd has collected what came half: a blob that does not have its digest
+// would be taken up again by the next try, and fail it. Where the daemon dies before, Sweep or the expiry ends it.
+func (s *Store) lease(ctx context.Context) (_ context.Context, done func(error), err error) {
 	cctx, cancel := s.call(ctx)
 	defer cancel()
 	ls := s.cfg.Client.LeasesService()
@@ -209,10 +211,14 @@ func (s *Store) lease(ctx context.Context) (_ context.Context, done func(), err 
 	if err != nil {
 		return ctx, nil, fmt.Errorf("take lease: %w", err)
 	}
-	return leases.WithLease(ctx, l.ID), func() {
+	return leases.WithLease(ctx, l.ID), func(failed error) {
+		var opts []leases.DeleteOpt
+		if failed != nil {
+			opts = append(opts, leases.SynchronousDelete)
+		}
 		ctx, cancel := s.call(context.WithoutCancel(ctx))
 		defer cancel()
-		if err := ls.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
+		if err := ls.Delete(ctx, l, opts...); err != nil && !errdefs.IsNotFound(err) {
 			s.cfg.Logger.Warn("give back lease", "lease", l.ID, "err", err)
 		}
 	}, nil

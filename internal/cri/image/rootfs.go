@@ -28,7 +28,7 @@ func (s *Store) Rootfs(ctx context.Context, img Image, f func(dir string) error)
 	if err != nil {
 		return fmt.Errorf("open image %q: %w", img.Name, err)
 	}
-	defer done()
+	defer done(nil)
 	lease, _ := leases.FromContext(ctx)
 	key := "view-" + lease
 	sn := s.cfg.Client.SnapshotService(s.cfg.Snapshotter)
