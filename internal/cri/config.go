@@ -87,10 +87,11 @@ func def[T comparable](field *T, value T) {
 // connection and writes nothing; it reads the facts of the host.
 func New(cfg Config) (*Native, error) {
 	cfg.setDefaults()
-	for _, dir := range []string{cfg.RunDir, cfg.StateDir, cfg.NetnsDir} {
-		if !filepath.IsAbs(dir) {
-			return nil, fmt.Errorf("runtime directory %q is not absolute", dir)
+	for _, dir := range []*string{&cfg.RunDir, &cfg.StateDir, &cfg.NetnsDir, &cfg.CgroupRoot} {
+		if !filepath.IsAbs(*dir) {
+			return nil, fmt.Errorf("runtime directory %q is not absolute", *dir)
 		}
+		*dir = filepath.Clean(*dir)
 	}
 	if cfg.LogMaxSize < 0 || cfg.LogMaxFiles < 1 {
 		return nil, errors.New("log limits must be positive")

@@ -58,13 +58,14 @@ func (n *Native) CreateContainer(ctx context.Context, sandboxID string, config *
 		n.undoContainer(ctx, c)
 		return "", fmt.Errorf("create container: %w", err)
 	}
+	n.state.renew(&c.seq)
 	n.state.edit(func() { c.starting = false })
 	return c.id, nil
 }
 
 func (n *Native) usable(s *sandbox) (err error) {
 	n.state.edit(func() {
-		if !s.visible || s.stopped || s.reason != "" {
+		if !s.visible || s.stopping || s.reason != "" {
 			err = fmt.Errorf("sandbox %s is not ready: %s", s.id, s.reason)
 		}
 	})

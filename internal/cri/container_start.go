@@ -223,7 +223,13 @@ func (n *Native) readStarted(id string) (m started, ok bool) {
 // ends with the boot.
 func replaceFile(path string, data []byte) error {
 	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
-	if err := os.WriteFile(temp, data, 0o600); err != nil {
+	err := os.WriteFile(temp, data, 0o600)
+	if errors.Is(err, os.ErrNotExist) { // somebody emptied the run directory
+		if err = os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
+			err = os.WriteFile(temp, data, 0o600)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
 	}
 	if err := os.Rename(temp, path); err != nil {

@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	errNotConnected = errors.New("RuntimeUnresponsive: not connected to containerd yet")
+	errNotConnected = errors.New("not connected to containerd yet")
 	errNotRunning   = errors.New("container is not running")
 )
 

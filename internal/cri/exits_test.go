@@ -276,3 +276,45 @@ func TestStartError(t *testing.T) {
 	n.removePod("p1", 0)
 	n.nothingLeft(before)
 }
+
+func TestOOMKilled(t *testing.T) {
+	n := newNode(t, bed.Options{})
+	config := n.sandboxConfig("p1")
+	sb := n.runSandbox(config)
+	cc := containerConfig("main", 0, "alloc", "256")
+	cc.Linux.Resources.MemoryLimitInBytes = 32 << 20
+	id := n.runContainer(sb, cc, config)
+	if c := n.awaitExit("p1", id, 20*time.Second); !c.OOMKilled || c.Reason != "OOMKilled" || c.ExitCode != 137 {
+		t.Errorf("%+v", c)
+	}
+	// A stop by SIGKILL is none.
+	id = n.runContainer(sb, containerConfig("main", 1, "sleep", "forever"), config)
+	check(t, n.StopContainer(t.Context(), id, 0))
+	if c, _ := find(n.Observe("p1"), id); c.OOMKilled || c.Reason != "Error" || c.ExitCode != 137 {
+		t.Errorf("%+v", c)
+	}
+	n.removePod("p1", 0)
+}
+
+// TestRunDirectoryEmptied: it is a cache. Exits are still seen and containers
+// still start.
+func TestRunDirectoryEmptied(t *testing.T) {
+	n := newNode(t, bed.Options{})
+	config := n.sandboxConfig("p1")
+	sb := n.runSandbox(config)
+	id := n.runContainer(sb, containerConfig("main", 0, "sleep", "forever"), config)
+	for _, dir := range []string{"exit", "started", "stop"} {
+		check(t, os.RemoveAll(n.cfg.RunDir+"/"+dir))
+	}
+	<-time.After(300 * time.Millisecond)
+	began := time.Now()
+	check(t, n.StopContainer(t.Context(), id, 20*time.Second))
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the end was seen after %s", took)
+	}
+	id = n.runContainer(sb, containerConfig("main", 1, "exit", "3"), config)
+	if c := n.awaitExit("p1", id, 5*time.Second); c.ExitCode != 3 {
+		t.Errorf("%+v", c)
+	}
+	n.removePod("p1", 0)
+}

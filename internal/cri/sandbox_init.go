@@ -40,7 +40,10 @@ func (n *Native) startInit(ctx context.Context, s *sandbox) error {
 	c.info = pod.Container{ID: c.id, SandboxID: s.id, State: pod.ContainerCreated, Created: time.Now(), LogPath: filepath.Join(n.nsDir(s.id), "init.log")}
 	c.mounts = []*apitypes.Mount{{Type: "bind", Source: root, Options: []string{"rbind", "ro"}}}
 	n.state.addContainer(c)
-	defer n.state.edit(func() { c.starting = false })
+	defer func() {
+		n.state.renew(&c.seq)
+		n.state.edit(func() { c.starting = false })
+	}()
 	if err := writeInitRoot(root); err != nil {
 		return err
 	}

@@ -143,6 +143,7 @@ func (n *Native) writeRecord(ctx context.Context, s *sandbox) {
 		n.state.edit(func() { s.reason = reasonIncomplete })
 		defer n.cfg.Wake(s.uid)
 	}
+	n.state.renew(&s.seq)
 	s.commit(err)
 }
 

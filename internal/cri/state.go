@@ -195,6 +195,15 @@ func (st *state) dropEmpty(uid apitypes.UID, m *members) {
 	}
 }
 
+// renew marks an object as younger than every relist that has begun: its record
+// was written just now, and a list that was read before does not hold it.
+func (st *state) renew(seq *uint64) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.seq++
+	*seq = st.seq
+}
+
 // forget remembers that id is gone until the next relist that began after now
 // has ended: a list that was read before must not bring it back.
 func (st *state) forget(id string) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -34,6 +35,13 @@ func (n *Native) watchFiles(ctx context.Context) error {
 			if !ok {
 				return errors.New("watch run directory: the watch ended")
 			}
+			if e.Has(fsnotify.Remove) && (e.Name == n.exitDir() || e.Name == n.cfg.NetnsDir) {
+				// Somebody emptied /run below us; the shims make it anew as well.
+				if err := watchAgain(w, e.Name); err != nil {
+					return err
+				}
+				n.scanExits(ctx)
+			}
 			n.handleFile(ctx, e)
 		case err := <-w.Errors:
 			// An overflow: look at all of them.
@@ -42,6 +50,16 @@ func (n *Native) watchFiles(ctx context.Context) error {
 			n.checkPins()
 		}
 	}
+}
+
+func watchAgain(w *fsnotify.Watcher, dir string) error {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return fmt.Errorf("make %s anew: %w", dir, err)
+	}
+	if err := w.Add(dir); err != nil {
+		return fmt.Errorf("watch %s: %w", dir, err)
+	}
+	return nil
 }
 
 func (n *Native) handleFile(ctx context.Context, e fsnotify.Event) {
