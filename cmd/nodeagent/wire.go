@@ -72,6 +72,7 @@ func (d *daemon) fitNetwork() (err error) {
 		StateDir: d.cfg.Agent.StateDir, RunDir: d.cfg.Agent.RunDir,
 		CNIConfDir: n.CNIConfDir, CNIBinDir: n.CNIBinDir,
 		CIDRs: d.cfg.CIDRs(), Bridge: n.Bridge, MTU: n.MTU, Logger: d.log,
+		Lost: func(sandbox string) { d.runtime.LoseNetwork(sandbox) },
 	})
 	d.parts = append(d.parts, part{"pod network", d.network.Run})
 	return err
@@ -137,9 +138,28 @@ func (d *daemon) node() (worker.Node, error) {
 		d.log.Warn("give containers a higher oom_score_adj than their class has: this process may not lower scores; give it CAP_SYS_RESOURCE", "lowest", lowest)
 	}
 	return worker.Node{
-		Addrs: addrs, MemoryCapacity: memory, PodPidsLimit: *d.cfg.Kubelet.PodPidsLimit,
-		CgroupV2: d.tree.V2(), SwapAccounting: d.tree.Swap(), MinOOMScoreAdj: lowest,
+		Addrs: addrs, MemoryCapacity: memory, Limits: d.limits(),
+		Unconfined: !*d.cfg.Kubelet.SeccompDefault,
+		CgroupV2:   d.tree.V2(), SwapAccounting: d.tree.Swap(), MinOOMScoreAdj: lowest,
 	}, nil
+}
+
+// limits are the operator's choices about cgroups, and the huge page sizes that
+// the kernel can limit.
+func (d *daemon) limits() pod.Limits {
+	k := d.cfg.Kubelet
+	l := pod.Limits{
+		PodPids:       *k.PodPidsLimit,
+		NoCPUQuota:    k.CPUCFSQuota != nil && !*k.CPUCFSQuota,
+		SingleOOMKill: k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill,
+	}
+	if k.CPUCFSQuotaPeriod != nil {
+		l.CPUPeriod = uint64(k.CPUCFSQuotaPeriod.Microseconds())
+	}
+	if d.tree.Hugetlb() {
+		l.PageSizes = d.tree.PageSizes()
+	}
+	return l
 }
 
 // oomScoreGuaranteed is the lowest score that a container ever gets.

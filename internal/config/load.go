@@ -116,6 +116,7 @@ var usedKubelet = []string{
 	"apiVersion", "kind", "staticPodPath", "fileCheckFrequency", "podLogsDir", "cgroupRoot", "cgroupDriver",
 	"clusterDNS", "clusterDomain", "resolvConf", "podCIDR", "podPidsLimit", "healthzPort", "healthzBindAddress",
 	"containerLogMaxSize", "containerLogMaxFiles", "containerRuntimeEndpoint", "seccompDefault",
+	"cpuCFSQuota", "cpuCFSQuotaPeriod", "singleProcessOOMKill",
 }
 
 func (c *Config) noteUnused(path string, d document, used []string) {

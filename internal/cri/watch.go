@@ -114,19 +114,30 @@ func (n *Native) checkPins() {
 		}
 	})
 	for _, s := range ready {
-		if n.pinsOf(s).intact() {
-			continue
+		if !n.pinsOf(s).intact() {
+			n.lose(s, "namespaces of a sandbox were taken away")
 		}
-		lost := false
-		n.state.edit(func() {
-			// A stop at work unpins as well; it marks the sandbox itself.
-			if !s.stopping && s.reason == "" {
-				s.reason, lost = reasonNetworkLost, true
-			}
-		})
-		if lost {
-			n.log.Warn("namespaces of a sandbox were taken away", "sandbox", s.id, "podUID", s.uid)
-			n.cfg.Wake(s.uid)
+	}
+}
+
+// LoseNetwork says that a sandbox's interface is gone although nobody stopped
+// the sandbox: it is not ready any more. It never blocks.
+func (n *Native) LoseNetwork(id string) {
+	if s, err := n.state.sandbox(id); err == nil {
+		n.lose(s, "the network interface of a sandbox was taken away")
+	}
+}
+
+func (n *Native) lose(s *sandbox, what string) {
+	lost := false
+	n.state.edit(func() {
+		// A stop at work unpins as well; it marks the sandbox itself.
+		if s.visible && !s.stopping && !s.stopped && s.reason == "" {
+			s.reason, lost = reasonNetworkLost, true
 		}
+	})
+	if lost {
+		n.log.Warn(what, "sandbox", s.id, "podUID", s.uid)
+		n.cfg.Wake(s.uid)
 	}
 }

@@ -38,7 +38,7 @@ func (s *Set) containerConfig(d pod.Desired, c *corev1.Container, a pod.Action, 
 		Tty:       c.TTY,
 		Linux: &runtimeapi.LinuxContainerConfig{
 			Resources:       s.containerResources(d.Pod, c),
-			SecurityContext: securityContext(d.Pod, c),
+			SecurityContext: s.cfg.Node.securityContext(d.Pod, c),
 		},
 	}, nil
 }
@@ -82,7 +82,7 @@ func (s *Set) fileMounts(p *corev1.Pod, c *corev1.Container, a pod.Action, seen 
 }
 
 func (s *Set) containerResources(p *corev1.Pod, c *corev1.Container) *runtimeapi.LinuxContainerResources {
-	r := pod.ContainerResources(p, c)
+	r := s.cfg.Node.Limits.Container(p, c)
 	out := &runtimeapi.LinuxContainerResources{
 		OomScoreAdj: int64(max(pod.OOMScoreAdj(p, c, s.cfg.Node.MemoryCapacity), s.cfg.Node.MinOOMScoreAdj)),
 	}

@@ -71,7 +71,7 @@ func (s *Set) prepare(ctx context.Context, d pod.Desired) error {
 
 // ensureCgroup makes the pod's cgroup, or finds it, and names it.
 func (s *Set) ensureCgroup(ctx context.Context, d pod.Desired) (string, error) {
-	return s.cfg.Cgroups.EnsurePod(ctx, d.Pod.UID, pod.QOSClass(d.Pod), pod.PodResources(d.Pod, s.cfg.Node.PodPidsLimit))
+	return s.cfg.Cgroups.EnsurePod(ctx, d.Pod.UID, pod.QOSClass(d.Pod), s.cfg.Node.Limits.Pod(d.Pod))
 }
 
 func (s *Set) runSandbox(ctx context.Context, a pod.Action, d pod.Desired) error {

@@ -86,8 +86,11 @@ type Node struct {
 	Addrs []netip.Addr
 	// MemoryCapacity in bytes, for oom_score_adj.
 	MemoryCapacity int64
-	// PodPidsLimit is the most processes of one pod; 0 or less: no limit.
-	PodPidsLimit int64
+	// Limits are the node's choices that cgroup limits depend on.
+	Limits pod.Limits
+	// Unconfined tells that a pod that says nothing about seccomp gets no
+	// profile, as kubelet has it by default; ours is RuntimeDefault.
+	Unconfined bool
 	// CgroupV2 tells that limits go to the unified hierarchy; SwapAccounting
 	// that its kernel counts swap.
 	CgroupV2, SwapAccounting bool

@@ -9,7 +9,7 @@ import (
 
 // securityContext merges the pod's security context with the container's, which
 // wins, and says it in CRI's words.
-func securityContext(p *corev1.Pod, c *corev1.Container) *runtimeapi.LinuxContainerSecurityContext {
+func (n Node) securityContext(p *corev1.Pod, c *corev1.Container) *runtimeapi.LinuxContainerSecurityContext {
 	ps, cs := p.Spec.SecurityContext, c.SecurityContext
 	if ps == nil {
 		ps = &corev1.PodSecurityContext{}
@@ -26,7 +26,7 @@ func securityContext(p *corev1.Pod, c *corev1.Container) *runtimeapi.LinuxContai
 		RunAsGroup:               int64Value(first(cs.RunAsGroup, ps.RunAsGroup)),
 		SupplementalGroups:       supplementalGroups(ps),
 		SupplementalGroupsPolicy: groupsPolicy(ps),
-		Seccomp:                  seccomp(ps.SeccompProfile, cs.SeccompProfile, is(cs.Privileged)),
+		Seccomp:                  n.seccomp(ps.SeccompProfile, cs.SeccompProfile, is(cs.Privileged)),
 		MaskedPaths:              pod.MaskedPaths(cs.ProcMount),
 		ReadonlyPaths:            pod.ReadonlyPaths(cs.ProcMount),
 	}
@@ -67,14 +67,14 @@ func groupsPolicy(ps *corev1.PodSecurityContext) runtimeapi.SupplementalGroupsPo
 }
 
 // seccomp: a pod that says nothing gets the runtime's default profile, which is
-// stricter than kubelet's default.
-func seccomp(ofPod, ofContainer *corev1.SeccompProfile, privileged bool) *runtimeapi.SecurityProfile {
+// stricter than kubelet's default, unless the operator chose that.
+func (n Node) seccomp(ofPod, ofContainer *corev1.SeccompProfile, privileged bool) *runtimeapi.SecurityProfile {
 	profile := ofPod
 	if ofContainer != nil {
 		profile = ofContainer
 	}
 	switch {
-	case privileged, profile != nil && profile.Type == corev1.SeccompProfileTypeUnconfined:
+	case privileged, profile == nil && n.Unconfined, profile != nil && profile.Type == corev1.SeccompProfileTypeUnconfined:
 		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}
 	case profile != nil && profile.Type == corev1.SeccompProfileTypeLocalhost:
 		ref := ""
