@@ -72,7 +72,8 @@ func (d *daemon) fitNetwork() (err error) {
 		StateDir: d.cfg.Agent.StateDir, RunDir: d.cfg.Agent.RunDir,
 		CNIConfDir: n.CNIConfDir, CNIBinDir: n.CNIBinDir,
 		CIDRs: d.cfg.CIDRs(), Bridge: n.Bridge, MTU: n.MTU, Logger: d.log,
-		Lost: func(sandbox string) { d.runtime.LoseNetwork(sandbox) },
+		Lost:    func(sandbox string) { d.runtime.LoseNetwork(sandbox) },
+		Changed: func() { d.set.WakeAll() },
 	})
 	d.parts = append(d.parts, part{"pod network", d.network.Run})
 	return err

@@ -51,8 +51,11 @@ type Config struct {
 	MTU int
 	// Lost, if set, is told of a sandbox whose interface went away other than
 	// by Teardown. It must not block; Check tells the truth at any time.
-	Lost   func(sandboxID string)
-	Logger *slog.Logger
+	Lost func(sandboxID string)
+	// Changed, if set, is told when Ready's answer may have changed. It must not
+	// block.
+	Changed func()
+	Logger  *slog.Logger
 }
 
 // Request names a sandbox and what its network shall be like.

@@ -51,6 +51,8 @@ func (n *Network) Run(ctx context.Context) error {
 	}
 	n.reconcile(ctx)
 	close(n.loaded)
+	n.changed()
+	ready := n.Ready() == nil
 	wait = retryFirst
 	last := time.Now()
 	for {
@@ -73,8 +75,18 @@ func (n *Network) Run(ctx context.Context) error {
 			return nil
 		}
 		n.reconcile(ctx)
+		if now := n.Ready() == nil; now != ready {
+			ready = now
+			n.changed()
+		}
 		n.finishDoomed(ctx)
 		last = time.Now()
+	}
+}
+
+func (n *Network) changed() {
+	if n.cfg.Changed != nil {
+		n.cfg.Changed()
 	}
 }
 
