@@ -223,6 +223,7 @@ func longLine(n *node) {
 			}
 		}
 	}
+	n.t.Logf("memory grew by %d bytes", peak-before)
 	if peak-before > 2<<20 {
 		n.t.Errorf("memory grew by %d bytes", peak-before)
 	}

@@ -8,7 +8,7 @@ import (
 // Stream cuts what a container writes to one of its streams into records.
 type Stream struct {
 	w     *Writer
-	tail  string  // " stdout" or " stderr"
+	head  []byte  // how each record of the piece in hand begins, as a complete line
 	carry []byte  // begin of a line whose end has not come, at most MaxContent
 	small []byte  // what carry is made of while it is short, up to keepCarry
 	lent  *[]byte // from carryPool, once carry is long
@@ -26,18 +26,18 @@ func (s *Stream) Write(p []byte) {
 	w := s.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.begin(len(p))
+	s.begin(len(p))
 	defer w.end()
 	for len(p) > 0 {
 		room := MaxContent - len(s.carry)
 		i := bytes.IndexByte(p, '\n')
 		switch {
 		case i >= 0 && i <= room: // the line ends here
-			w.emit(s.tail, 'F', s.carry, p[:i])
+			w.emit(s.head, 'F', s.carry, p[:i])
 			p = p[i+1:]
 			s.forget()
 		case len(p) > room: // too long for one record
-			w.emit(s.tail, 'P', s.carry, p[:room])
+			w.emit(s.head, 'P', s.carry, p[:room])
 			p = p[room:]
 			s.forget()
 		default: // wait for the rest
@@ -61,10 +61,16 @@ func (s *Stream) Flush(end bool) {
 	if end {
 		tag = 'F'
 	}
-	w.begin(0)
+	s.begin(0)
 	defer w.end()
-	w.emit(s.tail, tag, s.carry, nil)
+	w.emit(s.head, tag, s.carry, nil)
 	s.forget()
+}
+
+// begin gets writer and head ready for a piece of n raw bytes.
+func (s *Stream) begin(n int) {
+	s.w.begin(n)
+	copy(s.head, s.w.clock.text[:])
 }
 
 // keep adds to the begin of a line.

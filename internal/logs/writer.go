@@ -76,7 +76,8 @@ func (w *Writer) Open() error {
 
 // Stream returns a writer of one of the container's streams.
 func (w *Writer) Stream(name Name) *Stream {
-	return &Stream{w: w, tail: " " + string(name)}
+	head := append(make([]byte, stampLen, stampLen+len(" stdout F ")), " "+string(name)+" F "...)
+	return &Stream{w: w, head: head}
 }
 
 // Stats returns the counters.
@@ -131,9 +132,10 @@ func (w *Writer) end() {
 	w.out, w.lent, w.pool = nil, nil, nil
 }
 
-// emit appends the record of a+b; it flushes and rotates as the limits demand.
-func (w *Writer) emit(tail string, tag byte, a, b []byte) {
-	need := stampLen + len(tail) + 3 + len(a) + len(b) + 1
+// emit appends the record of a+b, beginning with head; it flushes and rotates as
+// the limits demand.
+func (w *Writer) emit(head []byte, tag byte, a, b []byte) {
+	need := len(head) + len(a) + len(b) + 1
 	if at := w.file.size + int64(len(w.out)); w.cfg.MaxSize > 0 && at > 0 && at+int64(need) > w.cfg.MaxSize {
 		w.flush()
 		w.rotateIfFull(need)
@@ -144,12 +146,16 @@ func (w *Writer) emit(tail string, tag byte, a, b []byte) {
 			w.out = make([]byte, 0, need) // a long line came in small pieces
 		}
 	}
-	out := append(w.out, w.clock.text[:]...)
-	out = append(out, tail...)
-	out = append(out, ' ', tag, ' ')
-	out = append(out, a...)
-	out = append(out, b...)
-	w.out = append(out, '\n')
+	at := len(w.out)
+	w.out = w.out[:at+need]
+	out := w.out[at:]
+	n := copy(out, head)
+	out[n-2] = tag
+	if len(a) > 0 {
+		n += copy(out[n:], a)
+	}
+	n += copy(out[n:], b)
+	out[n] = '\n'
 }
 
 // lose counts the records in b as dropped and rests for a moment.
