@@ -2,9 +2,9 @@
 // with rotation as it writes, and reading with following across rotation.
 //
 // A line is "<RFC3339Nano> <stdout|stderr> <P|F> <content>\n": P when the line
-// goes on in the next record, F when it is complete (kubelet's CRI log format,
-// KEP-2371's predecessor "kubelet CRI logging"; splits at 16 KiB as containerd's
-// CRI plugin does).
+// goes on in the next record, F when it is complete (the format that kubelet's
+// pkg/kubelet/kuberuntime/logs reads; split at 16 KiB as containerd's CRI plugin
+// does).
 //
 // It never talks to a container, a runtime or a network, and it never blocks a
 // container: what cannot be stored is counted and dropped. What lies in a log
