@@ -12,9 +12,12 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"nodeagent/internal/diag"
 )
 
 // version is set by the build.
@@ -41,7 +44,9 @@ func run() int {
 	if errors.As(err, &silent) {
 		return int(silent)
 	}
-	fmt.Fprintln(os.Stderr, "nodeagent:", err)
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintln(os.Stderr, "nodeagent:", diag.Escape(line))
+	}
 	return codeOf(err)
 }
 

@@ -1,0 +1,146 @@
+package diag
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"nodeagent/internal/pod"
+	"nodeagent/internal/source"
+)
+
+// Runtime lists what the container runtime holds, without changing anything.
+type Runtime interface {
+	Snapshot(ctx context.Context) ([]pod.RuntimeState, error)
+}
+
+// Config says where to look.
+type Config struct {
+	Socket  string // of the daemon
+	Runtime Runtime
+	// Manifests reads what the manifest directory asks for; it is only called
+	// with the daemon dead.
+	Manifests func(context.Context) (source.Snapshot, error)
+	// Addrs are the node's addresses, which pods on its network have.
+	Addrs []netip.Addr
+	Now   func() time.Time
+}
+
+// Eye looks at the node.
+type Eye struct{ cfg Config }
+
+// New returns an Eye; it looks at nothing yet.
+func New(cfg Config) (*Eye, error) {
+	if cfg.Socket == "" || cfg.Runtime == nil || cfg.Manifests == nil {
+		return nil, errors.New("configure diagnostics: socket, runtime and manifests are needed")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Eye{cfg: cfg}, nil
+}
+
+// ErrUnreachable tells that nobody answers who could know.
+var ErrUnreachable = errors.New("neither the daemon nor containerd answers")
+
+// Look joins what the daemon says with containerd's records; without a daemon
+// it works the same out of the manifests, containerd's records and the kernel.
+// ErrUnreachable is its only error besides ctx's.
+func (e *Eye) Look(ctx context.Context) (*View, error) {
+	v := &View{Source: FromDaemon, Pods: []Pod{}, Problems: []Problem{}}
+	wanted, daemonErr := daemon{e.cfg.Socket}.pods(ctx)
+	states, runtimeErr := e.cfg.Runtime.Snapshot(ctx)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if daemonErr != nil && runtimeErr != nil {
+		return nil, fmt.Errorf("%w: %w; %w", ErrUnreachable, daemonErr, runtimeErr)
+	}
+	if runtimeErr != nil {
+		v.Notes = append(v.Notes, "containerd does not answer; shown from the daemon alone")
+	}
+	byUID := map[types.UID]pod.RuntimeState{}
+	for _, s := range states {
+		byUID[s.UID] = s
+	}
+	if daemonErr != nil {
+		v.Source = FromRuntime
+		v.Notes = append(v.Notes, "the daemon does not answer; shown from containerd and the kernel")
+		wanted = e.rebuild(ctx, v, byUID)
+	} else if problems, err := (daemon{e.cfg.Socket}).problems(ctx); err == nil {
+		v.setProblems(problems)
+	}
+	for i := range wanted {
+		v.Pods = append(v.Pods, wantedPod(&wanted[i], byUID[wanted[i].UID]))
+		delete(byUID, wanted[i].UID)
+	}
+	for _, s := range byUID {
+		v.Pods = append(v.Pods, foundPod(s))
+	}
+	slices.SortFunc(v.Pods, func(a, b Pod) int {
+		return strings.Compare(a.FullName()+" "+a.UID, b.FullName()+" "+b.UID)
+	})
+	return v, nil
+}
+
+func (v *View) setProblems(all []source.Problem) {
+	for _, p := range all {
+		v.Problems = append(v.Problems, Problem{File: p.File, Line: p.Line, Pod: p.Pod, Message: p.Message, Since: instant(p.Since)})
+	}
+}
+
+// rebuild works out what the daemon would say: the manifests are what is wanted,
+// the records and the kernel what there is, and the same function makes a status
+// of them. Only what the daemon alone remembers, such as the error of the last
+// pull, is missing.
+func (e *Eye) rebuild(ctx context.Context, v *View, byUID map[types.UID]pod.RuntimeState) []corev1.Pod {
+	snap, err := e.cfg.Manifests(ctx)
+	if err != nil {
+		v.Notes = append(v.Notes, fmt.Sprintf("cannot read the manifests, pods that have not started are missing: %v", err))
+		return nil
+	}
+	v.setProblems(snap.Problems)
+	now := e.cfg.Now()
+	var all []corev1.Pod
+	for _, p := range snap.Pods {
+		d := pod.Desired{Wish: pod.WishRun, Pod: p, Rejected: pod.Admit(p)}
+		if r, rejected := snap.Rejected[p.UID]; rejected {
+			d.Rejected = &r
+		}
+		out := *p // shallow: spec and metadata are only read
+		out.Status = pod.Status(d, pod.Observed{RuntimeState: byUID[p.UID]}, pod.Node{Addrs: e.cfg.Addrs}, corev1.PodStatus{}, now)
+		all = append(all, out)
+	}
+	return all
+}
+
+// ReadManifests reads a manifest directory once.
+func ReadManifests(ctx context.Context, cfg source.Config) (source.Snapshot, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var first *source.Snapshot
+	cfg.Emit = func(s source.Snapshot) {
+		if first == nil {
+			first = &s
+		}
+		cancel()
+	}
+	m, err := source.NewManifests(cfg)
+	if err != nil {
+		return source.Snapshot{}, err
+	}
+	if err := m.Run(ctx); err != nil {
+		return source.Snapshot{}, err
+	}
+	if first == nil {
+		return source.Snapshot{}, errors.New("read the manifests: interrupted")
+	}
+	return *first, nil
+}
