@@ -190,7 +190,8 @@ func (b *Bed) snapMounts(_ context.Context, s Snapshot) error {
 	count := map[string]int{}
 	for _, m := range mounts {
 		below := strings.HasPrefix(m.Point, b.data+"/") || strings.HasPrefix(m.Point, b.dir+"/")
-		if below || b.opts.Private {
+		another := strings.HasPrefix(m.Point, home+"/") // that was there when this one was made, and may go
+		if below || b.opts.Private && !another {
 			count["mount "+m.Point+" "+m.Type]++
 		}
 	}
