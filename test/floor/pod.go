@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -18,6 +19,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
+
+// obeyLimit is far more than a process that obeys takes.
+const obeyLimit = 20 * time.Second
 
 type pod struct {
 	id, netns string
@@ -55,13 +59,17 @@ func (f *floor) create(ctx context.Context, id string) (*pod, error) {
 	return p, p.task.Start(ctx)
 }
 
-// obeys waits until the pod's process catches SIGTERM: an init of a PID namespace
-// that does not is deaf to it, and the first milliseconds of a program do not.
+// obeys waits until the pod's process is no longer runc and catches SIGTERM: an
+// init of a PID namespace that does not catch it is deaf to it, and the first
+// milliseconds of a program do not. runc's own init does, and drops it.
 func (p *pod) obeys(ctx context.Context) error {
 	for {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.task.Pid()))
 		if err != nil {
 			return err
+		}
+		if bytes.HasPrefix(b, []byte("Name:\trunc:[")) {
+			b = []byte("SigCgt:\t0\n")
 		}
 		_, rest, _ := strings.Cut(string(b), "SigCgt:\t")
 		hex, _, _ := strings.Cut(rest, "\n")
@@ -84,8 +92,13 @@ func (p *pod) delete(ctx context.Context) error {
 	if err := p.task.Kill(ctx, syscall.SIGTERM); err != nil {
 		return err
 	}
-	if s := <-p.exited; s.Error() != nil {
-		return s.Error()
+	select {
+	case s := <-p.exited:
+		if s.Error() != nil {
+			return s.Error()
+		}
+	case <-time.After(obeyLimit):
+		return fmt.Errorf("pod %s did not end within %v of SIGTERM", p.id, obeyLimit)
 	}
 	if _, err := p.task.Delete(ctx); err != nil {
 		return err
