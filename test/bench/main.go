@@ -84,8 +84,22 @@ type bench struct {
 	agent *bed.AgentProcess
 	seen  *recorder
 	base  floorResult
-	rows  []row
+	rows  [rowCount]row
 }
+
+// The table's rows, in its order.
+const (
+	createOne = iota
+	createMany
+	removeOne
+	removeMany
+	daemonMemory
+	shimMemory
+	restCPU
+	restartMany
+	flood
+	rowCount
+)
 
 // floorResult is what test/floor prints.
 type floorResult struct {
@@ -155,13 +169,13 @@ func (b *bench) measureFloor(ctx context.Context) error {
 func (b *bench) say(s string) { fmt.Fprintln(os.Stderr, "bench:", s) }
 
 // ratio adds a row that is a time over the floor's.
-func (b *bench) ratio(work string, ours, floor, limit float64, note string) {
-	b.rows = append(b.rows, row{work: work, ours: ms(ours), floor: ms(floor), value: ours / floor, limit: limit, unit: "×", note: note})
+func (b *bench) ratio(at int, work string, ours, floor, limit float64, note string) {
+	b.rows[at] = row{work: work, ours: ms(ours), floor: ms(floor), value: ours / floor, limit: limit, unit: "×", note: note}
 }
 
 // absolute adds a row that is held against a number.
-func (b *bench) absolute(work, ours string, value, limit float64, unit, note string) {
-	b.rows = append(b.rows, row{work: work, ours: ours, value: value, limit: limit, unit: unit, note: note})
+func (b *bench) absolute(at int, work, ours string, value, limit float64, unit, note string) {
+	b.rows[at] = row{work: work, ours: ours, value: value, limit: limit, unit: unit, note: note}
 }
 
 func (b *bench) table() (over bool) {

@@ -51,9 +51,9 @@ func (b *bench) oneByOne(ctx context.Context) error {
 			up, down = append(up, created), append(down, removed)
 		}
 	}
-	b.ratio("manifest appears until its container runs", median(up), b.base.CreateMedian, 1.4,
+	b.ratio(createOne, "manifest appears until its container runs", median(up), b.base.CreateMedian, 1.4,
 		fmt.Sprintf("median of %d, slowest %s", b.single, ms(slices.Max(up))))
-	b.ratio("manifest removed until all is gone", median(down), b.base.DeleteMedian, 1.5,
+	b.ratio(removeOne, "manifest removed until all is gone", median(down), b.base.DeleteMedian, 1.5,
 		fmt.Sprintf("median of %d, slowest %s", b.single, ms(slices.Max(down))))
 	return nil
 }
@@ -173,7 +173,7 @@ func (b *bench) together(ctx context.Context) error {
 	if err := b.running(bounded, b.many); err != nil {
 		return err
 	}
-	b.ratio(fmt.Sprintf("%d manifests at once until all run", b.many), created, b.base.CreateMany, 1.2, "floor: 4 at a time")
+	b.ratio(createMany, fmt.Sprintf("%d manifests at once until all run", b.many), created, b.base.CreateMany, 1.2, "floor: 4 at a time")
 	if err := b.atRest(ctx); err != nil {
 		return err
 	}
@@ -184,7 +184,7 @@ func (b *bench) together(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.ratio(fmt.Sprintf("%d manifests removed at once until all is gone", b.many), removed, b.base.DeleteMany, 1.3, "floor: 4 at a time")
+	b.ratio(removeMany, fmt.Sprintf("%d manifests removed at once until all is gone", b.many), removed, b.base.DeleteMany, 1.3, "floor: 4 at a time")
 	settled, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := b.bed.WaitSame(settled, before); err != nil {
@@ -245,7 +245,7 @@ func (b *bench) restart(ctx context.Context) error {
 			return fmt.Errorf("container %s was touched by the daemon's restart: %q, now %q", id, mark, now[id])
 		}
 	}
-	b.absolute(fmt.Sprintf("kill -9 and restart with %d pods until all adopted and a new one runs", b.many), ms(all), all, 1, "s",
+	b.absolute(restartMany, fmt.Sprintf("kill -9 and restart with %d pods until all adopted and a new one runs", b.many), ms(all), all, 1, "s",
 		"the new one ran after "+ms(late.Sub(start).Seconds()))
 	return nil
 }

@@ -38,10 +38,10 @@ func (b *bench) atRest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.absolute(fmt.Sprintf("memory of the daemon with %d pods (PSS)", b.many), mb(pss), float64(pss)/1e6, 45, "MB", "")
-	b.rows = append(b.rows, row{work: "memory of a shim (anonymous)", ours: mb(anon), floor: mb(b.base.ShimAnon),
-		value: float64(anon) / float64(b.base.ShimAnon), limit: 1.1, unit: "×", note: "median; floor: containerd's own shim"})
-	b.absolute(fmt.Sprintf("CPU at rest with %d pods over %v", b.many, b.rest), fmt.Sprintf("%.1f ms", (now-cpu).Seconds()*1000), percent, 0.3, "%", "of one core")
+	b.absolute(daemonMemory, fmt.Sprintf("memory of the daemon with %d pods (PSS)", b.many), mb(pss), float64(pss)/1e6, 45, "MB", "")
+	b.rows[shimMemory] = row{work: "memory of a shim (anonymous)", ours: mb(anon), floor: mb(b.base.ShimAnon),
+		value: float64(anon) / float64(b.base.ShimAnon), limit: 1.1, unit: "×", note: "median; floor: containerd's own shim"}
+	b.absolute(restCPU, fmt.Sprintf("CPU at rest with %d pods over %v", b.many, b.rest), fmt.Sprintf("%.1f ms", (now-cpu).Seconds()*1000), percent, 0.3, "%", "of one core")
 	return nil
 }
 
