@@ -30,10 +30,12 @@ import (
 // node is a bed with a runtime on it, which may be stopped and started anew.
 type node struct {
 	*cri.Native
-	t   testing.TB
-	bed *bed.Bed
-	net *critest.Network
-	cfg cri.Config
+	t, bedT testing.TB // of the running subtest; of the bed
+	bed     *bed.Bed
+	dir     string // the bed's
+	cgroups string // the bed's cgroup
+	net     *critest.Network
+	cfg     cri.Config
 
 	cancel context.CancelFunc
 	ended  chan error
@@ -49,13 +51,11 @@ func newNode(t testing.TB, o bed.Options, change ...func(*cri.Config)) *node {
 	if err := b.Import(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, bed: b, net: critest.New(netip.MustParseAddr("10.88.0.2")), woken: make(chan struct{})}
-	n.cfg = cri.Config{
-		Address: b.Address(), RunDir: filepath.Join(b.Dir(), "run"), StateDir: filepath.Join(b.Dir(), "lib"),
-		NetnsDir: filepath.Join(b.Dir(), "netns"), Network: n.net, LogMaxSize: 1 << 20, LogMaxFiles: 3,
-		Wake:   func(types.UID) { n.wake() },
-		Logger: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	n := &node{
+		t: t, bedT: t, bed: b, dir: b.Dir(), cgroups: b.CgroupRoot(),
+		net: critest.New(netip.MustParseAddr("10.88.0.2")), woken: make(chan struct{}),
 	}
+	n.configure(b.Address())
 	if o.Stock {
 		n.cfg.Runtime = "io.containerd.runc.v2"
 	}
@@ -67,10 +67,20 @@ func newNode(t testing.TB, o bed.Options, change ...func(*cri.Config)) *node {
 	return n
 }
 
-type testWriter struct{ t testing.TB }
+// configure lays everything of the runtime into the node's directory.
+func (n *node) configure(address string) {
+	n.cfg = cri.Config{
+		Address: address, RunDir: filepath.Join(n.dir, "run"), StateDir: filepath.Join(n.dir, "lib"),
+		NetnsDir: filepath.Join(n.dir, "netns"), Network: n.net, LogMaxSize: 1 << 20, LogMaxFiles: 3,
+		Wake:   func(types.UID) { n.wake() },
+		Logger: slog.New(slog.NewTextHandler(testWriter{n}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+}
+
+type testWriter struct{ n *node }
 
 func (w testWriter) Write(p []byte) (int, error) {
-	w.t.Logf("%s", p)
+	w.n.t.Logf("%s", p)
 	return len(p), nil
 }
 
@@ -152,12 +162,12 @@ func find(s pod.RuntimeState, id string) (pod.Container, bool) {
 
 // sandboxConfig is that of a pod named by uid.
 func (n *node) sandboxConfig(uid string) *runtimeapi.PodSandboxConfig {
-	parent := filepath.Join(n.bed.CgroupRoot(), "pod"+uid)
+	parent := filepath.Join(n.cgroups, "pod"+uid)
 	n.makeCgroup(parent)
 	return &runtimeapi.PodSandboxConfig{
 		Metadata:     &runtimeapi.PodSandboxMetadata{Name: uid, Namespace: "default", Uid: uid},
 		Hostname:     uid,
-		LogDirectory: filepath.Join(n.bed.Dir(), "logs", uid),
+		LogDirectory: filepath.Join(n.dir, "logs", uid),
 		Labels:       map[string]string{pod.LabelGrace: "7", "evil": "containerd.io/gc.root"},
 		Annotations:  map[string]string{"io.containerd.evil": "x"},
 		Linux: &runtimeapi.LinuxPodSandboxConfig{
