@@ -48,7 +48,7 @@ func Status(d Desired, o Observed, node Node, before corev1.PodStatus, now time.
 	return s
 }
 
-// remember keeps what was last told of containers whose records are gone
+// remember keeps what was last told of containers whose newest records are gone
 // already: a pod on its way out never looks as if it had not run.
 func (b *statusBuilder) remember(s *corev1.PodStatus, before corev1.PodStatus) {
 	if s.Phase == corev1.PodPending && before.Phase != "" {
@@ -57,7 +57,8 @@ func (b *statusBuilder) remember(s *corev1.PodStatus, before corev1.PodStatus) {
 	keep := func(now, was []corev1.ContainerStatus) {
 		for i := range now {
 			at := slices.IndexFunc(was, func(old corev1.ContainerStatus) bool { return old.Name == now[i].Name })
-			if at >= 0 && b.o.latest(now[i].Name) == nil {
+			last := b.o.latest(now[i].Name)
+			if at >= 0 && (last == nil || int32(last.Attempt) < was[at].RestartCount) {
 				now[i] = was[at]
 			}
 		}

@@ -130,7 +130,11 @@ func TestStatusOfAPodThatGoes(t *testing.T) {
 	if end := ended.ContainerStatuses[0].State.Terminated; end == nil {
 		t.Errorf("a stopped container is shown as %+v", ended.ContainerStatuses[0])
 	}
-	last := Status(d, observed(ready), Node{}, ended, t0)
+	older := Status(d, observed(ready, "a#1@s0 exited7"), Node{}, ended, t0)
+	if s := older.ContainerStatuses[0]; s.RestartCount != 2 || s.State.Terminated.ExitCode != 0 {
+		t.Errorf("a container whose newest record is gone is shown as %+v", s)
+	}
+	last := Status(d, observed(ready), Node{}, older, t0)
 	if last.Phase != corev1.PodRunning {
 		t.Errorf("the pod's phase is %s, was %s", last.Phase, ran.Phase)
 	}
