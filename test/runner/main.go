@@ -114,7 +114,8 @@ func (r *runner) unit(ctx context.Context) error {
 	return errors.Join(
 		r.goTest(ctx, ".", slices.Concat(args, []string{"-race"}, inside)...),
 		r.goTest(ctx, ".", slices.Concat(args, []string{"-race", simulation, "-seeds=200"})...),
-		r.goTest(ctx, ".", slices.Concat(args, []string{simulation}, outside)...),
+		// One at a time: some of these hold times and rates against limits.
+		r.goTest(ctx, ".", slices.Concat(args, []string{"-p=1", simulation}, outside)...),
 	)
 }
 
