@@ -278,6 +278,7 @@ func (n *node) removeImage(cmd *cobra.Command, ref string, used map[string]bool,
 }
 
 func pruneCommand() *cobra.Command {
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "prune",
 		Short: "Remove images that nothing uses",
@@ -285,13 +286,14 @@ func pruneCommand() *cobra.Command {
 			"What went is printed, and how much it was on stderr.",
 		Example: "  nodeagent images prune",
 	}
+	cmd.Flags().BoolVar(&force, "force", false, "also while a manifest cannot be read, so that the images it names are not known")
 	return verb(cmd, cobra.NoArgs, func(cmd *cobra.Command, n *node, _ []string) error {
 		view, err := n.look(cmd)
 		if err != nil {
 			return err
 		}
-		if len(view.Problems) > 0 {
-			return fmt.Errorf("prune images: %s cannot be read, so the images that it names are not known: %s", view.Problems[0].File, view.Problems[0].Message)
+		if len(view.Problems) > 0 && !force {
+			return fmt.Errorf("prune images: %s cannot be read, so the images that it names are not known: %s; mend it, or give --force", view.Problems[0].File, view.Problems[0].Message)
 		}
 		used, err := n.runtime.ImagesInUse(cmd.Context())
 		if err != nil {

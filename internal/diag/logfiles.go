@@ -47,7 +47,9 @@ func LookAtLogs(dir string) (*View, error) {
 }
 
 // LogPath returns the log file of a container's run: the newest one, or the one
-// before it. podLogs is the directory of all pods' logs.
+// that ended last. That is the one before the newest; but where the newest has
+// ended too and waits for its restart, it is the newest itself, as it is for
+// kubectl. podLogs is the directory of all pods' logs.
 func LogPath(podLogs string, p *Pod, c *Container, previous bool) (string, error) {
 	dir := filepath.Join(podLogs, p.Namespace+"_"+p.Name+"_"+p.UID, c.Name)
 	if c.LogPath != "" {
@@ -65,7 +67,7 @@ func LogPath(podLogs string, p *Pod, c *Container, previous bool) (string, error
 		newest = runs[len(runs)-1]
 	}
 	want := newest
-	if previous {
+	if previous && c.Wait == "" {
 		want--
 	}
 	path := filepath.Join(dir, logs.FileName(want))
@@ -74,7 +76,7 @@ func LogPath(podLogs string, p *Pod, c *Container, previous bool) (string, error
 			return path, nil
 		}
 	}
-	if !previous {
+	if !previous || want == newest {
 		return "", &NotFoundError{What: "log of container " + p.FullName() + "/" + c.Name, Name: path, Hint: notStarted(c)}
 	}
 	return "", &NotFoundError{What: "log of an earlier run of " + p.FullName() + "/" + c.Name, Name: path,

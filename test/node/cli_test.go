@@ -1,0 +1,392 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"nodeagent/test/bed"
+	"nodeagent/test/image"
+)
+
+// cli runs verbs of the command line inside a bed, with the daemon's
+// configuration.
+type cli struct {
+	b   *bed.Bed
+	a   *bed.AgentProcess
+	bin string
+}
+
+func newCLI(t *testing.T, ctx context.Context, b *bed.Bed, a *bed.AgentProcess) *cli {
+	t.Helper()
+	dir, err := bed.Built(ctx, "nodeagent", bed.Variant{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &cli{b: b, a: a, bin: filepath.Join(dir, "nodeagent")}
+}
+
+// output is what a run of the command line said.
+type output struct {
+	out, err string
+	code     int
+}
+
+// command is a verb with its flags; what follows "--" stays last.
+func (c *cli) command(args ...string) *exec.Cmd {
+	flags := []string{"--config", c.a.ConfigFile(), "--root-dir", c.a.RootDir(), "--hostname-override", "node", "--node-ip", bed.NodeIP}
+	for i, a := range args {
+		if a == "--" {
+			return exec.Command(c.bin, append(append(append([]string{}, args[:i]...), flags...), args[i:]...)...)
+		}
+	}
+	return exec.Command(c.bin, append(append([]string{}, args...), flags...)...)
+}
+
+func (c *cli) run(t *testing.T, args ...string) output {
+	t.Helper()
+	return c.do(t, nil, args...)
+}
+
+func (c *cli) do(t *testing.T, stdin io.Reader, args ...string) output {
+	t.Helper()
+	cmd := c.command(args...)
+	var out, errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errs
+	cmd.WaitDelay = 5 * time.Second
+	must(t, c.b.Start(cmd))
+	late := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return output{out.String(), errs.String(), cmd.ProcessState.ExitCode()}
+}
+
+// want runs a verb that must end with the code, and returns its stdout.
+func (c *cli) want(t *testing.T, code int, args ...string) output {
+	t.Helper()
+	o := c.run(t, args...)
+	if o.code != code {
+		t.Errorf("nodeagent %s ended with %d, want %d\n%s%s", strings.Join(args, " "), o.code, code, o.out, o.err)
+	}
+	return o
+}
+
+// document reads JSON output, which must be versioned.
+func (o output) document(t *testing.T, kind string, into any) {
+	t.Helper()
+	var head struct{ APIVersion, Kind string }
+	if err := json.Unmarshal([]byte(o.out), &head); err != nil || head.APIVersion != "nodeagent/v1alpha1" || head.Kind != kind {
+		t.Fatalf("the head of the document is %+v, %v, want kind %s\n%s", head, err, kind, o.out)
+	}
+	var whole any
+	must(t, json.Unmarshal([]byte(o.out), &whole))
+	noNull(t, kind, whole)
+	if err := json.Unmarshal([]byte(o.out), into); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// noNull proves that no list is null; a huge page size without a limit is.
+func noNull(t *testing.T, path string, v any) {
+	t.Helper()
+	switch v := v.(type) {
+	case nil:
+		t.Errorf("%s is null", path)
+	case []any:
+		for i, x := range v {
+			noNull(t, fmt.Sprintf("%s[%d]", path, i), x)
+		}
+	case map[string]any:
+		for k, x := range v {
+			if k != "hugepagesMaxBytes" {
+				noNull(t, path+"."+k, x)
+			}
+		}
+	}
+}
+
+const twoContainers = `  terminationGracePeriodSeconds: 2
+  containers:
+  - name: app
+    image: ` + image.Example + `
+    command: [/podtool, sleep, forever]
+  - name: side
+    image: ` + image.Example + `
+    command: [/podtool, sleep, forever]
+`
+
+// hostile is printed by a pod: an escape sequence, a carriage return, a C1
+// control and a change of writing direction.
+const hostile = "\x1b[31mred\rover\u009bx\u202eend"
+
+const hostilePod = `  terminationGracePeriodSeconds: 2
+  containers:
+  - name: app
+    image: ` + image.Example + `
+    command: [/podtool, seq, stderr, "err-line", ";", stderr, "\e[31mred\rover\u009bx\u202eend", ";", sleep, forever]
+`
+
+// TestCommandLine is every reading verb with the daemon alive, then dead.
+func TestCommandLine(t *testing.T) {
+	ctx, b, a := newNode(t, bed.Options{}, bed.AgentOptions{})
+	c := newCLI(t, ctx, b, a)
+	for name, spec := range map[string]string{"web": sleeper, "two": twoContainers, "evil": hostilePod} {
+		must(t, a.WriteManifest(name, manifest(name, spec)))
+		must(t, a.WaitPhase(ctx, "default/"+name+"-node", corev1.PodRunning))
+	}
+	must(t, a.WriteManifest("bad", "apiVersion: v1\nkind: Pod\nmetadata:\n  name: bad\nspec:\n  nonsense: 1\n"))
+	must(t, a.WriteManifest("crash", onePod("crash", "Always", `[/podtool, seq, stderr, last-words, ";", exit, "3"]`)))
+	must(t, a.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool {
+		p := pods["default/crash-node"]
+		return p != nil && len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].RestartCount > 0 &&
+			p.Status.ContainerStatuses[0].State.Waiting != nil
+	}))
+	t.Run("alive", func(t *testing.T) { c.reading(t, "daemon") })
+	must(t, a.Kill())
+	t.Run("dead", func(t *testing.T) { c.reading(t, "runtime") })
+	t.Run("terminal", c.onATerminal)
+	t.Run("usage", c.codes)
+	must(t, b.Kill())
+	t.Run("nobody", c.nobody)
+}
+
+// reading tries the verbs that read, whoever answers.
+func (c *cli) reading(t *testing.T, source string) {
+	var pods struct {
+		Source   string
+		Items    []struct{ Namespace, Name, Status, UID string }
+		Problems []struct{ File, Message string }
+	}
+	o := c.want(t, 0, "pods", "-o", "json")
+	o.document(t, "PodList", &pods)
+	if pods.Source != source || len(pods.Problems) != 1 || !strings.Contains(pods.Problems[0].File, "bad.yaml") {
+		t.Errorf("source %q with problems %v, want %q with one of bad.yaml", pods.Source, pods.Problems, source)
+	}
+	if dead := strings.Contains(o.err, "the daemon does not answer; shown from containerd and the kernel"); dead != (source == "runtime") {
+		t.Errorf("stderr says %q while the answer is from the %s", o.err, source)
+	}
+	status := map[string]string{}
+	for _, p := range pods.Items {
+		status[p.Name] = p.Status
+	}
+	for name, want := range map[string]string{"web-node": "Running", "two-node": "Running", "crash-node": "CrashLoopBackOff"} {
+		if status[name] != want {
+			t.Errorf("pod %s is %q, want %q\n%s", name, status[name], want, o.out)
+		}
+	}
+	table := c.want(t, 0, "pods")
+	if !strings.HasPrefix(table.out, "NAMESPACE") || !strings.Contains(table.out, "web-node") || !strings.Contains(table.err, "bad.yaml") {
+		t.Errorf("the table is\n%s%s", table.out, table.err)
+	}
+	var list struct {
+		Items []struct{ ID, Name, State, PodName string }
+	}
+	c.want(t, 0, "ps", "-o", "json").document(t, "ContainerList", &list)
+	if len(list.Items) != 4 {
+		t.Errorf("ps shows %d running containers, want 4: %v", len(list.Items), list.Items)
+	}
+	for _, name := range []string{"web", "web-node", "default/web-node", list.Items[0].ID[:12], pods.Items[0].UID} {
+		c.want(t, 0, "pods", name, "-o", "name")
+	}
+	t.Run("logs", c.logs)
+	t.Run("exec", c.exec)
+	t.Run("inspect", c.inspect)
+	t.Run("stats", c.stats)
+	t.Run("images", c.images)
+	t.Run("config", c.config)
+}
+
+func (c *cli) inspect(t *testing.T) {
+	var doc struct {
+		Containers []struct {
+			Name   string
+			Asked  struct{ Cgroup string }
+			Kernel struct {
+				Cgroup    struct{ Paths map[string]string }
+				Processes []struct{ PID, OOMScoreAdj int }
+			}
+			Drift  []struct{ What, Asked, Kernel string }
+			Missed []string
+		}
+	}
+	c.want(t, 0, "inspect", "two", "-o", "json").document(t, "PodInspection", &doc)
+	if len(doc.Containers) != 2 || len(doc.Containers[0].Kernel.Processes) == 0 {
+		t.Fatalf("the inspection is %+v", doc)
+	}
+	for _, x := range doc.Containers {
+		if len(x.Drift)+len(x.Missed) > 0 {
+			t.Errorf("container %s differs in %v, not read were %v", x.Name, x.Drift, x.Missed)
+		}
+	}
+	if o := c.want(t, 0, "inspect", "two", "-c", "side"); !strings.Contains(o.out, "the kernel has what was asked for") || strings.Contains(o.out, "Container app") {
+		t.Errorf("the page is\n%s", o.out)
+	}
+	c.want(t, 0, "inspect", "crash")
+	c.want(t, 6, "inspect", "nothing")
+	c.want(t, 6, "inspect", "two", "-c", "nothing")
+}
+
+func (c *cli) stats(t *testing.T) {
+	var doc struct {
+		Items []struct {
+			PodName, Name string
+			Usage         struct{ MemoryBytes, Pids uint64 }
+			Log           struct{ Bytes uint64 }
+		}
+	}
+	c.want(t, 0, "stats", "--interval", "100ms", "-o", "json").document(t, "StatsList", &doc)
+	for _, x := range doc.Items {
+		if x.Usage.Pids == 0 || x.Usage.MemoryBytes == 0 || (x.PodName == "evil-node" && x.Log.Bytes == 0) {
+			t.Errorf("container %s/%s uses %+v, log %+v", x.PodName, x.Name, x.Usage, x.Log)
+		}
+	}
+	if len(doc.Items) != 4 {
+		t.Errorf("stats shows %d containers, want 4", len(doc.Items))
+	}
+	c.want(t, 0, "stats", "web", "--interval", "10ms")
+}
+
+func (c *cli) images(t *testing.T) {
+	var doc struct {
+		Items []struct {
+			Name  string
+			InUse bool
+		}
+	}
+	used := func() map[string]bool {
+		all := map[string]bool{}
+		c.want(t, 0, "images", "-o", "json").document(t, "ImageList", &doc)
+		for _, i := range doc.Items {
+			all[i.Name] = i.InUse
+		}
+		doc.Items = nil
+		return all
+	}
+	if all := used(); !all[image.Example] || all[image.Shell] || len(all) < 2 {
+		t.Errorf("images in use are %v, want only %s", all, image.Example)
+	}
+	c.want(t, 1, "images", "rm", image.Example)
+	c.want(t, 6, "images", "rm", "localhost/none:v1")
+	c.want(t, 2, "images", "rm", "not a name")
+	c.want(t, 1, "images", "prune") // what the bad manifest names is not known
+	if o := c.want(t, 0, "images", "prune", "--force"); o.out != image.Shell+"\n" {
+		t.Errorf("prune removes %q, want %s", o.out, image.Shell)
+	}
+	tar, err := bed.ImageTar(t.Context())
+	must(t, err)
+	file := filepath.Join(t.TempDir(), "images.tar")
+	must(t, os.WriteFile(file, tar, 0o600))
+	if o := c.want(t, 0, "images", "import", file); !strings.Contains(o.out, image.Shell) {
+		t.Errorf("import prints %q", o.out)
+	}
+	c.want(t, 0, "images", "rm", image.Shell)
+	if o := c.do(t, bytes.NewReader(tar), "images", "import", "-"); o.code != 0 {
+		t.Errorf("import from stdin: %+v", o)
+	}
+	if _, there := used()[image.Shell]; !there {
+		t.Error("the imported image is not listed")
+	}
+	c.want(t, 6, "images", "import", "/nothing.tar")
+}
+
+func (c *cli) config(t *testing.T) {
+	var doc struct {
+		NodeName string
+		Kubelet  struct{ StaticPodPath string }
+		Origin   map[string]string
+	}
+	c.want(t, 0, "config", "-o", "json").document(t, "Config", &doc)
+	if doc.NodeName != "node" || doc.Kubelet.StaticPodPath != c.a.Manifests ||
+		doc.Origin["nodeName"] != "flag" || doc.Origin["kubelet.staticPodPath"] != c.a.ConfigFile() {
+		t.Errorf("the configuration is %+v", doc)
+	}
+	c.want(t, 0, "config")
+	c.want(t, 0, "version")
+}
+
+// logs tries "logs" with a pod that has crashed and one that writes what a
+// terminal must not see.
+func (c *cli) logs(t *testing.T) {
+	for _, args := range [][]string{{"logs", "crash"}, {"logs", "--previous", "crash"}, {"logs", "-f", "crash", "--tail", "5"}} {
+		if o := c.want(t, 0, args...); o.err != "last-words\n" && !strings.HasSuffix(o.err, "\nlast-words\n") {
+			t.Errorf("%v shows %q and %q, want last-words on stderr", args, o.out, o.err)
+		}
+	}
+	if o := c.want(t, 0, "logs", "evil"); !strings.HasSuffix(o.err, "err-line\n"+hostile+"\n") {
+		t.Errorf("a pipe gets %q, want the log as it was written", o.err)
+	}
+	if o := c.want(t, 0, "logs", "evil", "--tail", "1", "--timestamps"); strings.Contains(o.err, "err-line") || !strings.Contains(o.err, "Z "+hostile) {
+		t.Errorf("one line with its time is %q", o.err)
+	}
+	if o := c.want(t, 0, "logs", "evil", "--since", "1ms"); strings.Contains(o.err, "red") {
+		t.Errorf("nothing was written lately, but there is %q", o.err)
+	}
+	if o := c.want(t, 2, "logs", "two"); !strings.Contains(o.err, "app") || !strings.Contains(o.err, "side") {
+		t.Errorf("of a pod with two containers it says %q, want both names", o.err)
+	}
+	c.want(t, 0, "logs", "two", "-c", "side")
+	c.want(t, 6, "logs", "two", "-c", "none")
+	c.want(t, 6, "logs", "--previous", "web")
+	c.want(t, 6, "logs", "nothing")
+}
+
+func (c *cli) exec(t *testing.T) {
+	if o := c.want(t, 0, "exec", "web", "--", "/podtool", "cat", "/etc/passwd"); !strings.Contains(o.out, "root:x:0:0") {
+		t.Errorf("exec prints %q", o.out)
+	}
+	c.want(t, 7, "exec", "web", "--", "/podtool", "exit", "7")
+	c.want(t, 2, "exec", "two", "--", "/podtool", "exit", "7")
+	c.want(t, 0, "exec", "two", "-c", "side", "--", "/podtool", "exit", "0")
+	c.want(t, 6, "exec", "nothing", "--", "/podtool", "exit", "7")
+	c.want(t, 1, "exec", "crash", "--", "/podtool", "exit", "7")
+	if left, _ := os.ReadDir(filepath.Join(c.a.RunDir(), "exec")); len(left) > 0 {
+		t.Errorf("exec leaves %v", left)
+	}
+}
+
+// codes are the exit codes of wrong command lines and configurations.
+func (c *cli) codes(t *testing.T) {
+	for _, args := range [][]string{
+		{"nonsense"}, {"pods", "--nonsense"}, {"pods", "-o", "nonsense"}, {"logs"}, {"logs", "a", "b"},
+		{"exec", "web"}, {"exec", "web", "/podtool"}, {"images", "nonsense"}, {"logs", "web", "--since", "soon"},
+	} {
+		c.want(t, 2, args...)
+	}
+	bad := filepath.Join(t.TempDir(), "bad.yaml")
+	must(t, os.WriteFile(bad, []byte("apiVersion: nodeagent/v1alpha1\nkind: NodeAgentConfiguration\nnonsense: 1\n"), 0o600))
+	for _, verb := range []string{"pods", "config", "images"} {
+		cmd := exec.Command(c.bin, verb, "--config", bad)
+		_ = cmd.Run()
+		if code := cmd.ProcessState.ExitCode(); code != 78 {
+			t.Errorf("%s with a bad configuration ends with %d, want 78", verb, code)
+		}
+	}
+}
+
+// nobody is the time when neither the daemon nor containerd lives.
+func (c *cli) nobody(t *testing.T) {
+	for _, args := range [][]string{{"pods"}, {"ps"}, {"images"}, {"stats"}, {"inspect", "web"}, {"exec", "web", "--", "/podtool", "exit", "0"}} {
+		c.want(t, 5, args...)
+	}
+	if o := c.want(t, 0, "logs", "crash"); !strings.HasSuffix(o.err, "last-words\n") {
+		t.Errorf("logs from the files alone are %q", o.err)
+	}
+	c.want(t, 6, "logs", "nothing")
+	c.want(t, 0, "config")
+	c.want(t, 0, "version")
+}
