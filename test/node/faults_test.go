@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -160,16 +159,21 @@ func TestSecondDaemonLeaves(t *testing.T) {
 // holds up no other pod.
 func TestOneStuckPodIsOneStuckPod(t *testing.T) {
 	dir := t.TempDir()
-	real, err := realRunc()
-	must(t, err)
-	wrapper := "#!/bin/sh\ncase \"$*\" in *create*) if grep -q stuck-forever config.json 2>/dev/null; then exec sleep 1000; fi;; esac\nexec " + real + " \"$@\"\n"
-	must(t, os.WriteFile(filepath.Join(dir, "runc"), []byte(wrapper), 0o755))
-	ctx, _, a := newNode(t, bed.Options{Path: dir}, bed.AgentOptions{})
+	must(t, faultyRunc(t.Context(), dir))
+	must(t, os.WriteFile(filepath.Join(dir, "hang-create"), []byte("stuck-forever"), 0o644))
+	ctx, b, a := newNode(t, bed.Options{Path: dir}, bed.AgentOptions{})
 	must(t, a.WriteManifest("stuck", onePod("stuck", "Always", "[/podtool, sleep, stuck-forever]")))
+	for hung(b) == 0 {
+		select {
+		case <-ctx.Done():
+			t.Fatal("runc does not hang: the test proves nothing")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 	for i := range 12 { // more than are started at a time
 		must(t, a.WriteManifest(fmt.Sprintf("p%d", i), onePod(fmt.Sprintf("p%d", i), "Always", "[/podtool, sleep, forever]")))
 	}
-	err = a.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool {
+	err := a.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool {
 		ready := 0
 		for name, p := range pods {
 			if name != "default/stuck-node" && bed.Ready(p) {
@@ -185,14 +189,6 @@ func TestOneStuckPodIsOneStuckPod(t *testing.T) {
 		return err == nil && len(list) <= 1
 	})
 	must(t, err)
-}
-
-func realRunc() (string, error) {
-	tools, err := bed.Tools(context.Background(), nil)
-	if err != nil {
-		return "", err
-	}
-	return exec.LookPath(filepath.Join(tools, "runc"))
 }
 
 // TestPanicIsOnePods: a panic in one pod's step is that pod's failure.

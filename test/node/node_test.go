@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
 	"nodeagent/internal/test/need"
@@ -25,17 +26,21 @@ func newNode(t *testing.T, o bed.Options, a bed.AgentOptions) (context.Context, 
 		t.Fatal(err)
 	}
 	agent := bed.Agent(t, b, a)
-	warm(t, ctx, agent)
+	warm(t, ctx, b, agent)
 	return ctx, b, agent
 }
 
 // warm runs one pod through, so that what a node makes once and keeps is there.
-func warm(t *testing.T, ctx context.Context, a *bed.AgentProcess) {
+func warm(t *testing.T, ctx context.Context, b *bed.Bed, a *bed.AgentProcess) {
 	t.Helper()
 	if err := a.WriteManifest("warm", manifest("warm", sleeper)); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.WaitPhase(ctx, "default/warm-node", corev1.PodRunning); err != nil {
+		t.Fatal(err)
+	}
+	// Before it catches TERM, removing it takes the whole grace period.
+	if err := b.WaitCatches(ctx, "podtool", int(unix.SIGTERM)); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.RemoveManifest("warm"); err != nil {
