@@ -27,6 +27,7 @@ type soak struct {
 	there   [slots]bool
 	history *bed.History
 	faults  map[string]int
+	puts    int
 }
 
 // TestSoak churns pods for the time that SOAK says (default 20 s), with a fault
@@ -131,7 +132,11 @@ func (s *soak) put(i int) {
 	if i == 0 {
 		spec = specs[0]
 	}
-	text := "apiVersion: v1\nkind: Pod\nmetadata: {name: " + name(i) + "}\nspec:\n  terminationGracePeriodSeconds: 2\n" + spec
+	// A label makes each put another pod with a UID of its own: a watcher that was
+	// away cannot mistake it for the one before.
+	s.puts++
+	meta := fmt.Sprintf("{name: %s, labels: {put: p%d}}", name(i), s.puts)
+	text := "apiVersion: v1\nkind: Pod\nmetadata: " + meta + "\nspec:\n  terminationGracePeriodSeconds: 2\n" + spec
 	if err := s.agent.WriteManifest(name(i), strings.ReplaceAll(text, "IMAGE", image.Example)); err != nil {
 		s.t.Fatal(err)
 	}
