@@ -235,6 +235,8 @@ func (n *node) runContainer(sandbox string, config *runtimeapi.ContainerConfig, 
 	if err := n.StartContainer(n.t.Context(), id); err != nil {
 		n.t.Fatal(err)
 	}
+	// A program is deaf to TERM, as process 1, until it listens.
+	<-time.After(150 * time.Millisecond)
 	return id
 }
 
