@@ -42,6 +42,7 @@ type result struct {
 	action  pod.Action
 	reason  string
 	err     error
+	took    time.Duration
 	crashed bool
 }
 
@@ -200,7 +201,9 @@ func (w *worker) execute(ctx context.Context, a pod.Action, d pod.Desired) (r re
 			w.log.Error("contain a panic", "action", a.Kind, "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
+	begun := time.Now()
 	r.reason, r.err = w.set.do(ctx, w, a, d)
+	r.took = time.Since(begun)
 	return r
 }
 
@@ -228,7 +231,7 @@ func (w *worker) finish(r result) {
 	case pod.RemoveContainer:
 		delete(w.messages, r.action.Container)
 	}
-	w.log.Debug("did", "action", r.action.Kind, "container", r.action.Name, "reason", r.action.Reason)
+	w.log.Debug("did", "action", r.action.Kind, "container", r.action.Name, "took", r.took, "reason", r.action.Reason)
 }
 
 // report publishes the pod's status when it changed.
