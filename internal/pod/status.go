@@ -20,14 +20,15 @@ type Node struct {
 // and what is there. before is the status last told: a terminal phase and the
 // times of conditions that did not change are kept from it.
 func Status(d Desired, o Observed, node Node, before corev1.PodStatus, now time.Time) corev1.PodStatus {
-	b := statusBuilder{d: d, o: o, now: now}
+	b := statusBuilder{d: d, o: o, before: before, now: now}
 	s := corev1.PodStatus{
 		Phase:     phaseOf(d, o),
 		StartTime: before.StartTime,
 		QOSClass:  QOSClass(d.Pod),
 	}
-	if before.Phase == corev1.PodSucceeded || before.Phase == corev1.PodFailed {
-		s.Phase = before.Phase
+	if before.Phase == corev1.PodSucceeded || before.Phase == corev1.PodFailed ||
+		before.Phase == corev1.PodRunning && s.Phase == corev1.PodPending {
+		s.Phase = before.Phase // a phase never goes back
 	}
 	if s.StartTime == nil {
 		s.StartTime = &metav1.Time{Time: b.seen()}
@@ -68,9 +69,10 @@ func (b *statusBuilder) remember(s *corev1.PodStatus, before corev1.PodStatus) {
 }
 
 type statusBuilder struct {
-	d   Desired
-	o   Observed
-	now time.Time
+	d      Desired
+	o      Observed
+	before corev1.PodStatus
+	now    time.Time
 }
 
 // seen is when this node first acted on the pod: its oldest sandbox knows, also
@@ -139,6 +141,9 @@ func (b *statusBuilder) container(c *corev1.Container, init bool) corev1.Contain
 	s := corev1.ContainerStatus{Name: c.Name, Image: c.Image, Started: new(false)}
 	last := b.o.latest(c.Name)
 	if last == nil {
+		if told := b.told(c.Name, init); told != nil {
+			return *told // its record is gone already: the pod is on its way out
+		}
 		s.State.Waiting = b.waiting(c.Name, init)
 		return s
 	}
@@ -158,6 +163,20 @@ func (b *statusBuilder) container(c *corev1.Container, init bool) corev1.Contain
 		s.State.Waiting = b.waiting(c.Name, init)
 	}
 	return s
+}
+
+// told returns what was last said of a container that had been created by then.
+func (b *statusBuilder) told(name string, init bool) *corev1.ContainerStatus {
+	list := b.before.ContainerStatuses
+	if init {
+		list = b.before.InitContainerStatuses
+	}
+	for i := range list {
+		if list[i].Name == name && list[i].ContainerID != "" {
+			return &list[i]
+		}
+	}
+	return nil
 }
 
 // exited tells of a container whose latest run has ended: for good, or until

@@ -146,6 +146,18 @@ func TestStatusOfAPodThatGoes(t *testing.T) {
 	}
 }
 
+// TestStatusOfOneOnItsWayOut: what was said of a container stays said when its
+// record is gone, and the phase does not go back.
+func TestStatusOfOneOnItsWayOut(t *testing.T) {
+	d := Desired{Wish: WishRun, Pod: testPod(corev1.RestartPolicyAlways, "i", "a")}
+	first := Status(d, observed(ready, "i#0@s0 exited0", "a#2@s0 running"), Node{}, corev1.PodStatus{}, t0)
+	d.Wish = WishAbsent
+	last := Status(d, observed(stopped), Node{}, first, t0)
+	if want := "Running, ready: i#0 ended 0 Completed, a#2 running"; brief(last) != want {
+		t.Errorf("status:\n got %s\nwant %s", brief(last), want)
+	}
+}
+
 func TestStatusAddresses(t *testing.T) {
 	node := Node{Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.10")}}
 	d := Desired{Wish: WishRun, Pod: testPod(corev1.RestartPolicyAlways, "", "a")}

@@ -23,8 +23,8 @@ type board struct {
 // watcher collects the pods that changed since it last looked; of several
 // changes of one pod it sees the latest.
 type watcher struct {
-	changed map[types.UID]change
-	ready   chan struct{} // holds one
+	changed map[types.UID][]change // at most that a pod is gone and that it is back
+	ready   chan struct{}          // holds one
 }
 
 // change is a pod as it is now, or as it last was.
@@ -65,7 +65,11 @@ func (b *board) set(uid types.UID, p *corev1.Pod) {
 
 func (b *board) tell(uid types.UID, c change) {
 	for w := range b.watchers {
-		w.changed[uid] = c
+		if pending := w.changed[uid]; len(pending) == 1 && pending[0].gone && !c.gone {
+			w.changed[uid] = append(pending, c) // another life of the same pod
+		} else {
+			w.changed[uid] = append(pending[:max(0, len(pending)-1)], c)
+		}
 		select {
 		case w.ready <- struct{}{}:
 		default:
@@ -90,10 +94,10 @@ func (b *board) list() []*corev1.Pod {
 // watch calls tell with each change until ctx ends or tell fails. It starts with
 // every pod there is.
 func (b *board) watch(ctx context.Context, tell func(p *corev1.Pod, gone bool) error) error {
-	w := &watcher{changed: map[types.UID]change{}, ready: make(chan struct{}, 1)}
+	w := &watcher{changed: map[types.UID][]change{}, ready: make(chan struct{}, 1)}
 	b.mu.Lock()
 	for uid, p := range b.pods {
-		w.changed[uid] = change{pod: p}
+		w.changed[uid] = []change{{pod: p}}
 	}
 	w.ready <- struct{}{}
 	b.watchers[w] = struct{}{}
@@ -111,11 +115,13 @@ func (b *board) watch(ctx context.Context, tell func(p *corev1.Pod, gone bool) e
 		}
 		b.mu.Lock()
 		batch := w.changed
-		w.changed = map[types.UID]change{}
+		w.changed = map[types.UID][]change{}
 		b.mu.Unlock()
-		for _, c := range batch {
-			if err := tell(c.pod, c.gone); err != nil {
-				return err
+		for _, changes := range batch {
+			for _, c := range changes {
+				if err := tell(c.pod, c.gone); err != nil {
+					return err
+				}
 			}
 		}
 	}

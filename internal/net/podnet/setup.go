@@ -220,19 +220,21 @@ func (n *Network) save(rec *record) error {
 	if err := failpoint.At(failpoint.PodnetRecordBefore); err != nil {
 		return err
 	}
+	put := n.putBridge
 	if rec.CNI != nil {
-		if err := n.saveCNI(rec); err != nil {
-			return err
-		}
-		return failpoint.At(failpoint.PodnetRecordAfter)
+		put = n.saveCNI
 	}
-	if !rec.Done {
-		n.runs.setLast(rec.Addrs)
-	}
-	if err := n.runs.put(rec); err != nil {
+	if err := put(rec); err != nil {
 		return err
 	}
 	return failpoint.At(failpoint.PodnetRecordAfter)
+}
+
+func (n *Network) putBridge(rec *record) error {
+	if !rec.Done {
+		n.runs.setLast(rec.Addrs)
+	}
+	return n.runs.put(rec)
 }
 
 // addrsOf is what a pod with these addresses reports: one a family, IPv4 first.
