@@ -191,6 +191,20 @@ func TestCNIDeleteFails(t *testing.T) {
 	}
 }
 
+// TestCNIRecordLost: without a journal the plugin is told all the same to take
+// its address back.
+func TestCNIRecordLost(t *testing.T) {
+	h, _, dir := cniHost(t)
+	p := h.up(h.start())
+	must(t, os.RemoveAll(filepath.Join(h.cfg.StateDir, "podnet")))
+	n := h.start()
+	must(t, n.Teardown(context.Background(), p.req))
+	if left, _ := os.ReadDir(filepath.Join(dir, "ips")); len(left) != 0 {
+		t.Errorf("the plugin holds %v", left)
+	}
+	p.delete()
+}
+
 // TestCNIManyFailures: starts of which most fail leak no address.
 func TestCNIManyFailures(t *testing.T) {
 	cycles := 90

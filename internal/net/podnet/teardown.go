@@ -18,7 +18,35 @@ func (n *Network) Teardown(ctx context.Context, r Request) error {
 		return err
 	}
 	defer end()
+	if n.record(r.SandboxID) == nil {
+		return n.undoUnknown(ctx, &r)
+	}
 	return n.teardown(ctx, r.SandboxID, r.Netns)
+}
+
+// undoUnknown runs DEL, as it would be now, for a sandbox without a record: the
+// record may have been lost with the state directory, and plugins keep addresses
+// that nobody else would give back. They take a DEL for something that they do
+// not know as done.
+func (n *Network) undoUnknown(ctx context.Context, r *Request) error {
+	n.mu.Lock()
+	conf := n.conf
+	n.mu.Unlock()
+	if conf == nil {
+		return nil
+	}
+	ports, err := r.ports()
+	if err != nil {
+		ports = nil // the ADD was never run with these
+	}
+	rec := &record{
+		Sandbox: r.SandboxID, Namespace: r.Namespace, Name: r.Name, UID: r.UID, Netns: r.Netns,
+		Ports: ports, CNI: newCall(conf, r),
+	}
+	if err := n.undoCNI(ctx, rec, r.Netns); err != nil {
+		return fmt.Errorf("tear down network of sandbox %s, whose record is lost: %w", r.SandboxID, err)
+	}
+	return nil
 }
 
 // teardown runs with the sandbox taken.
