@@ -222,6 +222,7 @@ func (e *execution) run(ctx context.Context, streams cio.IO, o ExecOptions) (int
 		ended <- end{int32(r.GetExitStatus()), native(err)}
 	}()
 	if err := e.start(ctx); err != nil {
+		e.kill(ctx) // containerd may not have said all that it did
 		return 0, fmt.Errorf("exec: %w", err)
 	}
 	stdin := e.closed
@@ -249,8 +250,10 @@ func (e *execution) run(ctx context.Context, streams cio.IO, o ExecOptions) (int
 	}
 }
 
+// start outlives ctx: a start that is broken off may have happened, and the
+// process must be killed then.
 func (e *execution) start(ctx context.Context) error {
-	ctx, cancel := e.n.call(ctx)
+	ctx, cancel := e.n.call(context.WithoutCancel(ctx))
 	defer cancel()
 	_, err := e.n.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: e.container, ExecID: e.id})
 	return native(err)
