@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ type cli struct {
 	b   *bed.Bed
 	a   *bed.AgentProcess
 	bin string
+	env []string
 }
 
 func newCLI(t *testing.T, ctx context.Context, b *bed.Bed, a *bed.AgentProcess) *cli {
@@ -46,12 +48,13 @@ type output struct {
 // command is a verb with its flags; what follows "--" stays last.
 func (c *cli) command(args ...string) *exec.Cmd {
 	flags := []string{"--config", c.a.ConfigFile(), "--root-dir", c.a.RootDir(), "--hostname-override", "node", "--node-ip", bed.NodeIP}
-	for i, a := range args {
-		if a == "--" {
-			return exec.Command(c.bin, append(append(append([]string{}, args[:i]...), flags...), args[i:]...)...)
-		}
+	i := slices.Index(args, "--")
+	if i < 0 {
+		i = len(args)
 	}
-	return exec.Command(c.bin, append(append([]string{}, args...), flags...)...)
+	cmd := exec.Command(c.bin, slices.Concat(args[:i], flags, args[i:])...)
+	cmd.Env = append(c.b.Env(), c.env...)
+	return cmd
 }
 
 func (c *cli) run(t *testing.T, args ...string) output {
@@ -348,6 +351,9 @@ func (c *cli) logs(t *testing.T) {
 func (c *cli) exec(t *testing.T) {
 	if o := c.want(t, 0, "exec", "web", "--", "/podtool", "cat", "/etc/passwd"); !strings.Contains(o.out, "root:x:0:0") {
 		t.Errorf("exec prints %q", o.out)
+	}
+	if o := c.do(t, strings.NewReader("through\n"), "exec", "-i", "web", "--", "/podtool", "cat", "/dev/stdin"); o.out != "through\n" {
+		t.Errorf("stdin comes back as %+v", o)
 	}
 	c.want(t, 7, "exec", "web", "--", "/podtool", "exit", "7")
 	c.want(t, 2, "exec", "two", "--", "/podtool", "exit", "7")
