@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,9 +34,12 @@ func (s *Set) sandboxConfig(ctx context.Context, d pod.Desired, attempt uint32) 
 		Labels:       podLabels(p),
 		Annotations:  networkAnnotations(p),
 		Linux: &runtimeapi.LinuxPodSandboxConfig{
-			CgroupParent:    parent,
-			Sysctls:         sysctls(p),
-			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: namespaceOptions(p)},
+			CgroupParent: parent,
+			Sysctls:      sysctls(p),
+			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
+				NamespaceOptions: namespaceOptions(p),
+				Privileged:       anyPrivileged(p),
+			},
 		},
 	}, nil
 }
@@ -84,6 +88,13 @@ func namespaceOptions(p *corev1.Pod) *runtimeapi.NamespaceOption {
 		o.Pid = runtimeapi.NamespaceMode_POD
 	}
 	return o
+}
+
+// anyPrivileged tells whether a container of the pod is privileged, which its
+// sandbox has to allow.
+func anyPrivileged(p *corev1.Pod) bool {
+	privileged := func(c corev1.Container) bool { return c.SecurityContext != nil && is(c.SecurityContext.Privileged) }
+	return slices.ContainsFunc(p.Spec.InitContainers, privileged) || slices.ContainsFunc(p.Spec.Containers, privileged)
 }
 
 func portMappings(p *corev1.Pod) []*runtimeapi.PortMapping {

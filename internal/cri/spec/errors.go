@@ -10,6 +10,10 @@ type refusal struct{ msg string }
 
 func (r *refusal) Error() string { return r.msg }
 
+// ConfigError tells the callers that do not know this package the same as
+// IsRefused.
+func (r *refusal) ConfigError() bool { return true }
+
 func refuse(format string, args ...any) error {
 	return &refusal{fmt.Sprintf(format, args...)}
 }
