@@ -182,6 +182,9 @@ func TestRunDirectoryEmptied(t *testing.T) {
 		t.Errorf("shim %d became %d", pid, again)
 	}
 	k.delete()
-	k2.delete()
+	if err := os.RemoveAll(n.runDir); err != nil {
+		t.Fatal(err)
+	}
+	k2.delete() // without a next one the last one's delete does it
 	n.end("s1")
 }

@@ -205,6 +205,16 @@ func (s *service) bind(uri shimapi.LogURI) error {
 	return nil
 }
 
+// rebind brings record and control socket back where somebody has removed them:
+// after the last container nobody would find this shim to end it.
+func (s *service) rebind(uri shimapi.LogURI) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.exiting {
+		_ = s.bind(uri) // the run directory is gone: so is who would ask
+	}
+}
+
 func (s *service) bound() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

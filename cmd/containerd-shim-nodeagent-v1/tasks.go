@@ -61,6 +61,7 @@ func (s *service) Delete(ctx context.Context, r *taskAPI.DeleteRequest) (*taskAP
 	if c != nil {
 		c.close()
 		s.forget(c)
+		s.rebind(c.uri)
 	} else {
 		s.mu.Lock()
 		delete(s.plain, r.ID)

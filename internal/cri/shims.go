@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -15,7 +16,8 @@ import (
 // endShim tells the shim of a sandbox to end; it stays until it is told. A
 // sandbox that never had a task has none.
 func (n *Native) endShim(ctx context.Context, sandbox string) error {
-	if _, err := shimapi.ReadShim(n.cfg.RunDir, sandbox); errors.Is(err, os.ErrNotExist) {
+	_, err := shimapi.ReadShim(n.cfg.RunDir, sandbox)
+	if errors.Is(err, os.ErrNotExist) && !n.hasShimSocket(sandbox) {
 		return nil
 	}
 	if err := failpoint.At(failpoint.CRIShimExitBefore); err != nil {
@@ -33,6 +35,13 @@ func (n *Native) endShim(ctx context.Context, sandbox string) error {
 		return err
 	}
 	return failpoint.At(failpoint.CRIShimExitAfter)
+}
+
+// hasShimSocket tells whether a control socket is there, also of a shim whose
+// record was lost.
+func (n *Native) hasShimSocket(sandbox string) bool {
+	_, err := os.Lstat(filepath.Join(shimapi.ShimDir(n.cfg.RunDir), sandbox+".sock"))
+	return err == nil
 }
 
 func (n *Native) askShim(ctx context.Context, sandbox string) error {
