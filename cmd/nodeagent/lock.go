@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,7 +18,7 @@ func lockRunDir(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the run directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	f, err := openLock(filepath.Join(dir, "lock"))
 	if err != nil {
 		return nil, fmt.Errorf("open the daemon's lock: %w", err)
 	}
@@ -35,6 +36,17 @@ func lockRunDir(dir string) (unlock func(), err error) {
 		return nil, fmt.Errorf("write the daemon's lock: %w", err)
 	}
 	return func() { f.Close() }, nil
+}
+
+// openLock opens the lock, in place of whatever else has its name: what a link
+// leads to is not ours to write, and no litter keeps the daemon from starting.
+func openLock(path string) (*os.File, error) {
+	if st, err := os.Lstat(path); err == nil && !st.Mode().IsRegular() {
+		if err := os.Rename(path, path+".bad-"+time.Now().UTC().Format("20060102T150405.000000000Z")); err != nil {
+			return nil, err
+		}
+	}
+	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 }
 
 func writeAt(f *os.File, text string) error {

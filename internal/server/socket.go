@@ -75,7 +75,8 @@ func listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	// Whatever is there, and were it a directory that somebody put there.
+	if err := os.RemoveAll(path); err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("unix", path)
