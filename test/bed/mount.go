@@ -48,8 +48,11 @@ func unescape(s string) string {
 }
 
 // unmountBelow detaches every mount at or below dir, newest first.
-func unmountBelow(dir string) error {
-	mounts, err := mountinfo("self")
+func unmountBelow(dir string) error { return unmountSeen("self", dir) }
+
+// unmountSeen is unmountBelow in the mount namespace of who, as /proc names it.
+func unmountSeen(who, dir string) error {
+	mounts, err := mountinfo(who)
 	if err != nil {
 		return err
 	}
@@ -99,6 +102,10 @@ func newMountNS() error {
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return err
 			}
+		}
+		// What others have mounted there would be hidden, but still be listed.
+		if err := unmountSeen("thread-self", dir); err != nil {
+			return err
 		}
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
 			return fmt.Errorf("hide %s: %w", dir, err)
