@@ -89,7 +89,7 @@ func openNode(flags config.Flags) (*node, error) {
 		return nil, err
 	}
 	n.eye, err = diag.New(diag.Config{
-		Socket: n.socket(), Runtime: n.runtime, Manifests: n.manifests, Addrs: n.addrs(),
+		Socket: n.socket(), Runtime: n.runtime, Manifests: n.manifests, NodeName: cfg.NodeName, Addrs: n.addrs(),
 	})
 	if err != nil {
 		return nil, errors.Join(err, n.runtime.Close())
@@ -108,9 +108,9 @@ func (n *node) addrs() []netip.Addr {
 }
 
 // manifests reads what the daemon would be asked for.
-func (n *node) manifests(ctx context.Context) (source.Snapshot, error) {
+func (n *node) manifests(ctx context.Context, name string) (source.Snapshot, error) {
 	return diag.ReadManifests(ctx, source.Config{
-		Path: n.cfg.Kubelet.StaticPodPath, NodeName: n.cfg.NodeName,
+		Path: n.cfg.Kubelet.StaticPodPath, NodeName: name,
 		Default: validate.Default, Validate: validatePod,
 	})
 }

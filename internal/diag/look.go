@@ -25,9 +25,10 @@ type Runtime interface {
 type Config struct {
 	Socket  string // of the daemon
 	Runtime Runtime
-	// Manifests reads what the manifest directory asks for; it is only called
-	// with the daemon dead.
-	Manifests func(context.Context) (source.Snapshot, error)
+	// Manifests reads what the manifest directory asks a node of that name for;
+	// it is only called with the daemon dead.
+	Manifests func(ctx context.Context, node string) (source.Snapshot, error)
+	NodeName  string
 	// Addrs are the node's addresses, which pods on its network have.
 	Addrs []netip.Addr
 	Now   func() time.Time
@@ -101,7 +102,11 @@ func (v *View) setProblems(all []source.Problem) {
 // of them. Only what the daemon alone remembers, such as the error of the last
 // pull, is missing.
 func (e *Eye) rebuild(ctx context.Context, v *View, byUID map[types.UID]pod.RuntimeState) []corev1.Pod {
-	snap, err := e.cfg.Manifests(ctx)
+	snap, err := e.cfg.Manifests(ctx, e.cfg.NodeName)
+	if other := otherNode(snap.Pods, e.cfg.NodeName, byUID); err == nil && other != "" {
+		v.Notes = append(v.Notes, fmt.Sprintf("the containers here are of a node named %s, not %s; shown as the former (--hostname-override)", other, e.cfg.NodeName))
+		snap, err = e.cfg.Manifests(ctx, other)
+	}
 	if err != nil {
 		v.Notes = append(v.Notes, fmt.Sprintf("cannot read the manifests, pods that have not started are missing: %v", err))
 		return nil
@@ -119,6 +124,30 @@ func (e *Eye) rebuild(ctx context.Context, v *View, byUID map[types.UID]pod.Runt
 		all = append(all, out)
 	}
 	return all
+}
+
+// otherNode finds the name that the daemon gave the node where it is not ours,
+// since a static pod's name ends with it and its UID is made of it; "" where ours
+// fits or nothing tells.
+func otherNode(wanted []*corev1.Pod, node string, found map[types.UID]pod.RuntimeState) string {
+	other := ""
+	for _, p := range wanted {
+		if _, ours := found[p.UID]; ours {
+			return ""
+		}
+		base := strings.TrimSuffix(p.Name, node) // with its dash
+		for _, s := range found {
+			name, fits := strings.CutPrefix(s.Name, base)
+			switch {
+			case !fits || s.Namespace != p.Namespace || name == node || name == "":
+			case other != "" && other != name:
+				return ""
+			default:
+				other = name
+			}
+		}
+	}
+	return other
 }
 
 // ReadManifests reads a manifest directory once.

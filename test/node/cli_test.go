@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -17,6 +18,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
 	"nodeagent/test/image"
 )
@@ -152,6 +154,17 @@ func TestCommandLine(t *testing.T) {
 		must(t, a.WriteManifest(name, manifest(name, spec)))
 		must(t, a.WaitPhase(ctx, "default/"+name+"-node", corev1.PodRunning))
 	}
+	must(t, a.WriteManifest("again", onePod("again", "Always", `[/podtool, seq, stderr, a-run, ";", wait, /tmp/go, ";", exit, "3"]`)))
+	must(t, a.WaitPhase(ctx, "default/again-node", corev1.PodRunning))
+	c.want(t, 0, "exec", "again", "--", "/podtool", "write", "/tmp/go", "x")
+	must(t, a.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool {
+		p := pods["default/again-node"]
+		return p != nil && len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].RestartCount == 1 && p.Status.ContainerStatuses[0].State.Running != nil
+	}))
+	for _, name := range []string{"alive", "dead"} {
+		must(t, a.WriteManifest("talk-"+name, onePod("talk-"+name, "Never", `[/podtool, seq, stderr, hello, ";", wait, /tmp/go, ";", stderr, bye]`)))
+		must(t, a.WaitPhase(ctx, "default/talk-"+name+"-node", corev1.PodRunning))
+	}
 	must(t, a.WriteManifest("bad", "apiVersion: v1\nkind: Pod\nmetadata:\n  name: bad\nspec:\n  nonsense: 1\n"))
 	must(t, a.WriteManifest("crash", onePod("crash", "Always", `[/podtool, seq, stderr, last-words, ";", exit, "3"]`)))
 	must(t, a.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool {
@@ -159,9 +172,18 @@ func TestCommandLine(t *testing.T) {
 		return p != nil && len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].RestartCount > 0 &&
 			p.Status.ContainerStatuses[0].State.Waiting != nil
 	}))
-	t.Run("alive", func(t *testing.T) { c.reading(t, "daemon") })
+	t.Run("alive", func(t *testing.T) {
+		c.reading(t, "daemon")
+		c.follow(t, "talk-alive")
+	})
 	must(t, a.Kill())
+	before, err := b.Snapshot(ctx)
+	must(t, err)
 	t.Run("dead", func(t *testing.T) { c.reading(t, "runtime") })
+	must(t, b.WaitSame(ctx, before)) // looking changes nothing
+	c.follow(t, "talk-dead")
+	t.Run("another name", c.anotherName)
+	t.Run("drift", c.drift)
 	t.Run("terminal", c.onATerminal)
 	t.Run("usage", c.codes)
 	must(t, b.Kill())
@@ -199,9 +221,10 @@ func (c *cli) reading(t *testing.T, source string) {
 	var list struct {
 		Items []struct{ ID, Name, State, PodName string }
 	}
+	running := map[string]int{"daemon": 7, "runtime": 6}[source] // one has ended by then
 	c.want(t, 0, "ps", "-o", "json").document(t, "ContainerList", &list)
-	if len(list.Items) != 4 {
-		t.Errorf("ps shows %d running containers, want 4: %v", len(list.Items), list.Items)
+	if len(list.Items) != running {
+		t.Errorf("ps shows %d running containers, want %d: %v", len(list.Items), running, list.Items)
 	}
 	for _, name := range []string{"web", "web-node", "default/web-node", list.Items[0].ID[:12], pods.Items[0].UID} {
 		c.want(t, 0, "pods", name, "-o", "name")
@@ -258,8 +281,8 @@ func (c *cli) stats(t *testing.T) {
 			t.Errorf("container %s/%s uses %+v, log %+v", x.PodName, x.Name, x.Usage, x.Log)
 		}
 	}
-	if len(doc.Items) != 4 {
-		t.Errorf("stats shows %d containers, want 4", len(doc.Items))
+	if len(doc.Items) < 6 {
+		t.Errorf("stats shows %d containers, want those of all running pods", len(doc.Items))
 	}
 	c.want(t, 0, "stats", "web", "--interval", "10ms")
 }
@@ -330,6 +353,11 @@ func (c *cli) logs(t *testing.T) {
 			t.Errorf("%v shows %q and %q, want last-words on stderr", args, o.out, o.err)
 		}
 	}
+	now, before := c.want(t, 0, "logs", "again", "--timestamps"), c.want(t, 0, "logs", "again", "--timestamps", "-p")
+	at := func(o output) string { return o.err[strings.Index(o.err, "a-run")-31:] }
+	if !strings.Contains(now.err, "a-run") || !strings.Contains(before.err, "a-run") || at(before) >= at(now) {
+		t.Errorf("this run wrote %q, the one before %q", now.err, before.err)
+	}
 	if o := c.want(t, 0, "logs", "evil"); !strings.HasSuffix(o.err, "err-line\n"+hostile+"\n") {
 		t.Errorf("a pipe gets %q, want the log as it was written", o.err)
 	}
@@ -348,6 +376,37 @@ func (c *cli) logs(t *testing.T) {
 	c.want(t, 6, "logs", "nothing")
 }
 
+// follow proves that a log is shown while it grows, and to its last line when
+// the container ends.
+func (c *cli) follow(t *testing.T, pod string) {
+	t.Helper()
+	cmd := c.command("logs", "-f", pod)
+	r, w, err := os.Pipe()
+	must(t, err)
+	defer r.Close()
+	cmd.Stderr = w
+	must(t, c.b.Start(cmd))
+	w.Close()
+	late := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	lines := bufio.NewScanner(r)
+	for lines.Scan() && lines.Text() != "hello" {
+	}
+	began := time.Now()
+	c.want(t, 0, "exec", pod, "--", "/podtool", "write", "/tmp/go", "x")
+	var rest []string
+	for lines.Scan() {
+		rest = append(rest, lines.Text())
+	}
+	must(t, cmd.Wait())
+	if len(rest) != 1 || rest[0] != "bye" {
+		t.Errorf("after the first line it shows %q, want the last line and the end", rest)
+	}
+	if d := time.Since(began); d > 2500*time.Millisecond {
+		t.Errorf("it took %v to end with its container", d)
+	}
+}
+
 func (c *cli) exec(t *testing.T) {
 	if o := c.want(t, 0, "exec", "web", "--", "/podtool", "cat", "/etc/passwd"); !strings.Contains(o.out, "root:x:0:0") {
 		t.Errorf("exec prints %q", o.out)
@@ -362,6 +421,61 @@ func (c *cli) exec(t *testing.T) {
 	c.want(t, 1, "exec", "crash", "--", "/podtool", "exit", "7")
 	if left, _ := os.ReadDir(filepath.Join(c.a.RunDir(), "exec")); len(left) > 0 {
 		t.Errorf("exec leaves %v", left)
+	}
+}
+
+// anotherName leaves out the daemon's flags: which pods are whose must show
+// nevertheless.
+func (c *cli) anotherName(t *testing.T) {
+	cmd := exec.Command(c.bin, "pods", "--config", c.a.ConfigFile(), "--root-dir", c.a.RootDir(), "-o", "json")
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	must(t, c.b.Start(cmd))
+	must(t, cmd.Wait())
+	if strings.Contains(out.String(), "NotWanted") || !strings.Contains(out.String(), `"name": "web-node"`) || !strings.Contains(errs.String(), "--hostname-override") {
+		t.Errorf("without --hostname-override pods shows\n%s%s", out.String(), errs.String())
+	}
+}
+
+// drift changes a limit and the oom_score_adj of a container behind everybody's
+// back.
+func (c *cli) drift(t *testing.T) {
+	var doc struct {
+		Containers []struct {
+			Asked  struct{ Limits struct{ CPUShares uint64 } }
+			Kernel struct {
+				Cgroup    struct{ Paths map[string]string }
+				Processes []struct{ PID int }
+			}
+			Drift []struct{ What, Asked, Kernel string }
+		}
+	}
+	look := func() []struct{ What, Asked, Kernel string } {
+		doc.Containers = nil
+		c.want(t, 0, "inspect", "web", "-o", "json").document(t, "PodInspection", &doc)
+		return doc.Containers[0].Drift
+	}
+	if d := look(); len(d) > 0 {
+		t.Fatalf("before anything changed: %v", d)
+	}
+	need.Have(t, need.CgroupV1)
+	x := doc.Containers[0]
+	file := filepath.Join("/sys/fs/cgroup/cpu", x.Kernel.Cgroup.Paths["cpu"], "cpu.shares")
+	must(t, os.WriteFile(file, []byte("777"), 0))
+	d := look()
+	must(t, os.WriteFile(file, fmt.Append(nil, x.Asked.Limits.CPUShares), 0))
+	if len(d) != 1 || d[0].What != "cpu.shares" || d[0].Kernel != "777" {
+		t.Errorf("with cpu.shares at 777 it finds %v", d)
+	}
+	elsewhere := filepath.Join("/sys/fs/cgroup/cpu", filepath.Dir(x.Kernel.Cgroup.Paths["cpu"]), "cgroup.procs")
+	must(t, os.WriteFile(elsewhere, fmt.Append(nil, x.Kernel.Processes[0].PID), 0))
+	d = look()
+	must(t, os.WriteFile(filepath.Join(filepath.Dir(file), "cgroup.procs"), fmt.Append(nil, x.Kernel.Processes[0].PID), 0))
+	if len(d) == 0 || !strings.HasPrefix(d[0].What, "cgroup of cpu") {
+		t.Errorf("with its process in another cgroup it finds %v", d)
+	}
+	if d := look(); len(d) > 0 {
+		t.Errorf("after all was put right: %v", d)
 	}
 }
 
