@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -21,10 +20,8 @@ import (
 // and then. It survives containerd being away, hung or restarted. It touches no
 // container when it ends.
 func (n *Native) Run(ctx context.Context) error {
-	for _, dir := range []string{"ns", "exit", "started", "stop", "shim", "exec"} {
-		if err := os.MkdirAll(filepath.Join(n.cfg.RunDir, dir), 0o700); err != nil {
-			return fmt.Errorf("make run directory: %w", err)
-		}
+	if err := n.prepareRunDir(); err != nil {
+		return err
 	}
 	for _, dir := range []string{n.cfg.StateDir, n.cfg.NetnsDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {

@@ -49,6 +49,9 @@ func (j *journal) load(boot string) (recs []*record, litter []error, err error) 
 	}
 	for _, e := range entries {
 		switch name := e.Name(); {
+		case e.IsDir():
+			litter = append(litter, fmt.Errorf("remove %s: a directory in place of a record", filepath.Join(j.dir, name)))
+			_ = os.RemoveAll(filepath.Join(j.dir, name))
 		case stale || strings.HasPrefix(name, tempPrefix):
 			_ = os.Remove(filepath.Join(j.dir, name))
 		case strings.HasPrefix(name, "."):
