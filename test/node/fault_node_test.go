@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,7 @@ type faultNode struct {
 	dir       string       // of the test's own: a runc that can be told to fail
 	empty     bed.Snapshot // without the bystander
 	before    bed.Snapshot // with it
+	keep      []string     // manifests of bystanders
 	bystander map[string]string
 }
 
@@ -43,7 +45,7 @@ func newFaultNode(t *testing.T, prepare func(*faultNode) bed.AgentOptions) *faul
 	need.Have(t, need.Root)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
-	n := &faultNode{T: t, ctx: ctx, dir: t.TempDir()}
+	n := &faultNode{T: t, ctx: ctx, dir: t.TempDir(), keep: []string{"bystander.yaml"}}
 	must(t, faultyRunc(ctx, n.dir))
 	n.b = bed.Containerd(t, bed.Options{Private: true, Path: n.dir})
 	var a bed.AgentOptions
@@ -105,13 +107,13 @@ func (n *faultNode) suffer(name string, fault func(*faultNode)) {
 	}
 }
 
-// removeManifests removes all but the bystander's.
+// removeManifests removes all but the bystanders'.
 func (n *faultNode) removeManifests() {
 	n.Helper()
 	entries, err := os.ReadDir(n.a.Manifests)
 	must(n.T, err)
 	for _, e := range entries {
-		if e.Name() != "bystander.yaml" {
+		if !slices.Contains(n.keep, e.Name()) {
 			must(n.T, os.RemoveAll(filepath.Join(n.a.Manifests, e.Name())))
 		}
 	}

@@ -23,7 +23,7 @@ func TestPodFaults(t *testing.T) {
 	n := newFaultNode(t, func(n *faultNode) bed.AgentOptions {
 		return bed.AgentOptions{
 			Kubelet:   fmt.Sprintf("fileCheckFrequency: 2s\npodPidsLimit: %d\ncontainerLogMaxSize: \"%d\"\ncontainerLogMaxFiles: %d\n", pidsLimit, logSize, logFiles),
-			NodeAgent: fmt.Sprintf("  cniConfDir: %q\n  cniBinDir: %q\n", filepath.Join(n.dir, "net.d"), filepath.Join(n.dir, "cni")),
+			NodeAgent: n.cniDirs(),
 		}
 	})
 	n.suffer("limits changed", (*faultNode).limitsChanged)
@@ -35,6 +35,11 @@ func TestPodFaults(t *testing.T) {
 	n.suffer("pids exhausted", (*faultNode).pidsExhausted)
 	n.suffer("two manifests of one name", (*faultNode).twins)
 	n.suffer("manifest directory replaced", (*faultNode).directoryReplaced)
+}
+
+// cniDirs are lines of podNetwork that name directories of the test's own.
+func (n *faultNode) cniDirs() string {
+	return fmt.Sprintf("  cniConfDir: %q\n  cniBinDir: %q\n", filepath.Join(n.dir, "net.d"), filepath.Join(n.dir, "cni"))
 }
 
 const (
@@ -199,14 +204,15 @@ func (n *faultNode) newNetwork(first *corev1.Pod, mark string) {
 	})
 }
 
-// pluginFails: a CNI plugin that gives an address and then fails is told to
-// take it back, and once it works the pod runs.
-func (n *faultNode) pluginFails() {
-	bin, conf, ipam, flag := filepath.Join(n.dir, "cni"), filepath.Join(n.dir, "net.d"), filepath.Join(n.dir, "ipam"), filepath.Join(n.dir, "cni-fails")
+// plugin makes pods get their network from the bridge plugin of the CNI
+// project, in a wrapper that fails after the deed when the flag file is there.
+func (n *faultNode) plugin() (flag string, held func() []string, remove func()) {
+	n.Helper()
+	bin, conf, ipam := filepath.Join(n.dir, "cni"), filepath.Join(n.dir, "net.d"), filepath.Join(n.dir, "ipam")
+	flag = filepath.Join(n.dir, "cni-fails")
 	must(n.T, os.MkdirAll(bin, 0o755))
 	must(n.T, os.MkdirAll(conf, 0o755))
 	must(n.T, os.WriteFile(filepath.Join(bin, "late"), []byte(`#!/bin/sh
-# The bridge plugin of the CNI project, which says that it failed when told so.
 out=$(/usr/lib/cni/bridge) || { code=$?; echo "$out"; exit $code; }
 if [ "$CNI_COMMAND" = ADD ] && [ -e `+flag+` ]; then
 	echo failed >> `+flag+`
@@ -215,28 +221,33 @@ fi
 echo "$out"
 `), 0o755))
 	must(n.T, os.Symlink("/usr/lib/cni/host-local", filepath.Join(bin, "host-local")))
-	must(n.T, os.WriteFile(flag, nil, 0o644))
 	must(n.T, os.WriteFile(filepath.Join(conf, "10-late.conflist"), fmt.Appendf(nil, `{"cniVersion":"0.4.0","name":"late","plugins":[{
 		"type":"late","bridge":"cni0","isGateway":true,
 		"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.245.0.0/26"}]]}}]}`, ipam), 0o644))
-	defer func() {
-		_ = os.RemoveAll(conf)
-		_, err := n.b.Run(n.ctx, "ip", "link", "del", "cni0") // the plugin never removes it
-		must(n.T, err)
-	}()
-	n.until("the configuration is in force", 5*time.Second, func() bool { return n.logged("10-late.conflist") })
-	n.write("victim", "Always", "[/podtool, sleep, forever, plugin]")
-	failures := func() int {
-		b, _ := os.ReadFile(flag)
-		return strings.Count(string(b), "failed")
-	}
-	n.until("the plugin has failed twice", 15*time.Second, func() bool { return failures() >= 2 })
-	must(n.T, os.Remove(flag))
-	p := n.ready("victim", 20*time.Second)
-	held := func() []string {
+	n.until("the plugin is in force", 5*time.Second, func() bool { return n.logged("10-late.conflist") })
+	held = func() []string {
 		all, _ := filepath.Glob(filepath.Join(ipam, "late", "10.245.*"))
 		return all
 	}
+	return flag, held, func() {
+		must(n.T, os.RemoveAll(conf))
+		_, err := n.b.Run(n.ctx, "ip", "link", "del", "cni0") // no plugin ever does that
+		must(n.T, err)
+	}
+}
+
+// pluginFails: a CNI plugin that gives an address and then fails is told to
+// take it back, and once it works the pod runs.
+func (n *faultNode) pluginFails() {
+	flag, held, remove := n.plugin()
+	must(n.T, os.WriteFile(flag, nil, 0o644))
+	n.write("victim", "Always", "[/podtool, sleep, forever, plugin]")
+	n.until("the plugin has failed twice", 15*time.Second, func() bool {
+		b, _ := os.ReadFile(flag)
+		return strings.Count(string(b), "failed") >= 2
+	})
+	must(n.T, os.Remove(flag))
+	p := n.ready("victim", 20*time.Second)
 	if a := held(); len(a) != 1 || filepath.Base(a[0]) != p.Status.PodIP {
 		n.Errorf("the pod is at %s and the plugin holds %v", p.Status.PodIP, a)
 	}
@@ -244,6 +255,7 @@ echo "$out"
 	_ = n.b.WaitCatches(n.ctx, "podtool", int(unix.SIGTERM))
 	must(n.T, n.a.RemoveManifest("victim"))
 	n.until("the address is given back", 10*time.Second, func() bool { return len(held()) == 0 })
+	remove()
 }
 
 // logFlooded: a flood takes no more of the disk than its limit and one line, at
