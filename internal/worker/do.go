@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"nodeagent/internal/failpoint"
 	"nodeagent/internal/pod"
 )
@@ -34,7 +36,7 @@ func (s *Set) do(ctx context.Context, w *worker, a pod.Action, d pod.Desired) (r
 	case pod.RunSandbox:
 		return pod.ReasonFailedCreatePodSandBox, within(deadlineSandbox, func(ctx context.Context) error { return s.runSandbox(ctx, a, d) })
 	case pod.StartContainer:
-		return s.startContainer(ctx, w.uid, a, d)
+		return s.startContainer(ctx, w, a, d)
 	case pod.StopContainer:
 		return "FailedKillPod", within(a.Grace+deadlineStop, func(ctx context.Context) error {
 			return s.cfg.Containers.StopContainer(ctx, a.Container, a.Grace)
@@ -106,12 +108,12 @@ func (s *Set) cleanup(ctx context.Context, w *worker) error {
 }
 
 // startContainer has the image at hand, then creates and starts the container.
-func (s *Set) startContainer(ctx context.Context, uid podUID, a pod.Action, d pod.Desired) (string, error) {
+func (s *Set) startContainer(ctx context.Context, w *worker, a pod.Action, d pod.Desired) (string, error) {
 	spec := containerSpec(d.Pod, a.Name)
 	if spec == nil {
 		return pod.ReasonInternalError, fmt.Errorf("start container %q: the pod has no such container", a.Name)
 	}
-	image, reason, err := s.cfg.Images.Ensure(ctx, spec.Image, spec.ImagePullPolicy)
+	image, reason, err := s.ensureImage(ctx, w, spec)
 	if err != nil {
 		return reason, err
 	}
@@ -125,11 +127,11 @@ func (s *Set) startContainer(ctx context.Context, uid podUID, a pod.Action, d po
 	defer back()
 	bounded, cancel := context.WithTimeout(ctx, deadlineCreate)
 	defer cancel()
-	sandbox, err := s.sandboxConfig(bounded, d, s.sandboxAttempt(uid, a.Sandbox))
+	sandbox, err := s.sandboxConfig(bounded, d, s.sandboxAttempt(w.uid, a.Sandbox))
 	if err != nil {
 		return pod.ReasonCreateContainerConfigError, err
 	}
-	config, err := s.containerConfig(d, spec, a, image, s.cfg.Runtime.Observe(uid))
+	config, err := s.containerConfig(d, spec, a, image, s.cfg.Runtime.Observe(w.uid))
 	if err != nil {
 		return pod.ReasonCreateContainerConfigError, err
 	}
@@ -148,6 +150,15 @@ func (s *Set) startContainer(ctx context.Context, uid podUID, a pod.Action, d po
 		return pod.ReasonRunContainerError, err
 	}
 	return "", nil
+}
+
+// ensureImage has the container's image at hand. A pull may hang for as long as
+// its registry does; it ends at once when the pod is to go.
+func (s *Set) ensureImage(ctx context.Context, w *worker, spec *corev1.Container) (image, reason string, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(w.wanted, cancel)()
+	return s.cfg.Images.Ensure(ctx, spec.Image, spec.ImagePullPolicy)
 }
 
 // createReason tells a container whose configuration cannot work from one that

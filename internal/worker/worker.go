@@ -26,6 +26,9 @@ type worker struct {
 	desired pod.Desired
 	poke    chan struct{} // holds one: something changed
 
+	wanted   context.Context // ends when the pod is to go
+	unwanted context.CancelFunc
+
 	prepared bool
 	dirty    bool
 	released bool // the cgroup of a pod that has ended is gone already
@@ -56,6 +59,7 @@ func newWorker(s *Set, uid types.UID, name string, d pod.Desired) *worker {
 		results:  make(chan result),
 		log:      s.cfg.Logger.With("pod", name, "podUID", uid),
 	}
+	w.wanted, w.unwanted = context.WithCancel(context.Background())
 	// What an earlier daemon left may include cgroup and directories.
 	w.dirty = d.Pod == nil || !s.cfg.Runtime.Observe(uid).Empty()
 	return w
@@ -67,6 +71,9 @@ func (w *worker) offer(d pod.Desired) {
 	w.mu.Lock()
 	if w.desired.Wish != pod.WishAbsent {
 		w.desired = d
+	}
+	if w.desired.Wish == pod.WishAbsent {
+		w.unwanted()
 	}
 	w.mu.Unlock()
 	w.wake()
