@@ -28,9 +28,10 @@ type comparison struct {
 	errs []error
 }
 
-// compare holds what a container was given against what the kernel has. It only
-// judges what no container may change by itself: a process may give up rights
-// and raise its own oom_score_adj.
+// compare holds what a container was given against what the kernel has. A
+// process may give up rights by itself, so that of them only the bounding set of
+// init must be the same; it may also raise its own oom_score_adj, which is shown
+// as it is what the OOM killer will go by.
 func (in *Inspector) compare(pid int, a *Asked, k *Kernel) ([]Drift, []error) {
 	c := &comparison{in: in, pid: pid, a: a, k: k}
 	c.cgroup()
@@ -125,9 +126,7 @@ func (c *comparison) scores() {
 		return
 	}
 	for _, p := range c.k.Processes {
-		if p.OOMScoreAdj < *c.a.OOMScoreAdj {
-			c.differs(fmt.Sprintf("oom_score_adj of process %d", p.PID), strconv.Itoa(*c.a.OOMScoreAdj), strconv.Itoa(p.OOMScoreAdj))
-		}
+		c.differs(fmt.Sprintf("oom_score_adj of process %d", p.PID), strconv.Itoa(*c.a.OOMScoreAdj), strconv.Itoa(p.OOMScoreAdj))
 	}
 }
 

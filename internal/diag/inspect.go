@@ -64,8 +64,6 @@ type Inspector struct {
 	Cgroups Cgroups
 	RunDir  string
 	Proc    string // /proc
-	// MinOOMScoreAdj is the lowest that containers of this node can be given.
-	MinOOMScoreAdj int
 }
 
 // Inspect looks at a pod; only at one container where that is named, else at the

@@ -153,7 +153,7 @@ func TestDrift(t *testing.T) {
 			Cgroup: cgroups.Facts{Mode: "v1", Paths: map[string]string{"cpu": "/kubepods/p/c"}, Limits: cgroups.Limits{
 				CPUShares: num(102), CPUQuota: num(5000), CPUPeriod: num(100000), MemoryMax: num(10_000_000 / 4096 * 4096), Pids: num(10), CPUs: "0-1",
 			}},
-			Init: rights, Processes: []InspectedProcess{{Process: cgroups.Process{PID: 5, OOMScoreAdj: 950}, Rights: &rights}},
+			Init: rights, Processes: []InspectedProcess{{Process: cgroups.Process{PID: 5, OOMScoreAdj: 900}, Rights: &rights}},
 			Namespaces: map[string]Namespace{"network": {ID: id, Host: true}, "mount": {ID: 1}, "user": {ID: 2, Host: true}, "time": {ID: 3, Host: true}}, Mounts: mounts,
 		}
 		return a, k
@@ -181,6 +181,7 @@ func TestDrift(t *testing.T) {
 		{"no_new_privs", func(_ *Asked, k *Kernel) { k.Processes[0].Rights.NoNewPrivs = false }, "no_new_privs"},
 		{"seccomp", func(_ *Asked, k *Kernel) { k.Processes[0].Rights.Seccomp = "disabled" }, "seccomp"},
 		{"score", func(_ *Asked, k *Kernel) { k.Processes[0].OOMScoreAdj = 0 }, "oom_score_adj of process 5"},
+		{"raised score", func(_ *Asked, k *Kernel) { k.Processes[0].OOMScoreAdj = 1000 }, "oom_score_adj of process 5"},
 		{"other namespace", func(_ *Asked, k *Kernel) { k.Namespaces["network"] = Namespace{ID: 9} }, "network namespace"},
 		{"pin gone", func(a *Asked, _ *Kernel) { a.Namespaces["network"] = "/nothing/there" }, "network namespace"},
 		{"host's instead of new", func(_ *Asked, k *Kernel) { k.Namespaces["mount"] = Namespace{ID: 1, Host: true} }, "mount namespace"},

@@ -182,10 +182,14 @@ func TestCommandLine(t *testing.T) {
 	t.Run("dead", func(t *testing.T) { c.reading(t, "runtime") })
 	must(t, b.WaitSame(ctx, before)) // looking changes nothing
 	c.follow(t, "talk-dead")
+	t.Run("pull", c.pull)
 	t.Run("another name", c.anotherName)
 	t.Run("drift", c.drift)
 	t.Run("terminal", c.onATerminal)
 	t.Run("usage", c.codes)
+	must(t, b.Stop())
+	t.Run("hung", c.hung)
+	must(t, b.Cont())
 	must(t, b.Kill())
 	t.Run("nobody", c.nobody)
 }
@@ -494,6 +498,18 @@ func (c *cli) codes(t *testing.T) {
 		_ = cmd.Run()
 		if code := cmd.ProcessState.ExitCode(); code != 78 {
 			t.Errorf("%s with a bad configuration ends with %d, want 78", verb, code)
+		}
+	}
+}
+
+// hung is the time when the daemon is dead and containerd takes calls and never
+// answers.
+func (c *cli) hung(t *testing.T) {
+	for code, args := range map[int][]string{5: {"pods"}, 0: {"logs", "crash"}} {
+		began := time.Now()
+		c.want(t, code, args...)
+		if d := time.Since(began); d > 10*time.Second {
+			t.Errorf("%v took %v", args, d)
 		}
 	}
 }
