@@ -14,9 +14,9 @@ import (
 	"nodeagent/test/bed"
 )
 
-// registry serves the test images inside the bed, every one of them as any
+// imageHost serves the test images inside the bed, every one of them as any
 // repository's v1, and returns its host.
-func registry(t *testing.T, b *bed.Bed) string {
+func imageHost(t *testing.T, b *bed.Bed) string {
 	t.Helper()
 	data, err := bed.ImageTar(t.Context())
 	must(t, err)
@@ -65,7 +65,7 @@ func registry(t *testing.T, b *bed.Bed) string {
 
 // pull tries a registry that has the image, one that has not, and none at all.
 func (c *cli) pull(t *testing.T) {
-	host := registry(t, c.b)
+	host := imageHost(t, c.b)
 	name := host + "/some/app:v1"
 	o := c.want(t, 0, "images", "pull", name)
 	if o.out != name+"\n" || !strings.Contains(o.err, "downloading") {
