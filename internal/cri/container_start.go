@@ -229,10 +229,11 @@ func replaceFile(path string, data []byte) error {
 			err = os.WriteFile(temp, data, 0o600)
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
+	if err == nil {
+		err = os.Rename(temp, path)
 	}
-	if err := os.Rename(temp, path); err != nil {
+	if err != nil {
+		_ = os.Remove(temp) // a full disk has it half written
 		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
 	}
 	return nil
