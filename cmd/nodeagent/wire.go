@@ -37,6 +37,7 @@ type daemon struct {
 	dirs    *poddir.Dirs
 	set     *worker.Set
 	source  *source.Manifests
+	listens []func() error // before anything runs: a port that is taken is told at once
 	parts   []part
 	latest  latestSnapshot
 }
@@ -218,9 +219,11 @@ func (d *daemon) fitServers() error {
 	if err != nil {
 		return err
 	}
+	d.listens = append(d.listens, socket.Listen)
 	d.parts = append(d.parts, part{"local socket", socket.Run})
 	if port := *d.cfg.Kubelet.HealthzPort; port > 0 {
 		health := &server.Health{Addr: net.JoinHostPort(d.cfg.Kubelet.HealthzBindAddress, fmt.Sprint(port)), Checks: checks}
+		d.listens = append(d.listens, health.Listen)
 		d.parts = append(d.parts, part{"health port", health.Run})
 	}
 	// The watchdog asks for progress only: a runtime that is away is no reason
@@ -264,6 +267,11 @@ func (d *daemon) stray(ctx context.Context, keep func(types.UID) bool) error {
 func (d *daemon) run(ctx context.Context) error {
 	if err := d.tree.EnsureNode(ctx, nodeResources()); err != nil {
 		return fmt.Errorf("make the cgroup of all pods: %w", err)
+	}
+	for _, listen := range d.listens {
+		if err := listen(); err != nil {
+			return err
+		}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

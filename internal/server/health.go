@@ -47,17 +47,23 @@ func Progress(name string, last func() time.Time, limit time.Duration) Check {
 type Health struct {
 	Addr   string // 127.0.0.1:10248
 	Checks Checks
+
+	listener net.Listener
 }
 
-// Run listens until ctx ends.
-func (h *Health) Run(ctx context.Context) error {
-	l, err := net.Listen("tcp", h.Addr)
-	if err != nil {
+// Listen opens the port; Run answers on it.
+func (h *Health) Listen() (err error) {
+	if h.listener, err = net.Listen("tcp", h.Addr); err != nil {
 		return fmt.Errorf("open the health port: %w; is a kubelet running here? healthzPort: 0 turns it off", err)
 	}
+	return nil
+}
+
+// Run serves until ctx ends. Listen comes first.
+func (h *Health) Run(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", h.healthz)
-	return serve(ctx, &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, MaxHeaderBytes: maxHeader}, l)
+	return serve(ctx, &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, MaxHeaderBytes: maxHeader}, h.listener)
 }
 
 func (h *Health) healthz(w http.ResponseWriter, r *http.Request) {

@@ -32,7 +32,10 @@ type SocketConfig struct {
 }
 
 // Socket serves HTTP and JSON to the command line.
-type Socket struct{ cfg SocketConfig }
+type Socket struct {
+	cfg      SocketConfig
+	listener net.Listener
+}
 
 // NewSocket returns a server that does not listen yet.
 func NewSocket(cfg SocketConfig) (*Socket, error) {
@@ -49,12 +52,17 @@ const (
 	closeTimeout  = time.Second
 )
 
-// Run listens until ctx ends.
-func (s *Socket) Run(ctx context.Context) error {
-	l, err := listen(s.cfg.Path)
-	if err != nil {
+// Listen opens the socket; Run answers on it. They are two, so that nobody is
+// told that the daemon is ready before it can be asked.
+func (s *Socket) Listen() (err error) {
+	if s.listener, err = listen(s.cfg.Path); err != nil {
 		return fmt.Errorf("open the local socket: %w", err)
 	}
+	return nil
+}
+
+// Run serves until ctx ends. Listen comes first.
+func (s *Socket) Run(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/pods", s.pods)
 	mux.HandleFunc("GET /v1/watch", s.watch)
@@ -66,7 +74,7 @@ func (s *Socket) Run(ctx context.Context) error {
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
 	}
-	return serve(ctx, server, l)
+	return serve(ctx, server, s.listener)
 }
 
 // listen replaces the socket of a daemon that is gone; the daemon's lock is held
