@@ -149,13 +149,19 @@ func (n *faultNode) registry(r *registry) {
 	n.ready("good", 20*time.Second)
 	n.ready("missing", 40*time.Second)
 	n.oneRuns("missing")
+	n.dropImages(r, "good", "missing")
+}
+
+// dropImages ends the pods that pulled, and removes what they pulled.
+func (n *faultNode) dropImages(r *registry, names ...string) {
+	n.Helper()
 	_ = n.b.WaitCatches(n.ctx, "podtool", int(unix.SIGTERM))
 	n.removeManifests()
-	n.until("the pods are gone", 20*time.Second, func() bool { return n.gone("good") && n.gone("missing") })
 	c, err := n.b.Dial()
 	must(n.T, err)
 	defer c.Close()
-	for _, name := range []string{"good", "missing"} {
+	for _, name := range names {
+		n.until(name+" is gone", 20*time.Second, func() bool { return n.gone(name) })
 		must(n.T, c.ImageService().Delete(n.ctx, r.addr+"/"+name+":v1", images.SynchronousDelete()))
 	}
 }
