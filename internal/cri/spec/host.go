@@ -31,6 +31,8 @@ type Host struct {
 	// Seccomp tells that the kernel has seccomp filters. Without them every
 	// container that is not explicitly Unconfined is refused.
 	Seccomp bool
+	// NoX32 tells that the kernel is known to lack the x32 ABI.
+	NoX32 bool
 	// Capabilities are those that this process can give ("CAP_CHOWN"); nil
 	// means all.
 	Capabilities []string
@@ -53,6 +55,7 @@ func ReadHost() (Host, error) {
 		Capabilities:   caps,
 		OOMScoreAdjMin: -1000,
 		Seccomp:        seccomp.IsEnabled(),
+		NoX32:          lacksX32(),
 	}
 	if !slices.Contains(caps, "CAP_SYS_RESOURCE") {
 		if h.OOMScoreAdjMin, err = ownOOMScoreAdj(); err != nil {
