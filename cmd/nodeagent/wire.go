@@ -196,7 +196,7 @@ func (d *daemon) offer(s source.Snapshot) {
 		if r, rejected := s.Rejected[p.UID]; rejected {
 			desired.Rejected = &r
 		} else {
-			desired.Rejected = pod.Admit(p)
+			desired.Rejected = pod.Admit(p, d.cfg.Kubelet.AllowedUnsafeSysctls...)
 		}
 		snap.Pods = append(snap.Pods, desired)
 	}

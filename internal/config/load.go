@@ -115,7 +115,7 @@ func (c *Config) decode(path string, d document) error {
 var usedKubelet = []string{
 	"apiVersion", "kind", "staticPodPath", "fileCheckFrequency", "podLogsDir", "cgroupRoot", "cgroupDriver",
 	"clusterDNS", "clusterDomain", "resolvConf", "podCIDR", "podPidsLimit", "healthzPort", "healthzBindAddress",
-	"containerLogMaxSize", "containerLogMaxFiles", "containerRuntimeEndpoint", "seccompDefault",
+	"containerLogMaxSize", "containerLogMaxFiles", "containerRuntimeEndpoint", "seccompDefault", "allowedUnsafeSysctls",
 	"cpuCFSQuota", "cpuCFSQuotaPeriod", "singleProcessOOMKill",
 }
 

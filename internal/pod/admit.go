@@ -13,7 +13,14 @@ const ReasonUnsupported = "UnsupportedField"
 
 // Admit tells whether this node can do everything that the pod asks for; nil
 // means yes. The pod is defaulted and valid.
-func Admit(p *corev1.Pod) *Rejection {
+//
+// unsafe are the sysctls that the operator allows beside the safe ones, as
+// kubelet's allowedUnsafeSysctls: a name, or a beginning of names with a * at
+// the end.
+func Admit(p *corev1.Pod, unsafe ...string) *Rejection {
+	if r := admitSysctls(p, unsafe); r != nil {
+		return r
+	}
 	spec := &p.Spec
 	if spec.HostUsers != nil && !*spec.HostUsers {
 		return unsupported("spec.hostUsers", "user namespaces are not built yet")
@@ -27,6 +34,11 @@ func Admit(p *corev1.Pod) *Rejection {
 		{"hostnameOverride", spec.HostnameOverride != nil},
 	}); r != nil {
 		return r
+	}
+	if sc := spec.SecurityContext; sc != nil {
+		if r := admitLabels("spec", sc.SELinuxOptions, sc.AppArmorProfile); r != nil {
+			return r
+		}
 	}
 	for i := range spec.Volumes {
 		return unsupported(fmt.Sprintf("spec.volumes[%d]", i), fmt.Sprintf("volume %q: volumes are not built yet", spec.Volumes[i].Name))
@@ -76,14 +88,18 @@ func admitContainer(path string, c *corev1.Container) *Rejection {
 }
 
 func admitSecurity(path string, c *corev1.Container) *Rejection {
-	s := c.SecurityContext
-	if s == nil {
+	if c.SecurityContext == nil {
 		return nil
 	}
-	if s.SELinuxOptions != nil {
+	return admitLabels(path, c.SecurityContext.SELinuxOptions, c.SecurityContext.AppArmorProfile)
+}
+
+// admitLabels judges what a pod and a container have alike.
+func admitLabels(path string, se *corev1.SELinuxOptions, armor *corev1.AppArmorProfile) *Rejection {
+	if se != nil {
 		return unsupported(path+".securityContext.seLinuxOptions", "SELinux labels are not built yet")
 	}
-	if a := s.AppArmorProfile; a != nil && a.Type == corev1.AppArmorProfileTypeLocalhost {
+	if armor != nil && armor.Type == corev1.AppArmorProfileTypeLocalhost {
 		return unsupported(path+".securityContext.appArmorProfile", "AppArmor profiles are not built yet")
 	}
 	return nil

@@ -41,6 +41,7 @@ func Status(d Desired, o Observed, node Node, before corev1.PodStatus, now time.
 	if d.Wish == WishAbsent {
 		b.remember(&s, before)
 	}
+	boundMessages(&s)
 	b.addresses(&s, node)
 	s.Conditions = b.conditions(s, before.Conditions)
 	if s.Message == "" && s.Phase == corev1.PodPending {

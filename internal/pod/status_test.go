@@ -186,6 +186,12 @@ func TestAdmit(t *testing.T) {
 		"spec.containers[0].securityContext.seLinuxOptions": func(s *corev1.PodSpec) {
 			s.Containers[0].SecurityContext = &corev1.SecurityContext{SELinuxOptions: &corev1.SELinuxOptions{}}
 		},
+		"spec.securityContext.seLinuxOptions": func(s *corev1.PodSpec) {
+			s.SecurityContext = &corev1.PodSecurityContext{SELinuxOptions: &corev1.SELinuxOptions{}}
+		},
+		"spec.securityContext.appArmorProfile": func(s *corev1.PodSpec) {
+			s.SecurityContext = &corev1.PodSecurityContext{AppArmorProfile: &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeLocalhost}}
+		},
 		"": func(*corev1.PodSpec) {},
 	} {
 		p := testPod(corev1.RestartPolicyAlways, "i", "a")

@@ -15,7 +15,7 @@ import (
 	"nodeagent/internal/pod"
 )
 
-// Limits of a termination message: 4096 bytes of the file, or the last 2048
+// Limits of a termination message: the last 4096 bytes of the file, or the last 2048
 // bytes or 80 lines of the log (kubelet's MaxContainerTerminationMessage…).
 const (
 	maxMessage         = 4096
@@ -62,16 +62,22 @@ func (b *lastBytes) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// readRegular reads at most limit bytes of a plain file: the container may have
-// put anything in its place, but not led us elsewhere.
+// readRegular reads at most the last limit bytes of a plain file: the container
+// may have put anything in its place, but not led us elsewhere.
 func readRegular(path string, limit int64) []byte {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
 		return nil
+	}
+	if over := st.Size() - limit; over > 0 {
+		if _, err := f.Seek(over, io.SeekStart); err != nil {
+			return nil
+		}
 	}
 	text, _ := io.ReadAll(io.LimitReader(f, limit))
 	return text
