@@ -22,7 +22,7 @@ import (
 
 func main() {
 	race := flag.Bool("race", true, "run ./internal/... under the race detector")
-	only := flag.String("only", "", "run the `step` only: build, vet, unit, oracle")
+	only := flag.String("only", "", "run the `step` only: build, vet, unit, failpoints, oracle")
 	count := flag.Bool("fresh", false, "do not use cached test results")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -47,7 +47,7 @@ func (r *runner) run(ctx context.Context, only string) (failed []string) {
 		name string
 		run  func(context.Context) error
 	}{
-		{"build", r.build}, {"vet", r.vet}, {"unit", r.unit}, {"oracle", r.oracle},
+		{"build", r.build}, {"vet", r.vet}, {"unit", r.unit}, {"failpoints", r.failpoints}, {"oracle", r.oracle},
 	}
 	for _, s := range steps {
 		if only != "" && s.name != only {
@@ -143,6 +143,13 @@ func (r *runner) packages(ctx context.Context) (inside, outside []string, err er
 		}
 	}
 	return inside, outside, nil
+}
+
+// failpoints runs the tests that make each named place of a room fail and die,
+// which needs the build tag.
+func (r *runner) failpoints(ctx context.Context) error {
+	return r.goTest(ctx, ".", "-timeout", "20m", "-tags", "failpoints", "-p=1", "-run", "Failpoint|Anywhere",
+		"./internal/failpoint", "./internal/cri", "./internal/net/podnet")
 }
 
 // oracle compares our defaults and validation with those of the API server.
