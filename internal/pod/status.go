@@ -143,7 +143,10 @@ func (b *statusBuilder) container(c *corev1.Container, init bool) corev1.Contain
 	last := b.o.latest(c.Name)
 	if last == nil {
 		if told := b.told(c.Name, init); told != nil {
-			return *told // its record is gone already: the pod is on its way out
+			if b.d.Wish == WishAbsent {
+				return *told // its record is gone already
+			}
+			s.RestartCount, s.LastTerminationState.Terminated = told.RestartCount, lastEnd(told)
 		}
 		s.State.Waiting = b.waiting(c.Name, init)
 		return s
@@ -166,18 +169,34 @@ func (b *statusBuilder) container(c *corev1.Container, init bool) corev1.Contain
 	return s
 }
 
-// told returns what was last said of a container that had been created by then.
+// told returns what was last said of a container, or nil.
 func (b *statusBuilder) told(name string, init bool) *corev1.ContainerStatus {
 	list := b.before.ContainerStatuses
 	if init {
 		list = b.before.InitContainerStatuses
 	}
 	for i := range list {
-		if list[i].Name == name && list[i].ContainerID != "" {
+		if list[i].Name == name {
 			return &list[i]
 		}
 	}
 	return nil
+}
+
+// lastEnd tells how a container ended whose record the runtime has lost: as it was
+// last said to have, and in kubelet's words when it was running then.
+func lastEnd(told *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
+	switch {
+	case told.State.Terminated != nil:
+		return told.State.Terminated
+	case told.State.Running != nil:
+		return &corev1.ContainerStateTerminated{
+			ExitCode: ExitStatusUnknown, Reason: ReasonContainerStatusUnknown,
+			Message:   "The container could not be located: the runtime has lost it",
+			StartedAt: told.State.Running.StartedAt, ContainerID: told.ContainerID,
+		}
+	}
+	return told.LastTerminationState.Terminated
 }
 
 // exited tells of a container whose latest run has ended: for good, or until

@@ -158,6 +158,26 @@ func TestStatusOfOneOnItsWayOut(t *testing.T) {
 	}
 }
 
+// TestStatusOfALostContainer: what the runtime has lost is not shown as running,
+// and how it ended stays said until it runs again.
+func TestStatusOfALostContainer(t *testing.T) {
+	d := Desired{Wish: WishRun, Pod: testPod(corev1.RestartPolicyAlways, "", "a")}
+	s := Status(d, observed(ready, "a#2@s0 running"), Node{}, corev1.PodStatus{}, t0)
+	for range 2 {
+		s = Status(d, observed(nil), Node{}, s, t0)
+		c := s.ContainerStatuses[0]
+		last := c.LastTerminationState.Terminated
+		if c.State.Waiting == nil || c.Ready || c.RestartCount != 2 || last == nil || last.ExitCode != 137 || last.Reason != ReasonContainerStatusUnknown {
+			t.Fatalf("a lost container is shown as %+v", c)
+		}
+	}
+	for _, c := range s.Conditions {
+		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
+			t.Error("its pod is Ready")
+		}
+	}
+}
+
 func TestStatusAddresses(t *testing.T) {
 	node := Node{Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.10")}}
 	d := Desired{Wish: WishRun, Pod: testPod(corev1.RestartPolicyAlways, "", "a")}
