@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"nodeagent/internal/pod"
+	"nodeagent/internal/pod/validate"
 )
 
 // maxFindings bounds what is reported of one file.
@@ -204,7 +205,7 @@ func (m *Manifests) decodePod(path string, text []byte, where *tree, prefix stri
 		return nil, bad.at(where, prefix, fullName(p))
 	}
 	var bad findings
-	for _, e := range append(apiReferences(p), m.cfg.Validate(p)...) {
+	for _, e := range append(validate.Static(p), m.cfg.Validate(p)...) {
 		bad = append(bad, finding{message: describe(e), line: where.line(join(prefix, e.Field)), pod: fullName(p)})
 		if len(bad) == maxFindings {
 			break

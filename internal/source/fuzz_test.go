@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"nodeagent/internal/pod/validate"
 )
 
 // checkDecoded holds what every decoded file must be, whatever stood in it.
@@ -31,7 +33,7 @@ func checkDecoded(t *testing.T, pods []wanted, wrong findings, data []byte) {
 		if p.Name == "" || p.Namespace == "" || !validUID.MatchString(string(p.UID)) || p.Spec.NodeName != "Node1" || p.Annotations[annotationHash] != string(p.UID) {
 			t.Fatalf("identity %+v", p.ObjectMeta)
 		}
-		if errs := apiReferences(p); len(errs) > 0 {
+		if errs := validate.Static(p); len(errs) > 0 {
 			t.Fatal(errs)
 		}
 	}

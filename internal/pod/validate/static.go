@@ -1,85 +1,124 @@
 package validate
 
 import (
+	"reflect"
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// Static returns every reason for which a pod from a file or URL may not run: it
-// refers to objects of the API, which such a pod is not authorised to read. The
-// pod must have passed Validate.
+// localVolumes are the kinds of volume that need nothing from an API server.
+// Whatever is not named here is refused, kinds of later releases included.
+var localVolumes = map[string]bool{
+	"emptyDir": true, "hostPath": true, "downwardAPI": true, "image": true, "projected": true, "gitRepo": true,
+	"nfs": true, "iscsi": true, "fc": true, "rbd": true, "cephfs": true, "cinder": true, "quobyte": true,
+	"flexVolume": true, "flocker": true, "scaleIO": true, "storageos": true, "portworxVolume": true,
+	"awsElasticBlockStore": true, "azureDisk": true, "gcePersistentDisk": true, "photonPersistentDisk": true, "vsphereVolume": true,
+}
+
+// Likewise for the sources of a projected volume, of a variable and of many.
+var (
+	localProjections = map[string]bool{"downwardAPI": true}
+	localEnvSources  = map[string]bool{"fieldRef": true, "resourceFieldRef": true, "fileKeyRef": true}
+	localEnvFroms    = map[string]bool{"prefix": true}
+)
+
+const noAPI = "a static pod may not use objects of the API server"
+
+// Static finds what a static pod takes from the API server, which would let who
+// writes a file on the node read what only the cluster may give. It denies by
+// default: a field is allowed because it is known to be local. The pod must have
+// passed Validate.
 //
 // Source: kubelet with the feature gate PreventStaticPodAPIReferences, on by
 // default since 1.34.
-func Static(pod *corev1.Pod) field.ErrorList {
+func Static(p *corev1.Pod) field.ErrorList {
+	spec := field.NewPath("spec")
 	var errs field.ErrorList
-	at := spot{errs: &errs}.child("spec")
-	refuse := func(here spot, what string) { here.forbidden("static pods may not reference " + what) }
-	if pod.Spec.ServiceAccountName != "" {
-		refuse(at.child("serviceAccountName"), "service accounts")
-	}
-	for i, s := range pod.Spec.ImagePullSecrets {
-		if s.Name != "" {
-			refuse(at.child("imagePullSecrets").index(i), "secrets")
+	deny := func(at *field.Path, used bool) {
+		if used {
+			errs = append(errs, field.Forbidden(at, noAPI))
 		}
 	}
-	if len(pod.Spec.ResourceClaims) > 0 {
-		refuse(at.child("resourceClaims"), "resource claims")
+	deny(spec.Child("serviceAccountName"), p.Spec.ServiceAccountName != "")
+	deny(spec.Child("serviceAccount"), p.Spec.DeprecatedServiceAccount != "" && p.Spec.ServiceAccountName == "")
+	for i, s := range p.Spec.ImagePullSecrets {
+		deny(spec.Child("imagePullSecrets").Index(i), s.Name != "")
 	}
-	everyContainer(at, &pod.Spec, func(here spot, c *corev1.Container) {
-		for i, from := range c.EnvFrom {
-			if r := from.SecretRef; r != nil && r.Name != "" {
-				refuse(here.child("envFrom").index(i).child("secretRef"), "secrets")
-			}
-			if r := from.ConfigMapRef; r != nil && r.Name != "" {
-				refuse(here.child("envFrom").index(i).child("configMapRef"), "config maps")
-			}
+	deny(spec.Child("resourceClaims"), len(p.Spec.ResourceClaims) > 0)
+	for i := range p.Spec.Volumes {
+		v := &p.Spec.Volumes[i].VolumeSource
+		at := spec.Child("volumes").Index(i)
+		errs = append(errs, notLocal(at, v, localVolumes)...)
+		if v.Projected == nil {
+			continue
 		}
-		for i, v := range c.Env {
-			if v.ValueFrom == nil {
-				continue
-			}
-			if r := v.ValueFrom.SecretKeyRef; r != nil && r.Name != "" {
-				refuse(here.child("env").index(i).child("valueFrom").child("secretKeyRef"), "secrets")
-			}
-			if r := v.ValueFrom.ConfigMapKeyRef; r != nil && r.Name != "" {
-				refuse(here.child("env").index(i).child("valueFrom").child("configMapKeyRef"), "config maps")
-			}
+		for j := range v.Projected.Sources {
+			source, here := &v.Projected.Sources[j], at.Child("projected", "sources").Index(j)
+			errs = append(errs, notLocal(here, source, localProjections)...)
+			deny(here, *source == (corev1.VolumeProjection{})) // of a later release, perhaps
 		}
-	})
-	for i := range pod.Spec.Volumes {
-		for _, what := range apiObjects(&pod.Spec.Volumes[i]) {
-			refuse(at.child("volumes").index(i), what)
+	}
+	for i := range p.Spec.InitContainers {
+		errs = append(errs, containerReferences(spec.Child("initContainers").Index(i), &p.Spec.InitContainers[i])...)
+	}
+	for i := range p.Spec.Containers {
+		errs = append(errs, containerReferences(spec.Child("containers").Index(i), &p.Spec.Containers[i])...)
+	}
+	return errs
+}
+
+func containerReferences(at *field.Path, c *corev1.Container) field.ErrorList {
+	var errs field.ErrorList
+	for i := range c.Env {
+		if c.Env[i].ValueFrom != nil {
+			errs = append(errs, notLocal(at.Child("env").Index(i).Child("valueFrom"), c.Env[i].ValueFrom, localEnvSources)...)
+		}
+	}
+	for i := range c.EnvFrom {
+		errs = append(errs, notLocal(at.Child("envFrom").Index(i), &c.EnvFrom[i], localEnvFroms)...)
+	}
+	if len(c.Resources.Claims) > 0 {
+		errs = append(errs, field.Forbidden(at.Child("resources", "claims"), noAPI))
+	}
+	return errs
+}
+
+// notLocal denies each set field of a struct of choices that is not known to be
+// local, and each reference to a secret below one that is.
+func notLocal(at *field.Path, choices any, local map[string]bool) field.ErrorList {
+	var errs field.ErrorList
+	v := reflect.ValueOf(choices).Elem()
+	for i := range v.NumField() {
+		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		switch f := v.Field(i); {
+		case f.IsZero():
+		case !local[name]:
+			errs = append(errs, field.Forbidden(at.Child(name), noAPI))
+		case f.Kind() == reflect.Pointer:
+			errs = append(errs, secretReferences(at.Child(name), f.Elem())...)
 		}
 	}
 	return errs
 }
 
-// apiObjects names the kinds of API objects that a volume refers to.
-func apiObjects(v *corev1.Volume) []string {
-	var kinds []string
-	when := func(refers bool, kind string) {
-		if refers {
-			kinds = append(kinds, kind)
+var (
+	localReference  = reflect.TypeFor[*corev1.LocalObjectReference]()
+	secretReference = reflect.TypeFor[*corev1.SecretReference]()
+)
+
+func secretReferences(at *field.Path, v reflect.Value) field.ErrorList {
+	var errs field.ErrorList
+	if v.Kind() != reflect.Struct {
+		return nil
+	}
+	for i := range v.NumField() {
+		f := v.Field(i)
+		if t := f.Type(); (t == localReference || t == secretReference) && !f.IsNil() && f.Elem().FieldByName("Name").String() != "" {
+			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+			errs = append(errs, field.Forbidden(at.Child(name), noAPI))
 		}
 	}
-	named := func(ref *corev1.LocalObjectReference) bool { return ref != nil && ref.Name != "" }
-	when(v.ConfigMap != nil, "config maps")
-	when(v.Secret != nil || v.AzureFile != nil, "secrets")
-	when(v.CSI != nil, "CSI drivers")
-	when(v.Glusterfs != nil, "endpoints")
-	when(v.PersistentVolumeClaim != nil || v.Ephemeral != nil, "persistent volume claims")
-	when(v.CephFS != nil && named(v.CephFS.SecretRef) || v.Cinder != nil && named(v.Cinder.SecretRef) ||
-		v.FlexVolume != nil && named(v.FlexVolume.SecretRef) || v.RBD != nil && named(v.RBD.SecretRef) ||
-		v.ScaleIO != nil && named(v.ScaleIO.SecretRef) || v.ISCSI != nil && named(v.ISCSI.SecretRef) ||
-		v.StorageOS != nil && named(v.StorageOS.SecretRef), "secrets")
-	if v.Projected == nil {
-		return kinds
-	}
-	for _, s := range v.Projected.Sources {
-		// A source of a younger API level may refer to anything.
-		when(s.DownwardAPI == nil || s.Secret != nil || s.ConfigMap != nil || s.ServiceAccountToken != nil ||
-			s.ClusterTrustBundle != nil || s.PodCertificate != nil, "objects by projection")
-	}
-	return kinds
+	return errs
 }

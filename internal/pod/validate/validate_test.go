@@ -149,33 +149,6 @@ func TestErrorsHideSecrets(t *testing.T) {
 	}
 }
 
-func TestStatic(t *testing.T) {
-	for parts, path := range map[string]string{
-		"volume {hostPath: {path: /a}} | volume {} | volume {downwardAPI: {}}":    "",
-		"spec {serviceAccountName: a}":                                            "spec.serviceAccountName",
-		"spec {imagePullSecrets: [{name: a}]}":                                    "spec.imagePullSecrets[0]",
-		"spec {resourceClaims: [{name: a, resourceClaimName: a}]}":                "spec.resourceClaims",
-		"container {envFrom: [{configMapRef: {name: a}}]}":                        "spec.containers[0].envFrom[0].configMapRef",
-		"init {envFrom: [{secretRef: {name: a}}]}":                                "spec.initContainers[0].envFrom[0].secretRef",
-		"env {valueFrom: {secretKeyRef: {name: a, key: b}}}":                      "spec.containers[0].env[0].valueFrom.secretKeyRef",
-		"env {valueFrom: {configMapKeyRef: {name: a, key: b}}}":                   "spec.containers[0].env[0].valueFrom.configMapKeyRef",
-		"volume {configMap: {name: a}}":                                           "spec.volumes[0]",
-		"volume {secret: {secretName: a}}":                                        "spec.volumes[0]",
-		"volume {csi: {driver: a}}":                                               "spec.volumes[0]",
-		"volume {glusterfs: {endpoints: a, path: b}}":                             "spec.volumes[0]",
-		"volume {persistentVolumeClaim: {claimName: a}}":                          "spec.volumes[0]",
-		"volume {iscsi: {targetPortal: a, iqn: b, lun: 0, secretRef: {name: a}}}": "spec.volumes[0]",
-		"volume {projected: {sources: [{downwardAPI: {}}]}}":                      "",
-		"volume {projected: {sources: [{configMap: {name: a}}]}}":                 "spec.volumes[0]",
-		"volume {projected: {sources: [{}]}}":                                     "spec.volumes[0]",
-	} {
-		errs := Static(podOf(t, parts))
-		if got := ""; len(errs) > 1 || len(errs) == 1 && errs[0].Field != path || len(errs) == 0 && path != got {
-			t.Errorf("%s: got %v, want an error at %q", parts, errs, path)
-		}
-	}
-}
-
 // TestYounger sets each younger field, and demands that it is found where it is.
 func TestYounger(t *testing.T) {
 	pod := podOf(t, "volume {emptyDir: {mode: 511}} | volume {secret: {secretName: a, items: [{key: a, path: a, user: 1}]}}"+
