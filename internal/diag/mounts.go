@@ -40,6 +40,9 @@ func readMounts(proc string, pid int) ([]Mount, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the mounts of process %d: %w", pid, err)
 	}
+	if len(text) == mountsMax { // the rest is not shown
+		text = text[:bytes.LastIndexByte(text, '\n')+1]
+	}
 	return parseMounts(text)
 }
 

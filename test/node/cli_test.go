@@ -183,6 +183,7 @@ func TestCommandLine(t *testing.T) {
 	must(t, b.WaitSame(ctx, before)) // looking changes nothing
 	c.follow(t, "talk-dead")
 	t.Run("pull", c.pull)
+	t.Run("completion", c.completion)
 	t.Run("another name", c.anotherName)
 	t.Run("drift", c.drift)
 	t.Run("terminal", c.onATerminal)
@@ -425,6 +426,18 @@ func (c *cli) exec(t *testing.T) {
 	c.want(t, 1, "exec", "crash", "--", "/podtool", "exit", "7")
 	if left, _ := os.ReadDir(filepath.Join(c.a.RunDir(), "exec")); len(left) > 0 {
 		t.Errorf("exec leaves %v", left)
+	}
+}
+
+// completion asks as a shell does when somebody presses Tab.
+func (c *cli) completion(t *testing.T) {
+	cmd := exec.Command(c.bin, "__complete", "logs", "--config", c.a.ConfigFile(), "--root-dir", c.a.RootDir(), "--hostname-override", "node", "--node-ip", bed.NodeIP, "")
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	must(t, c.b.Start(cmd))
+	must(t, cmd.Wait())
+	if !strings.Contains(out.String(), "default/web-node\n") {
+		t.Errorf("Tab offers %q", out.String())
 	}
 }
 
