@@ -30,10 +30,10 @@ func (n *Native) RemovePodSandbox(ctx context.Context, id string) error {
 	if err := n.stopSandbox(ctx, s); err != nil {
 		return err
 	}
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.endShim(gctx, s.id) })
+	var g errgroup.Group // the failure of one must not cut the other short
+	g.Go(func() error { return n.endShim(ctx, s.id) })
 	g.Go(func() error {
-		return n.deleteRecord(gctx, s.id, failpoint.CRISandboxDeleteBefore, failpoint.CRISandboxDeleteAfter)
+		return n.deleteRecord(ctx, s.id, failpoint.CRISandboxDeleteBefore, failpoint.CRISandboxDeleteAfter)
 	})
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("remove sandbox: %w", err)

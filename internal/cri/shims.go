@@ -72,5 +72,9 @@ func (n *Native) killShim(sandbox string) error {
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill shim: %w", err)
 	}
+	// It had no time to remove the socket that containerd knows it by.
+	if err := os.Remove(r.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove the socket of a killed shim: %w", err)
+	}
 	return nil
 }
