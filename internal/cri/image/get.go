@@ -95,6 +95,10 @@ func (s *Store) named(ctx context.Context, record images.Image) (Image, error) {
 	if err != nil {
 		return Image{}, s.explain(record.Name, err)
 	}
+	if img.lost {
+		s.cache.drop(record.Target.Digest) // said once: somebody else may bring it back
+		return Image{}, &failure{kind: kindNotFound, msg: fmt.Sprintf("image %q is not whole on this node: a layer of it is gone", record.Name)}
+	}
 	img.Name = record.Name
 	if !strings.Contains(record.Name, "@") {
 		img.RepoTags = []string{record.Name}

@@ -230,11 +230,21 @@ func (s *Store) Unpack(ctx context.Context, img Image) (Image, error) {
 	type unpackKey struct{ chain, target string }
 	got, err := s.flights.do(ctx, unpackKey{img.ChainID.String(), img.Target.String()}, nil,
 		func(ctx context.Context, _ func(Progress)) (Image, error) { return s.unpack(ctx, img) })
+	if errdefs.IsNotFound(err) {
+		s.noteLost(img)
+	}
 	if err != nil {
 		return Image{}, err
 	}
 	img.Unpacked = got.Unpacked
 	return img, nil
+}
+
+// noteLost notes that a part of the image is gone from the content store, so
+// that it counts as absent until somebody pulls it again.
+func (s *Store) noteLost(img Image) {
+	img.Name, img.RepoTags, img.lost = "", nil, true
+	s.cache.put(img.Target, img)
 }
 
 func (s *Store) unpack(ctx context.Context, img Image) (Image, error) {

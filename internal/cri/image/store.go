@@ -65,6 +65,7 @@ type Image struct {
 	// returns images with a problem.
 	Problem string
 
+	lost    bool     // a part of it turned out to be gone
 	sources []string // registry/repository that the target came from, without a port
 }
 
