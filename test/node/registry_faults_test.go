@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/opencontainers/image-spec/identity"
 	"golang.org/x/sys/unix"
 
 	"nodeagent/test/bed"
@@ -149,7 +150,30 @@ func (n *faultNode) registry(r *registry) {
 	n.ready("good", 20*time.Second)
 	n.ready("missing", 40*time.Second)
 	n.oneRuns("missing")
+	n.layerLost(r)
 	n.dropImages(r, "good", "missing")
+}
+
+// layerLost: an image whose layer is neither unpacked nor in the content store
+// any more is pulled again.
+func (n *faultNode) layerLost(r *registry) {
+	n.Helper()
+	_ = n.b.WaitCatches(n.ctx, "podtool", int(unix.SIGTERM))
+	must(n.T, n.a.RemoveManifest("good"))
+	n.until("good is gone", 20*time.Second, func() bool { return n.gone("good") })
+	c, err := n.b.Dial()
+	must(n.T, err)
+	defer c.Close()
+	img, err := c.GetImage(n.ctx, r.addr+"/good:v1")
+	must(n.T, err)
+	chain, err := img.RootFS(n.ctx)
+	must(n.T, err)
+	m, err := images.Manifest(n.ctx, c.ContentStore(), img.Target(), img.Platform())
+	must(n.T, err)
+	must(n.T, c.ContentStore().Delete(n.ctx, m.Layers[0].Digest))
+	must(n.T, c.SnapshotService("overlayfs").Remove(n.ctx, identity.ChainID(chain).String()))
+	n.pull(r, "good")
+	n.ready("good", 20*time.Second)
 }
 
 // dropImages ends the pods that pulled, and removes what they pulled.

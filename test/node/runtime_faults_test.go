@@ -147,7 +147,10 @@ func (n *faultNode) dataLost() {
 		must(n.T, os.Remove(f))
 	}
 	must(n.T, n.b.StartAgain(n.ctx))
-	n.await("victim", "waiting for its image", 20*time.Second, waitingFor("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"))
+	p := n.await("victim", "waiting for its image", 20*time.Second, waitingFor("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"))
+	if last := p.Status.ContainerStatuses[0].LastTerminationState.Terminated; last == nil || last.ExitCode != 137 || last.Reason != "ContainerStatusUnknown" {
+		n.Errorf("the lost container ended with %+v, want 137 and ContainerStatusUnknown", last)
+	}
 	must(n.T, n.b.Import(n.ctx))
 	n.ready("victim", 60*time.Second)
 	n.ready("bystander", 60*time.Second)
