@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"nodeagent/internal/failpoint"
+	"nodeagent/internal/logs"
 	"nodeagent/internal/pod/etc"
 )
 
@@ -47,6 +49,20 @@ func (d *Dirs) pod(uid types.UID) string { return filepath.Join(d.cfg.RootDir, "
 // LogDirectory is where the pod's containers log to.
 func (d *Dirs) LogDirectory(uid types.UID, namespace, name string) string {
 	return filepath.Join(d.cfg.PodLogsDir, namespace+"_"+name+"_"+string(uid))
+}
+
+// NextAttempt is one more than the last run of the container that has left a
+// log, 0 where none has (kubelet: calcRestartCountByLogDir). A directory that
+// cannot be read tells of none.
+func (d *Dirs) NextAttempt(uid types.UID, namespace, name, container string) uint32 {
+	if plain(string(uid), namespace, name, container) != nil {
+		return 0
+	}
+	runs, err := logs.Instances(filepath.Join(d.LogDirectory(uid, namespace, name), container))
+	if err != nil || len(runs) == 0 || runs[len(runs)-1] >= math.MaxInt32 {
+		return 0
+	}
+	return uint32(runs[len(runs)-1]) + 1
 }
 
 // Prepare makes the pod's directories.

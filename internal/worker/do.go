@@ -113,6 +113,9 @@ func (s *Set) startContainer(ctx context.Context, w *worker, a pod.Action, d pod
 	if spec == nil {
 		return pod.ReasonInternalError, fmt.Errorf("start container %q: the pod has no such container", a.Name)
 	}
+	if a.Attempt == 0 {
+		a.Attempt = s.cfg.Dirs.NextAttempt(d.Pod.UID, d.Pod.Namespace, d.Pod.Name, a.Name)
+	}
 	image, reason, err := s.ensureImage(ctx, w, spec)
 	if err != nil {
 		return reason, err

@@ -58,6 +58,9 @@ type Dirs interface {
 	Remove(ctx context.Context, uid types.UID, namespace, name string) error
 	// LogDirectory is where the pod's containers log to.
 	LogDirectory(uid types.UID, namespace, name string) string
+	// NextAttempt is the number of the container's next run by the logs that
+	// earlier ones left, for when the runtime has lost their records.
+	NextAttempt(uid types.UID, namespace, name, container string) uint32
 }
 
 // Files owns the files that a container of the pod gets from the node.

@@ -101,6 +101,7 @@ func TestPodsLive(t *testing.T) {
 	t.Run("stop signal", n.stopSignal)
 	t.Run("kill", n.killed)
 	t.Run("edit", n.edited)
+	t.Run("lost records", n.counted)
 	must(t, n.a.RemoveManifests())
 	ctx, cancel := context.WithTimeout(n.ctx, 3*rowLimit)
 	defer cancel()
@@ -353,4 +354,22 @@ func (n *rowsNode) edited(t *testing.T) {
 		t.Errorf("the edited pod is %+v", next.Status.ContainerStatuses)
 	}
 	t.Logf("edited within %s", time.Since(began))
+}
+
+// counted: where the runtime has lost a container's records, its logs tell how
+// many runs there were.
+func (n *rowsNode) counted(t *testing.T) {
+	const uid = "11111111-2222-3333-4444-555555555555"
+	dir := filepath.Join(n.a.PodLogs(), "default_counted-node_"+uid, "app")
+	must(t, os.MkdirAll(dir, 0o755))
+	must(t, os.WriteFile(filepath.Join(dir, "4.log"), []byte("2026-01-01T00:00:00.000000000Z stdout F before\n"), 0o640))
+	text := manifest("counted", sleeper)
+	must(t, n.a.WriteManifest("counted", strings.Replace(text, "name: counted\n", "name: counted\n  uid: "+uid+"\n", 1)))
+	p := n.pod(t, "counted", "running", inPhase(corev1.PodRunning))
+	if got := p.Status.ContainerStatuses[0].RestartCount; got != 5 {
+		t.Errorf("after a run that only its log 4.log tells of, the restart count is %d, want 5", got)
+	}
+	if text := n.log(p, "app", 4); text != "before\n" {
+		t.Errorf("the log of the run before is %q", text)
+	}
 }

@@ -311,6 +311,9 @@ func (d *Daemon) Remove(ctx context.Context, uid types.UID, _, _ string) error {
 	})
 }
 
+// NextAttempt implements worker.Dirs: no record is ever lost here.
+func (d *Daemon) NextAttempt(types.UID, string, string, string) uint32 { return 0 }
+
 // LogDirectory implements worker.Dirs.
 func (d *Daemon) LogDirectory(uid types.UID, namespace, name string) string {
 	return "/var/log/pods/" + namespace + "_" + name + "_" + string(uid)

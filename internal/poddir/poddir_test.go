@@ -1,0 +1,149 @@
+package poddir
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"nodeagent/internal/pod"
+	"nodeagent/internal/pod/etc"
+	"nodeagent/internal/test/need"
+)
+
+func testDirs(t *testing.T) (*Dirs, *corev1.Pod) {
+	t.Helper()
+	dir := t.TempDir()
+	d, err := New(Config{
+		RootDir: filepath.Join(dir, "root"), PodLogsDir: filepath.Join(dir, "pods"), ContainersLogsDir: filepath.Join(dir, "containers"),
+		DNS: func() etc.DNS { return etc.DNS{} },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "uid"}}
+	must(t, d.Prepare(p))
+	return d, p
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNextAttempt(t *testing.T) {
+	d, p := testDirs(t)
+	dir := filepath.Join(d.LogDirectory(p.UID, p.Namespace, p.Name), "c")
+	for _, step := range []struct {
+		file string
+		want uint32
+	}{{"", 0}, {"0.log", 1}, {"3.log", 4}, {"2.log", 4}, {"nonsense.log", 4}, {"9.log.d", 4}, {"2147483647.log", 0}} {
+		if step.file != "" {
+			must(t, os.MkdirAll(dir, 0o755))
+			must(t, os.WriteFile(filepath.Join(dir, step.file), nil, 0o644))
+		}
+		if got := d.NextAttempt(p.UID, p.Namespace, p.Name, "c"); got != step.want {
+			t.Errorf("with %q the next run is %d, want %d", step.file, got, step.want)
+		}
+	}
+}
+
+// TestTerminationMessage: whatever a container puts in the place of its message,
+// the daemon neither blocks nor is led elsewhere.
+func TestTerminationMessage(t *testing.T) {
+	d, p := testDirs(t)
+	c := &corev1.Container{Name: "c"}
+	file, err := d.TerminationLog(p, "c", 0)
+	must(t, err)
+	if st, err := os.Stat(file); err != nil || st.Mode().Perm() != 0o666 {
+		t.Errorf("the message's file is %v, %v, want one that anybody may write", st.Mode(), err)
+	}
+	secret := filepath.Join(t.TempDir(), "secret")
+	must(t, os.WriteFile(secret, []byte("secret"), 0o600))
+	for name, step := range map[string]struct {
+		make func() error
+		want string
+	}{
+		"text":      {func() error { return os.WriteFile(file, []byte("bye"), 0o644) }, "bye"},
+		"long":      {func() error { return os.WriteFile(file, []byte(strings.Repeat("x", 5000)+"end"), 0o644) }, strings.Repeat("x", 4093) + "end"},
+		"no text":   {func() error { return os.WriteFile(file, []byte("\xff\xfe"), 0o644) }, "\ufffd"},
+		"link":      {func() error { return os.Symlink(secret, file) }, ""},
+		"pipe":      {func() error { return unix.Mkfifo(file, 0o666) }, ""},
+		"directory": {func() error { return os.Mkdir(file, 0o777) }, ""},
+	} {
+		must(t, os.RemoveAll(file))
+		must(t, step.make())
+		if got := d.TerminationMessage(p, c, pod.Container{Name: "c"}); got != step.want {
+			t.Errorf("%s: the message is %q, want %q", name, got, step.want)
+		}
+	}
+}
+
+// TestRemove takes the pod's directories and nothing that links lead to.
+func TestRemove(t *testing.T) {
+	d, p := testDirs(t)
+	outside := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(outside, "keep"), nil, 0o600))
+	must(t, os.Symlink(outside, filepath.Join(d.pod(p.UID), "out")))
+	must(t, os.Symlink(outside, filepath.Join(d.LogDirectory(p.UID, p.Namespace, p.Name), "out")))
+	must(t, d.LinkLog(p, "c", "id", filepath.Join(d.LogDirectory(p.UID, p.Namespace, p.Name), "c", "0.log")))
+	must(t, os.Symlink("/elsewhere/0.log", filepath.Join(d.cfg.ContainersLogsDir, "p_ns_c-other.log")))
+	for range 2 { // the second finds nothing to do
+		must(t, d.Remove(t.Context(), p.UID, p.Namespace, p.Name))
+	}
+	for _, gone := range []string{d.pod(p.UID), d.LogDirectory(p.UID, p.Namespace, p.Name), filepath.Join(d.cfg.ContainersLogsDir, "p_ns_c-id.log")} {
+		if _, err := os.Lstat(gone); !os.IsNotExist(err) {
+			t.Errorf("%s is left: %v", gone, err)
+		}
+	}
+	for _, kept := range []string{filepath.Join(outside, "keep"), filepath.Join(d.cfg.ContainersLogsDir, "p_ns_c-other.log")} {
+		if _, err := os.Lstat(kept); err != nil {
+			t.Errorf("what is not the pod's was removed: %v", err)
+		}
+	}
+	for _, name := range []string{"..", "a/b", "", "."} {
+		if err := d.Remove(t.Context(), types.UID(name), "ns", "p"); err == nil {
+			t.Errorf("the UID %q is taken for a directory's name", name)
+		}
+	}
+}
+
+// TestRemoveStopsAtMounts: what is mounted below a pod's directory stays.
+func TestRemoveStopsAtMounts(t *testing.T) {
+	need.Have(t, need.Root)
+	d, p := testDirs(t)
+	point := filepath.Join(d.pod(p.UID), "volume")
+	must(t, os.Mkdir(point, 0o755))
+	must(t, unix.Mount("tmpfs", point, "tmpfs", 0, "size=64k"))
+	t.Cleanup(func() { _ = unix.Unmount(point, unix.MNT_DETACH) })
+	must(t, os.WriteFile(filepath.Join(point, "keep"), nil, 0o600))
+	if err := d.Remove(context.Background(), p.UID, p.Namespace, p.Name); err == nil || !strings.Contains(err.Error(), "is a mount") {
+		t.Errorf("a mount below the pod's directory is told as %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(point, "keep")); err != nil {
+		t.Errorf("a file beyond the mount was removed: %v", err)
+	}
+}
+
+func TestStray(t *testing.T) {
+	d, p := testDirs(t)
+	other := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "q", Namespace: "ns", UID: "other"}}
+	must(t, d.Prepare(other))
+	must(t, d.Stray(t.Context(), func(uid types.UID) bool { return uid == p.UID }))
+	for path, want := range map[string]bool{
+		d.pod(p.UID): true, d.LogDirectory(p.UID, "ns", "p"): true,
+		d.pod(other.UID): false, d.LogDirectory(other.UID, "ns", "q"): false,
+	} {
+		if _, err := os.Stat(path); (err == nil) != want {
+			t.Errorf("%s is there: %v, want %v", path, err == nil, want)
+		}
+	}
+}
