@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,20 +23,51 @@ func lockRunDir(dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the daemon's lock: %w", err)
 	}
-	lock := unix.Flock_t{Type: unix.F_WRLCK}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lock); err != nil {
+	if err := takeLock(f); err != nil {
 		defer f.Close()
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-			pid, _ := io.ReadAll(io.LimitReader(f, 32))
-			return nil, fmt.Errorf("another daemon holds %s: process %s; stop it, or give this one a runDir of its own", f.Name(), strings.TrimSpace(string(pid)))
-		}
-		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+		return nil, err
 	}
-	if err := errors.Join(f.Truncate(0), writeAt(f, fmt.Sprintf("%d\n", os.Getpid()))); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("write the daemon's lock: %w", err)
+	// For who comes second. Written over, not anew: a full disk has no room even
+	// for that, and is no reason not to start.
+	pid := fmt.Sprintf("%d\n", os.Getpid())
+	if _, err := f.WriteAt([]byte(pid), 0); err == nil {
+		_ = f.Truncate(int64(len(pid)))
 	}
 	return func() { f.Close() }, nil
+}
+
+// lockWait bounds the wait for the lock of a daemon that has died.
+const lockWait = 5 * time.Second
+
+// takeLock locks f. A daemon that was killed while it started a plugin keeps its
+// lock until that child has come to its exec.
+func takeLock(f *os.File) error {
+	lock := unix.Flock_t{Type: unix.F_WRLCK}
+	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lock)
+	if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
+		return lockError(f, err)
+	}
+	text, _ := io.ReadAll(io.LimitReader(f, 32))
+	held := fmt.Errorf("another daemon holds %s: process %s; stop it, or give this one a runDir of its own", f.Name(), strings.TrimSpace(string(text)))
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || !errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+		return held
+	}
+	done := make(chan error, 1)
+	go func() { done <- unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLKW, &lock) }() // ends with this process at the latest
+	select {
+	case err := <-done:
+		return lockError(f, err)
+	case <-time.After(lockWait):
+		return held
+	}
+}
+
+func lockError(f *os.File, err error) error {
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return nil
 }
 
 // openLock opens the lock, in place of whatever else has its name: what a link
@@ -47,9 +79,4 @@ func openLock(path string) (*os.File, error) {
 		}
 	}
 	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
-}
-
-func writeAt(f *os.File, text string) error {
-	_, err := f.WriteAt([]byte(text), 0)
-	return err
 }
