@@ -35,7 +35,7 @@ func TestLockOfTheDead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := writeAt(f, "4194305\n"); err != nil { // above the kernel's highest pid
+	if _, err := f.WriteString("4194305\n"); err != nil { // above the kernel's highest pid
 		t.Fatal(err)
 	}
 	lock := unix.Flock_t{Type: unix.F_WRLCK}
@@ -48,4 +48,32 @@ func TestLockOfTheDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	unlock()
+}
+
+// TestLockOverLitter: what is no file of ours is put aside, and what a link leads
+// to is not written.
+func TestLockOverLitter(t *testing.T) {
+	for name, litter := range map[string]func(path, canary string) error{
+		"directory": func(path, _ string) error { return os.MkdirAll(filepath.Join(path, "x"), 0o755) },
+		"link":      func(path, canary string) error { return os.Symlink(canary, path) },
+		"fifo":      func(path, _ string) error { return unix.Mkfifo(path, 0o600) },
+	} {
+		dir := t.TempDir()
+		canary := filepath.Join(dir, "canary")
+		if err := os.WriteFile(canary, []byte("sings"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := litter(filepath.Join(dir, "lock"), canary); err != nil {
+			t.Fatal(err)
+		}
+		unlock, err := lockRunDir(dir)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		unlock()
+		if b, err := os.ReadFile(canary); err != nil || string(b) != "sings" {
+			t.Errorf("%s: what a link leads to holds %q, %v", name, b, err)
+		}
+	}
 }
