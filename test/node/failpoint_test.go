@@ -52,6 +52,9 @@ func TestKillAtEveryFailpoint(t *testing.T) {
 	if err := a.WaitPhase(ctx, "default/bystander-node", corev1.PodRunning); err != nil {
 		t.Fatal(err)
 	}
+	if err := b.WaitCatches(ctx, "podtool", int(unix.SIGTERM)); err != nil { // until then it is runc's
+		t.Fatal(err)
+	}
 	k := &killer{t: t, b: b, a: a}
 	var err error
 	if k.before, err = b.Snapshot(ctx); err != nil {
