@@ -84,8 +84,9 @@ func damages() []damage {
 // damaged does one kind of harm to all files of the daemon.
 func (n *faultNode) damaged(d damage) {
 	n.write("going", "Always", "[/podtool, deaf]")
-	n.write("ending", "Never", "[/podtool, exit, '7', 500ms]")
 	n.ready("going", 20*time.Second)
+	n.write("ending", "Never", "[/podtool, exit, '7', 1s]") // when the daemon is dead
+	n.ready("ending", 20*time.Second)
 	must(n.T, n.a.RemoveManifest("going"))
 	n.until("going's stop is on record", 10*time.Second, func() bool {
 		stops, _ := filepath.Glob(filepath.Join(n.a.RunDir(), "stop", "*"))
