@@ -50,6 +50,7 @@ const (
 	headerTimeout = 5 * time.Second
 	maxHeader     = 64 << 10
 	closeTimeout  = time.Second
+	writeTimeout  = 30 * time.Second // of one change of a watch
 )
 
 // Listen opens the socket; Run answers on it. They are two, so that nobody is
@@ -139,6 +140,8 @@ func (s *Socket) watch(w http.ResponseWriter, r *http.Request) {
 		if gone {
 			e.Type = "DELETED"
 		}
+		// A client that takes nothing must not make us collect changes for ever.
+		_ = flusher.SetWriteDeadline(time.Now().Add(writeTimeout))
 		if err := enc.Encode(e); err != nil {
 			return err
 		}
