@@ -235,7 +235,7 @@ func (n *rowsNode) network(t *testing.T) {
 	n.printed(t, "port", "app")
 	if len(p.Status.PodIPs) != 2 || p.Status.PodIP != p.Status.PodIPs[0].IP || !strings.HasPrefix(p.Status.PodIP, "10.244.") ||
 		!strings.HasPrefix(p.Status.PodIPs[1].IP, "fd00:10:244:") || p.Status.HostIP != bed.NodeIP {
-		t.Errorf("the addresses are %v on %v", p.Status.PodIPs, p.Status.HostIPs)
+		t.Fatalf("the addresses are %v on %v", p.Status.PodIPs, p.Status.HostIPs)
 	}
 	for _, address := range []string{bed.NodeIP + ":18080", p.Status.PodIPs[0].IP + ":8080", "[" + p.Status.PodIPs[1].IP + "]:8080"} {
 		if body, err := n.get(address); body != "port pod\n" {
