@@ -1,0 +1,92 @@
+package worker_test
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"nodeagent/internal/pod"
+	"nodeagent/internal/worker"
+	"nodeagent/internal/worker/workertest"
+)
+
+// TestSourcesGate: a pod is removed only when every source has delivered, and
+// one that no source of this process ever listed only when all may be trusted.
+// Otherwise each start of the daemon would end the node's pods.
+func TestSourcesGate(t *testing.T) {
+	web := []pod.Desired{{Wish: pod.WishRun, Pod: podNamed("web")}}
+	synctest.Test(t, func(t *testing.T) {
+		w := workertest.New(1, workertest.Faults{}, behaviour)
+		g := &gate{t: t, w: w}
+		g.start()
+		g.offer("file", web, true, true)
+		g.offer("api", nil, false, false)
+		running := w.Left()
+		if len(running) == 0 {
+			t.Fatal("nothing runs: the test proves nothing")
+		}
+		g.offer("file", nil, true, true)
+		g.unchanged("one source drops the pod while another has not synced", running)
+		g.stop()
+
+		g.start() // knows the pod from the runtime alone
+		g.unchanged("no source has delivered", running)
+		g.offer("file", nil, true, true)
+		g.unchanged("one source has delivered", running)
+		g.offer("api", nil, true, false)
+		g.unchanged("one source cannot be trusted", running)
+		g.offer("api", nil, true, true)
+		g.unchanged("nobody wants the pod", nil)
+		g.stop()
+	})
+}
+
+// gate is a pod set with two sources.
+type gate struct {
+	t    *testing.T
+	w    *workertest.World
+	set  *worker.Set
+	stop func()
+}
+
+func (g *gate) start() {
+	g.t.Helper()
+	d := g.w.Daemon()
+	set, err := worker.New(worker.Config{
+		Runtime: d, Sandboxes: d, Containers: d, Images: d, Cgroups: d,
+		Network: d, Dirs: d, Files: d, Links: d, Stray: d.Stray,
+		Sources: []string{"file", "api"}, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	d.Attach(set.Wake)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- set.Run(ctx) }()
+	g.set = set
+	g.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			g.t.Error(err)
+		}
+		d.Kill()
+	}
+}
+
+// offer hands over a snapshot and waits until all has settled.
+func (g *gate) offer(source string, pods []pod.Desired, synced, trusted bool) {
+	g.set.Offer(worker.Snapshot{Source: source, Pods: pods, Synced: synced, Trusted: trusted})
+	time.Sleep(settling)
+}
+
+func (g *gate) unchanged(when string, want []string) {
+	g.t.Helper()
+	time.Sleep(settling)
+	if got := g.w.Left(); !slices.Equal(got, want) {
+		g.t.Errorf("when %s there is %v, want %v", when, got, want)
+	}
+}
