@@ -2,12 +2,25 @@ package main
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"nodeagent/internal/config"
 	"nodeagent/internal/cri/image"
 	"nodeagent/internal/pod"
 )
+
+// imageConfig says where registries are configured and where their credentials
+// are, in the order that kubelet searches.
+func imageConfig(cfg *config.Config) image.Config {
+	c := image.Config{HostsDir: cfg.Agent.RegistryConfigDir, DockerConfigs: []string{filepath.Join(cfg.RootDir, "config.json")}}
+	if home, err := os.UserHomeDir(); err == nil {
+		c.DockerConfigs = append(c.DockerConfigs, filepath.Join(home, ".docker", "config.json"))
+	}
+	return c
+}
 
 // images fits the image store to what a pod's worker asks of it.
 type images struct{ store *image.Store }

@@ -14,7 +14,6 @@ import (
 	"nodeagent/internal/cgroups"
 	"nodeagent/internal/config"
 	"nodeagent/internal/cri"
-	"nodeagent/internal/cri/image"
 	"nodeagent/internal/diag"
 	"nodeagent/internal/pod/validate"
 	"nodeagent/internal/source"
@@ -78,11 +77,13 @@ func openNode(flags config.Flags) (*node, error) {
 	}
 	r := cfg.Agent.Runtimes[""]
 	n := &node{cfg: cfg}
+	store := imageConfig(cfg)
+	store.Owner = cliOwner
 	n.runtime, err = cri.New(cri.Config{
 		Address: cfg.Endpoint(), Runtime: r.Shim, RuncBinary: r.Binary, Snapshotter: r.Snapshotter,
 		RunDir: cfg.Agent.RunDir, StateDir: cfg.Agent.StateDir,
 		SeccompDir:  filepath.Join(cfg.RootDir, "seccomp"),
-		Image:       image.Config{Owner: cliOwner},
+		Image:       store,
 		CallTimeout: callTimeout,
 	})
 	if err != nil {

@@ -88,6 +88,7 @@ func (d *daemon) fitRuntime() (err error) {
 		RunDir:        d.cfg.Agent.RunDir, StateDir: d.cfg.Agent.StateDir,
 		SeccompDir: filepath.Join(d.cfg.RootDir, "seccomp"),
 		LogMaxSize: d.cfg.LogMaxSize(), LogMaxFiles: int(*d.cfg.Kubelet.ContainerLogMaxFiles),
+		Image:   imageConfig(d.cfg),
 		Network: sandboxNetwork{d.network},
 		Wake:    func(uid types.UID) { d.set.Wake(uid) },
 		Logger:  d.log,

@@ -29,6 +29,7 @@ const (
 	defaultBridge        = "nodeagent0"
 	defaultCNIConfDir    = "/etc/cni/net.d"
 	defaultCNIBinDir     = "/opt/cni/bin"
+	defaultRegistryConf  = "/etc/containerd/certs.d"
 	defaultSnapshotter   = "overlayfs"
 	defaultShim          = "io.containerd.nodeagent.v1"
 	defaultResolvConf    = "/etc/resolv.conf"
@@ -51,6 +52,7 @@ func (c *Config) setDefaults() error {
 		{&k.ContainerLogMaxSize, defaultLogMaxSize},
 		{&k.HealthzBindAddress, "127.0.0.1"},
 		{&k.CgroupRoot, "/"},
+		{&a.RegistryConfigDir, defaultRegistryConf},
 		{&a.PodNetwork.Bridge, defaultBridge},
 		{&a.PodNetwork.CNIConfDir, defaultCNIConfDir},
 		{&a.PodNetwork.CNIBinDir, defaultCNIBinDir},

@@ -22,6 +22,10 @@ type NodeAgentConfiguration struct {
 	PodNetwork PodNetwork `json:"podNetwork,omitempty"`
 	// Runtimes by handler name; "" is the default handler.
 	Runtimes map[string]Runtime `json:"runtimes,omitempty"`
+	// RegistryConfigDir holds <host>/hosts.toml with the mirrors, CAs and
+	// settings of registries, as containerd's CRI plugin reads it. Default
+	// /etc/containerd/certs.d.
+	RegistryConfigDir string `json:"registryConfigDir,omitempty"`
 	// MemoryLimitBytes is a soft limit of the daemon's own heap (GOMEMLIMIT);
 	// 0: the environment decides.
 	MemoryLimitBytes int64 `json:"memoryLimitBytes,omitempty"`

@@ -76,7 +76,9 @@ func lifecyclePods() map[string]string {
 
 // TestPodsLive: how pods come up, go on and end.
 func TestPodsLive(t *testing.T) {
-	n := newRowsNode(t, bed.AgentOptions{})
+	registries := t.TempDir()
+	n := newRowsNode(t, bed.AgentOptions{NodeAgent: "registryConfigDir: " + registries})
+	n.mirrored(t, registries)
 	n.importImage(t, func(s *image.Spec) { s.Name, s.StopSignal = imageSignal, "SIGUSR1" }, true)
 	// The cgroup of a class is made once and stays.
 	n.write(t, "class", spec("restartPolicy: Never", "command: [/podtool, exit, '0']\nresources: {requests: {cpu: 1m}}"))
@@ -371,5 +373,18 @@ func (n *rowsNode) counted(t *testing.T) {
 	}
 	if text := n.log(p, "app", 4); text != "before\n" {
 		t.Errorf("the log of the run before is %q", text)
+	}
+}
+
+// mirrored: hosts.toml of a registry sends its pulls elsewhere.
+func (n *rowsNode) mirrored(t *testing.T, registries string) {
+	t.Helper()
+	host := imageHost(t, n.b)
+	dir := filepath.Join(registries, "registry.example")
+	must(t, os.Mkdir(dir, 0o755))
+	must(t, os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte("[host.\"http://"+host+"\"]\n  capabilities = [\"pull\", \"resolve\"]\n"), 0o644))
+	n.write(t, "mirror", spec("restartPolicy: Never", "image: registry.example/some/thing:v1\ncommand: [/podtool, exit, '0']"))
+	if p := n.ended(t, "mirror"); p.Status.Phase != corev1.PodSucceeded {
+		t.Errorf("a pod whose image comes from a mirror is %+v", p.Status)
 	}
 }
