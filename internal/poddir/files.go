@@ -101,6 +101,7 @@ func (d *Dirs) TerminationLog(p *corev1.Pod, container string, attempt uint32) (
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return "", fmt.Errorf("make the directory of termination messages: %w", err)
 	}
+	d.forgetMessages(filepath.Dir(path), attempt)
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
 	if err != nil {
 		return "", fmt.Errorf("make the termination message's file: %w", err)
@@ -109,4 +110,19 @@ func (d *Dirs) TerminationLog(p *corev1.Pod, container string, attempt uint32) (
 		return "", fmt.Errorf("make the termination message's file: %w", err)
 	}
 	return path, nil
+}
+
+// forgetMessages removes the files of runs that nobody asks about any more: all
+// but the last one before this. Else a container that crashes for weeks fills
+// the disk. What cannot be removed goes with the pod.
+func (d *Dirs) forgetMessages(dir string, attempt uint32) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if n, err := strconv.ParseUint(e.Name(), 10, 32); err == nil && n+1 < uint64(attempt) {
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
 }

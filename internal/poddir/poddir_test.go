@@ -87,6 +87,22 @@ func TestTerminationMessage(t *testing.T) {
 	}
 }
 
+// TestMessagesAreForgotten: those of the last two runs are kept.
+func TestMessagesAreForgotten(t *testing.T) {
+	d, p := testDirs(t)
+	var last string
+	for attempt := range uint32(5) {
+		var err error
+		last, err = d.TerminationLog(p, "c", attempt)
+		must(t, err)
+	}
+	entries, err := os.ReadDir(filepath.Dir(last))
+	must(t, err)
+	if len(entries) != 2 || entries[0].Name() != "3" || entries[1].Name() != "4" {
+		t.Errorf("after five runs there are the messages %v, want those of 3 and 4", entries)
+	}
+}
+
 // TestRemove takes the pod's directories and nothing that links lead to.
 func TestRemove(t *testing.T) {
 	d, p := testDirs(t)
