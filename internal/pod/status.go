@@ -38,9 +38,6 @@ func Status(d Desired, o Observed, node Node, before corev1.PodStatus, now time.
 	}
 	s.InitContainerStatuses = b.containers(d.Pod.Spec.InitContainers, true)
 	s.ContainerStatuses = b.containers(d.Pod.Spec.Containers, false)
-	if d.Wish == WishAbsent {
-		b.remember(&s, before)
-	}
 	boundMessages(&s)
 	b.addresses(&s, node)
 	s.Conditions = b.conditions(s, before.Conditions)
@@ -48,25 +45,6 @@ func Status(d Desired, o Observed, node Node, before corev1.PodStatus, now time.
 		s.Reason, s.Message = b.pendingBecause()
 	}
 	return s
-}
-
-// remember keeps what was last told of containers whose newest records are gone
-// already: a pod on its way out never looks as if it had not run.
-func (b *statusBuilder) remember(s *corev1.PodStatus, before corev1.PodStatus) {
-	if s.Phase == corev1.PodPending && before.Phase != "" {
-		s.Phase = before.Phase
-	}
-	keep := func(now, was []corev1.ContainerStatus) {
-		for i := range now {
-			at := slices.IndexFunc(was, func(old corev1.ContainerStatus) bool { return old.Name == now[i].Name })
-			last := b.o.latest(now[i].Name)
-			if at >= 0 && (last == nil || int32(last.Attempt) < was[at].RestartCount) {
-				now[i] = was[at]
-			}
-		}
-	}
-	keep(s.InitContainerStatuses, before.InitContainerStatuses)
-	keep(s.ContainerStatuses, before.ContainerStatuses)
 }
 
 type statusBuilder struct {
@@ -140,18 +118,21 @@ func (b *statusBuilder) containers(specs []corev1.Container, init bool) []corev1
 
 func (b *statusBuilder) container(c *corev1.Container, init bool) corev1.ContainerStatus {
 	s := corev1.ContainerStatus{Name: c.Name, Image: c.Image, Started: new(false)}
-	last := b.o.latest(c.Name)
+	last, told := b.o.latest(c.Name), b.told(c.Name, init)
+	if told != nil {
+		s.RestartCount = told.RestartCount // never falls
+		if b.d.Wish == WishAbsent && (last == nil || int32(last.Attempt) < told.RestartCount) {
+			return *told // the newest record is gone already: the pod is on its way out
+		}
+	}
 	if last == nil {
-		if told := b.told(c.Name, init); told != nil {
-			if b.d.Wish == WishAbsent {
-				return *told // its record is gone already
-			}
-			s.RestartCount, s.LastTerminationState.Terminated = told.RestartCount, lastEnd(told)
+		if told != nil {
+			s.LastTerminationState.Terminated = lastEnd(told)
 		}
 		s.State.Waiting = b.waiting(c.Name, init)
 		return s
 	}
-	s.RestartCount = int32(last.Attempt)
+	s.RestartCount = max(s.RestartCount, int32(last.Attempt))
 	s.ContainerID = "containerd://" + last.ID
 	s.ImageID = last.ImageID
 	if prev := b.o.previous(c.Name); prev != nil {
