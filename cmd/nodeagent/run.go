@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -59,9 +58,7 @@ func newLogger(verbosity int) *slog.Logger {
 
 // runDaemon holds the lock while the daemon runs, so that there is one.
 func runDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
-	if cfg.Agent.MemoryLimitBytes > 0 {
-		debug.SetMemoryLimit(cfg.Agent.MemoryLimitBytes)
-	}
+	tuneMemory(cfg.Agent.MemoryLimitBytes)
 	unlock, err := lockRunDir(cfg.Agent.RunDir)
 	if err != nil {
 		return err

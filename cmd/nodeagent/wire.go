@@ -119,7 +119,8 @@ func (d *daemon) fitSet() error {
 		Cgroups: d.tree, Network: d.network, Dirs: d.dirs, Files: d.dirs, Links: d.dirs,
 		Sources: []string{sourceFile}, Stray: d.stray, Node: node, Logger: d.log,
 	})
-	d.parts = append(d.parts, part{"pods", d.set.Run})
+	d.parts = append(d.parts, part{"pods", d.set.Run},
+		part{"memory", func(ctx context.Context) error { return giveBack(ctx, d.set) }})
 	return err
 }
 

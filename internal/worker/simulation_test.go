@@ -71,6 +71,29 @@ func TestEveryCallFailsOnce(t *testing.T) {
 	}
 }
 
+// TestPanicOverOnePod: what one pod's turn panics over holds up no other pod, and
+// ends the process only when it comes again and again.
+func TestPanicOverOnePod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, workertest.New(1, workertest.Faults{}, behaviour))
+		s.want("web")
+		s.start()
+		time.Sleep(time.Minute)
+		s.want("web", "cursed")
+		time.Sleep(40 * time.Second) // it has ended once and was looked at twice
+		for _, p := range s.set.Pods() {
+			if p.Name == "web" && !allReady(p.Status) {
+				t.Error("the other pod is not ready")
+			}
+		}
+		time.Sleep(5 * time.Minute)
+		s.cancel()
+		if err := <-s.done; err == nil {
+			t.Error("a panic at every turn did not end the process")
+		}
+	})
+}
+
 func simulate(t *testing.T, seed uint64) {
 	synctest.Test(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 0))
@@ -102,6 +125,8 @@ func behaviour(podName, container string, attempt uint32) workertest.Behaviour {
 		return workertest.Behaviour{Runs: 50 * time.Millisecond}
 	case "badinit":
 		return workertest.Behaviour{Runs: 50 * time.Millisecond, Code: 3}
+	case "cursed":
+		return workertest.Behaviour{Runs: time.Second, Code: 1}
 	case "once":
 		return workertest.Behaviour{Runs: 3 * time.Second, Code: 7}
 	case "flaky":
@@ -276,6 +301,9 @@ func podNamed(name string) *corev1.Pod {
 		spec.Containers = containers("flaky", "app")
 	case "hardy":
 		spec.Containers = containers("deaf")
+	case "cursed":
+		spec.RestartPolicy = corev1.RestartPolicyNever
+		spec.Containers = containers("cursed")
 	default:
 		panic(fmt.Sprintf("no pod is called %s", name))
 	}

@@ -98,15 +98,8 @@ func (w *worker) run(ctx, ops context.Context) bool {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		d := w.wish()
-		o := w.observe(d)
 		now := time.Now()
-		steps := pod.Plan(d, o, now)
-		for _, a := range steps.Actions {
-			w.start(ctx, ops, a, d)
-			o.Running[a.Op()] = true
-		}
-		w.report(d, o, now)
+		steps := w.decide(ctx, ops, now)
 		if steps.Done {
 			return true
 		}
@@ -125,6 +118,30 @@ func (w *worker) run(ctx, ops context.Context) bool {
 		case <-timer.C:
 		}
 	}
+}
+
+// panicWait is how long a pod rests whose plan or status ended in a panic.
+const panicWait = 30 * time.Second
+
+// decide makes one turn: look, plan, start the steps, tell the status. A panic
+// in it is this pod's failure, as one in a step is.
+func (w *worker) decide(ctx, ops context.Context, now time.Time) (steps pod.Steps) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.log.Error("contain a panic", "action", "plan", "panic", p, "stack", string(debug.Stack()))
+			w.set.crashed()
+			steps = pod.Steps{WakeAt: now.Add(panicWait)}
+		}
+	}()
+	d := w.wish()
+	o := w.observe(d)
+	steps = pod.Plan(d, o, now)
+	for _, a := range steps.Actions {
+		w.start(ctx, ops, a, d)
+		o.Running[a.Op()] = true
+	}
+	w.report(d, o, now)
+	return steps
 }
 
 // drain takes the results that are there already: one plan serves them all.

@@ -325,8 +325,14 @@ func (d *Daemon) Etc(*corev1.Pod, []netip.Addr) ([]*runtimeapi.Mount, error) { r
 // TerminationLog implements worker.Files.
 func (d *Daemon) TerminationLog(*corev1.Pod, string, uint32) (string, error) { return "/message", nil }
 
-// TerminationMessage implements worker.Files.
-func (d *Daemon) TerminationMessage(*corev1.Pod, *corev1.Container, pod.Container) string { return "" }
+// TerminationMessage implements worker.Files; it panics over a container called
+// "cursed", as a hostile message might make it.
+func (d *Daemon) TerminationMessage(_ *corev1.Pod, c *corev1.Container, _ pod.Container) string {
+	if c.Name == "cursed" {
+		panic("a hostile message")
+	}
+	return ""
+}
 
 // Hostname implements worker.Files.
 func (d *Daemon) Hostname(p *corev1.Pod) (string, error) { return p.Name, nil }
