@@ -15,6 +15,9 @@ import (
 
 // AgentOptions say how a daemon differs from the usual one.
 type AgentOptions struct {
+	// RunDir is where a real node has /run/nodeagent, on a tmpfs; default: with
+	// everything else, on the disk. Who names one removes it.
+	RunDir    string
 	Name      string   // directory and node name; default "node"
 	Manifests string   // directory of manifests; default: one of its own
 	Kubelet   string   // YAML lines added to its KubeletConfiguration
@@ -79,8 +82,16 @@ func (b *Bed) NewAgent(ctx context.Context, o AgentOptions) (*AgentProcess, erro
 	return a, os.WriteFile(a.ConfigFile(), []byte(a.config()), 0o600)
 }
 
+// RunDir is the daemon's run directory.
+func (a *AgentProcess) RunDir() string {
+	if a.opts.RunDir != "" {
+		return a.opts.RunDir
+	}
+	return filepath.Join(a.Dir, "run")
+}
+
 // Paths of the daemon.
-func (a *AgentProcess) RunDir() string     { return filepath.Join(a.Dir, "run") }
+
 func (a *AgentProcess) StateDir() string   { return filepath.Join(a.Dir, "state") }
 func (a *AgentProcess) RootDir() string    { return filepath.Join(a.Dir, "root") }
 func (a *AgentProcess) PodLogs() string    { return filepath.Join(a.Dir, "pods") }

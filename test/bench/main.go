@@ -114,6 +114,13 @@ type floorResult struct {
 func argv() []string { return []string{"/podtool", "sleep", "forever"} }
 
 func run(ctx context.Context, o options) (over bool, err error) {
+	// As on a node: what lasts until a reboot is on the tmpfs of /run. It is
+	// removed last, when nobody writes there any more.
+	runDir, err := os.MkdirTemp("/run", "nodeagent-bench-")
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(runDir)) }()
 	b, err := bed.Start(ctx, bed.Options{Data: o.data, Private: true, Talk: os.Stderr})
 	if err != nil {
 		return false, err
@@ -130,6 +137,7 @@ func run(ctx context.Context, o options) (over bool, err error) {
 		return false, err
 	}
 	be.agent, err = b.NewAgent(ctx, bed.AgentOptions{
+		RunDir: runDir,
 		// Room for every line of the flood: nothing is rotated away.
 		Kubelet: "containerLogMaxSize: 64Gi\ncontainerLogMaxFiles: 5",
 	})
