@@ -68,6 +68,9 @@ func (m *Manifests) look(name string, s sign) {
 		m.miss(name, f, s)
 		return
 	}
+	if err == unix.ENOTDIR {
+		return // what is wrong is the directory, and is said of it
+	}
 	if f == nil {
 		f = &file{}
 		m.files[name] = f
@@ -155,6 +158,12 @@ func (m *Manifests) judge(name string, f *file, s sign) {
 	}
 	f.retry, f.busySince = 0, time.Time{}
 	delete(m.pending, name)
+	if vanished(err) && !f.link {
+		// Between two looks: it is missing, which is no fault of the file.
+		f.judgedAt = time.Time{}
+		m.miss(name, f, s)
+		return
+	}
 	if err != nil {
 		if errors.Is(err, errStuck) {
 			m.pending[name] = time.Now().Add(retryMost)
@@ -183,6 +192,11 @@ func (m *Manifests) judge(name string, f *file, s sign) {
 		m.changed = true
 	}
 	m.blame(f, nil)
+}
+
+// vanished tells that a file was not there any more when it was to be read.
+func vanished(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
 }
 
 // postpone looks at a file that is being written again later. The end of the
