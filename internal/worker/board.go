@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ type board struct {
 	mu       sync.Mutex
 	pods     map[types.UID]*corev1.Pod
 	watchers map[*watcher]struct{}
+	seq      uint64
 }
 
 // watcher collects the pods that changed since it last looked; of several
@@ -31,6 +33,7 @@ type watcher struct {
 type change struct {
 	pod  *corev1.Pod
 	gone bool
+	seq  uint64 // changes are told in the order in which they came
 }
 
 func newBoard() *board {
@@ -64,6 +67,8 @@ func (b *board) set(uid types.UID, p *corev1.Pod) {
 }
 
 func (b *board) tell(uid types.UID, c change) {
+	b.seq++
+	c.seq = b.seq
 	for w := range b.watchers {
 		if pending := w.changed[uid]; len(pending) == 1 && pending[0].gone && !c.gone {
 			w.changed[uid] = append(pending, c) // another life of the same pod
@@ -117,12 +122,21 @@ func (b *board) watch(ctx context.Context, tell func(p *corev1.Pod, gone bool) e
 		batch := w.changed
 		w.changed = map[types.UID][]change{}
 		b.mu.Unlock()
-		for _, changes := range batch {
-			for _, c := range changes {
-				if err := tell(c.pod, c.gone); err != nil {
-					return err
-				}
+		for _, c := range inOrder(batch) {
+			if err := tell(c.pod, c.gone); err != nil {
+				return err
 			}
 		}
 	}
+}
+
+// inOrder lists the changes as they came: that a pod is gone comes before what
+// its end made room for.
+func inOrder(batch map[types.UID][]change) []change {
+	var all []change
+	for _, changes := range batch {
+		all = append(all, changes...)
+	}
+	slices.SortFunc(all, func(x, y change) int { return cmp.Compare(x.seq, y.seq) })
+	return all
 }
