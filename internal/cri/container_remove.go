@@ -44,6 +44,7 @@ func (n *Native) RemoveContainer(ctx context.Context, id string) error {
 		}
 	}
 	n.state.removeContainer(c)
+	n.dropLateExit(c.id) // one that came between the two
 	return nil
 }
 

@@ -68,11 +68,29 @@ func (n *Native) handleFile(ctx context.Context, e fsnotify.Event) {
 	case filepath.Clean(n.exitDir()):
 		if id, ok := strings.CutSuffix(name, ".json"); ok && e.Has(fsnotify.Create) {
 			n.noticeExit(ctx, id)
+			n.dropLateExit(id)
 		}
 	case filepath.Clean(n.cfg.NetnsDir):
 		if e.Has(fsnotify.Remove) || e.Has(fsnotify.Rename) {
 			n.checkPins()
 		}
+	}
+}
+
+// dropLateExit removes an exit record that was written after its container was
+// removed: what cleans up after a dead shim may come last.
+func (n *Native) dropLateExit(id string) {
+	var gone bool
+	n.state.edit(func() {
+		_, gone = n.state.gone[id]
+		_, back := n.state.containers[id]
+		gone = gone && !back
+	})
+	if !gone {
+		return
+	}
+	if err := shimapi.RemoveExit(n.cfg.RunDir, id); err != nil {
+		n.log.Warn("cannot remove the exit record of a container that is gone", "container", id, "err", err)
 	}
 }
 
