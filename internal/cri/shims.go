@@ -61,6 +61,19 @@ func (n *Native) killShim(sandbox string) error {
 	if err != nil {
 		return err
 	}
+	if err := killProcess(r); err != nil {
+		return err
+	}
+	// A shim that was killed, by whomever, had no time to remove the socket that
+	// containerd knows it by.
+	if err := os.Remove(r.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove the socket of a killed shim: %w", err)
+	}
+	return nil
+}
+
+// killProcess kills a shim that still lives.
+func killProcess(r shimapi.ShimRecord) error {
 	fd, err := unix.PidfdOpen(r.Pid, 0)
 	if err != nil {
 		return nil // gone
@@ -71,10 +84,6 @@ func (n *Native) killShim(sandbox string) error {
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill shim: %w", err)
-	}
-	// It had no time to remove the socket that containerd knows it by.
-	if err := os.Remove(r.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove the socket of a killed shim: %w", err)
 	}
 	return nil
 }
