@@ -93,6 +93,9 @@ func (r *runner) vet(ctx context.Context) error {
 	return r.command(ctx, ".", "go", "vet", "./...")
 }
 
+// soak is the package of the long run with random faults: "make soak" runs it.
+const soak = "nodeagent/test/soak"
+
 // simulation is the package whose tests are thousands of runs of one seed each.
 const simulation = "nodeagent/internal/worker"
 
@@ -104,12 +107,12 @@ func (r *runner) unit(ctx context.Context) error {
 	if r.fresh {
 		args = append(args, "-count=1")
 	}
-	if !r.race || !r.canRace(ctx) {
-		return r.goTest(ctx, ".", append(args, "./...")...)
-	}
 	inside, outside, err := r.packages(ctx)
 	if err != nil {
 		return err
+	}
+	if !r.race || !r.canRace(ctx) {
+		return r.goTest(ctx, ".", slices.Concat(args, []string{"-p=1", simulation}, inside, outside)...)
 	}
 	return errors.Join(
 		r.goTest(ctx, ".", slices.Concat(args, []string{"-race"}, inside)...),
@@ -135,7 +138,7 @@ func (r *runner) packages(ctx context.Context) (inside, outside []string, err er
 	}
 	for p := range strings.FieldsSeq(string(out)) {
 		switch {
-		case p == simulation:
+		case p == simulation, p == soak:
 		case strings.HasPrefix(p, "nodeagent/internal/"):
 			inside = append(inside, p)
 		default:
