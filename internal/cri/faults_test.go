@@ -285,7 +285,7 @@ func TestRefused(t *testing.T) {
 		t.Error("log path outside the pod's directory")
 	}
 	cc = containerConfig("main", 0, "sleep", "forever")
-	cc.Annotations = map[string]string{cri.AnnotationNonRoot: "true"}
+	cc.Annotations = map[string]string{pod.AnnotationNonRoot: "true"}
 	if _, err := n.CreateContainer(t.Context(), sb, cc, config); !cri.IsRefused(err) {
 		t.Errorf("runAsNonRoot: %v", err)
 	}

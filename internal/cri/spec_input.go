@@ -11,12 +11,8 @@ import (
 
 	"nodeagent/internal/cri/image"
 	"nodeagent/internal/cri/spec"
+	"nodeagent/internal/pod"
 )
-
-// AnnotationNonRoot on a ContainerConfig, with the value "true", is the pod's
-// runAsNonRoot: CRI has no field for it, since kubelet checks it itself. It is
-// read here and goes nowhere else.
-const AnnotationNonRoot = "io.nodeagent.run-as-non-root"
 
 // buildSpec gathers what the spec of c depends on, and builds it.
 func (n *Native) buildSpec(ctx context.Context, s *sandbox, c *container, config *runtimeapi.ContainerConfig, sandboxConfig *runtimeapi.PodSandboxConfig, img image.Image) (*specs.Spec, error) {
@@ -98,7 +94,7 @@ func (n *Native) user(ctx context.Context, s *sandbox, config *runtimeapi.Contai
 	meta := s.config.GetMetadata()
 	user, err := spec.ResolveUser(spec.UserRequest{
 		ImageUser: img.Config.User, Security: config.GetLinux().GetSecurityContext(), Accounts: accounts,
-		NonRoot: config.GetAnnotations()[AnnotationNonRoot] == "true",
+		NonRoot: config.GetAnnotations()[pod.AnnotationNonRoot] == "true",
 		Pod:     fmt.Sprintf("%s_%s(%s)", meta.GetName(), meta.GetNamespace(), meta.GetUid()),
 		Name:    config.GetMetadata().GetName(),
 	})
