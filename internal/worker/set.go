@@ -57,6 +57,8 @@ type Set struct {
 	board *board
 	slots *slots
 
+	// mu is never held over a call of a collaborator: each may call Wake with a
+	// lock of its own held. Run's goroutine alone changes workers.
 	mu        sync.Mutex
 	snapshots map[string]Snapshot
 	workers   map[types.UID]*worker
@@ -222,6 +224,7 @@ func (s *Set) forget(w *worker) {
 
 // reconcile hands each worker its wish and returns the workers to start.
 func (s *Set) reconcile() []*worker {
+	strangers := s.strangers()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wanted, synced, trusted := s.wanted()
@@ -235,31 +238,38 @@ func (s *Set) reconcile() []*worker {
 			w.offer(pod.Desired{Wish: pod.WishAbsent, Pod: w.wish().Pod})
 		}
 	}
-	adopt := func(uid types.UID, name string, d pod.Desired) {
-		w := newWorker(s, uid, name, d)
+	adopt := func(uid types.UID, name string, d pod.Desired, leftovers bool) {
+		w := newWorker(s, uid, name, d, leftovers)
 		s.workers[uid] = w
 		names[name] = true
 		start = append(start, w)
 	}
 	// What still runs comes first: a pod of the same name waits for its end.
-	for _, uid := range s.cfg.Runtime.Pods() {
-		if s.workers[uid] != nil {
-			continue
-		}
-		state := s.cfg.Runtime.Observe(uid)
-		if d, ok := wanted[uid]; ok {
-			adopt(uid, fullName(d.Pod), d)
+	for _, state := range strangers {
+		if d, ok := wanted[state.UID]; ok {
+			adopt(state.UID, fullName(d.Pod), d, !state.Empty())
 		} else if trusted && !state.Empty() {
-			adopt(uid, state.Namespace+"/"+state.Name, pod.Desired{Wish: pod.WishAbsent})
+			adopt(state.UID, state.Namespace+"/"+state.Name, pod.Desired{Wish: pod.WishAbsent}, true)
 		}
 	}
 	for uid, d := range wanted {
 		name := fullName(d.Pod)
 		if s.workers[uid] == nil && !names[name] {
-			adopt(uid, name, d)
+			adopt(uid, name, d, false)
 		}
 	}
 	return start
+}
+
+// strangers are the pods in the runtime that have no worker.
+func (s *Set) strangers() []pod.RuntimeState {
+	var all []pod.RuntimeState
+	for _, uid := range s.cfg.Runtime.Pods() {
+		if s.workers[uid] == nil {
+			all = append(all, s.cfg.Runtime.Observe(uid))
+		}
+	}
+	return all
 }
 
 // wanted merges the snapshots; of two pods with one UID the first source's

@@ -49,7 +49,9 @@ type result struct {
 	crashed bool
 }
 
-func newWorker(s *Set, uid types.UID, name string, d pod.Desired) *worker {
+// newWorker returns the worker of a pod. Of one with leftovers, what an earlier
+// daemon left may include cgroup and directories.
+func newWorker(s *Set, uid types.UID, name string, d pod.Desired, leftovers bool) *worker {
 	w := &worker{
 		set: s, uid: uid, name: name, desired: d,
 		poke:     make(chan struct{}, 1),
@@ -60,8 +62,7 @@ func newWorker(s *Set, uid types.UID, name string, d pod.Desired) *worker {
 		log:      s.cfg.Logger.With("pod", name, "podUID", uid),
 	}
 	w.wanted, w.unwanted = context.WithCancel(context.Background())
-	// What an earlier daemon left may include cgroup and directories.
-	w.dirty = d.Pod == nil || !s.cfg.Runtime.Observe(uid).Empty()
+	w.dirty = leftovers
 	return w
 }
 
