@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -124,62 +123,6 @@ func TestReadOnly(t *testing.T) {
 	}
 	must(t, unix.Mount("", dir, "", unix.MS_REMOUNT, "size=1m"))
 	must(t, d.Save("x", 1, []byte("new")))
-}
-
-// TestPowerCut cuts the power of a disk (ext4's shutdown without a flush of the
-// journal) at a random moment of a row of Saves: every Save that returned nil
-// is there, whole, afterwards. DURABLE_CUTS sets the number of cuts.
-func TestPowerCut(t *testing.T) {
-	need.Have(t, need.Root)
-	cuts := 12
-	if s := os.Getenv("DURABLE_CUTS"); s != "" {
-		var err error
-		cuts, err = strconv.Atoi(s)
-		must(t, err)
-	}
-	image, dir, umount := ext4(t, t.TempDir(), "64M")
-	acked := 0
-	for cut := range cuts {
-		d := newDir(t, filepath.Join(dir, "state"))
-		if cut > 0 {
-			l, err := d.Load("x", nil)
-			must(t, err)
-			got, _ := strconv.Atoi(string(l.Payload))
-			if got < acked || len(l.Bad) != 0 || l.Generation != Current {
-				t.Fatalf("cut %d: acknowledged %d, found %d (generation %d, bad %v)", cut, acked, got, l.Generation, l.Bad)
-			}
-			acked = got
-		}
-		saves := make(chan int)
-		go func() { // writes until the power goes
-			defer close(saves)
-			for i := acked + 1; d.Save("x", 1, []byte(strconv.Itoa(i))) == nil; i++ {
-				saves <- i
-			}
-		}()
-		var off sync.WaitGroup
-		for i := range saves {
-			acked = i
-			// Each cut comes after another number of saves, and races the next.
-			if i%(cut%7+2) == 0 {
-				off.Go(func() { powerOff(dir) })
-			}
-		}
-		off.Wait()
-		umount()
-		dir, umount = loop(t, image)
-	}
-	t.Logf("%d cuts, %d saves", cuts, acked)
-}
-
-func powerOff(dir string) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	const shutdown, noLogFlush = 0x8004587D, 2
-	_ = unix.IoctlSetPointerInt(int(f.Fd()), shutdown, noLogFlush)
 }
 
 func TestPredicates(t *testing.T) {
