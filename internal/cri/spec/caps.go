@@ -65,7 +65,7 @@ func capabilities(in Input) ([]string, error) {
 		case !slices.Contains(cap.Known(), c):
 			return nil, refuse("capability %q does not exist", name)
 		case !slices.Contains(given, c):
-			return nil, refuse("capability %q cannot be given: this node's daemon does not have it", name)
+			return nil, refuse("capability %q cannot be given: this node does not have it", name)
 		default:
 			has[c] = true
 		}

@@ -33,8 +33,8 @@ type Host struct {
 	Seccomp bool
 	// NoX32 tells that the kernel is known to lack the x32 ABI.
 	NoX32 bool
-	// Capabilities are those that this process can give ("CAP_CHOWN"); nil
-	// means all.
+	// Capabilities are those that containers of this node can have
+	// ("CAP_CHOWN"); nil means all.
 	Capabilities []string
 	// OOMScoreAdjMin is the lowest oom_score_adj that this process may give:
 	// -1000 with CAP_SYS_RESOURCE, else its own score.
@@ -46,18 +46,21 @@ type Host struct {
 
 // ReadHost reads the facts of this node from /proc and /sys.
 func ReadHost() (Host, error) {
-	caps, err := cap.Current()
+	caps, err := grantable()
+	if err != nil {
+		return Host{}, err
+	}
+	own, err := cap.Current()
 	if err != nil {
 		return Host{}, fmt.Errorf("read own capabilities: %w", err)
 	}
-	slices.Sort(caps)
 	h := Host{
 		Capabilities:   caps,
 		OOMScoreAdjMin: -1000,
 		Seccomp:        seccomp.IsEnabled(),
 		NoX32:          lacksX32(),
 	}
-	if !slices.Contains(caps, "CAP_SYS_RESOURCE") {
+	if !slices.Contains(own, "CAP_SYS_RESOURCE") {
 		if h.OOMScoreAdjMin, err = ownOOMScoreAdj(); err != nil {
 			return Host{}, err
 		}
@@ -68,6 +71,26 @@ func ReadHost() (Host, error) {
 	// The pattern is fixed, so that Glob cannot fail.
 	h.ThermalPaths, _ = filepath.Glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle")
 	return h, nil
+}
+
+// grantable are the capabilities that containers here can have. containerd's
+// shim starts them, not this process, whose unit leaves it only what it uses
+// itself; so what counts is the bounding set of the first process, from which
+// containerd has its own: all that the kernel knows, or, where the whole node is
+// in a container, what that container may have.
+func grantable() ([]string, error) {
+	f, err := os.Open("/proc/1/status")
+	if err != nil {
+		return nil, fmt.Errorf("read the node's capabilities: %w", err)
+	}
+	defer f.Close()
+	sets, err := cap.ParseProcPIDStatus(f)
+	if err != nil {
+		return nil, fmt.Errorf("read the node's capabilities: %w", err)
+	}
+	names, _ := cap.FromBitmap(sets[cap.Bounding])
+	slices.Sort(names)
+	return names, nil
 }
 
 func ownOOMScoreAdj() (int, error) {

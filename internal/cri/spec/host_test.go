@@ -2,12 +2,14 @@ package spec
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/containerd/containerd/v2/pkg/cap"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -161,11 +163,41 @@ func TestReadHost(t *testing.T) {
 		t.Errorf("seccomp = %v", h.Seccomp)
 	}
 	// The kernel itself says how low we may go.
-	if h.OOMScoreAdjMin == -1000 != slices.Contains(h.Capabilities, "CAP_SYS_RESOURCE") {
-		t.Errorf("least oom_score_adj %d with %v", h.OOMScoreAdjMin, h.Capabilities)
+	own, err := cap.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.OOMScoreAdjMin == -1000 != slices.Contains(own, "CAP_SYS_RESOURCE") {
+		t.Errorf("least oom_score_adj %d with %v", h.OOMScoreAdjMin, own)
 	}
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); (err == nil) != h.CgroupV2 {
 		t.Errorf("cgroup v2 = %v", h.CgroupV2)
+	}
+}
+
+// TestReadHostFewCapabilities: what the daemon's unit takes from the daemon is
+// not taken from its pods.
+func TestReadHostFewCapabilities(t *testing.T) {
+	const lacks = "NODEAGENT_TEST_LACKS"
+	whole, err := ReadHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if os.Getenv(lacks) == "" {
+		need.Have(t, need.Root)
+		cmd := exec.Command("setpriv", "--bounding-set=-sys_time,-sys_module", os.Args[0], "-test.run=^TestReadHostFewCapabilities$", "-test.v")
+		cmd.Env = append(os.Environ(), lacks+"=CAP_SYS_TIME")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	own, err := cap.Current()
+	if err != nil || slices.Contains(own, os.Getenv(lacks)) {
+		t.Fatalf("the test has %v, %v", own, err)
+	}
+	if !slices.Contains(whole.Capabilities, os.Getenv(lacks)) {
+		t.Errorf("pods can only have %v", whole.Capabilities)
 	}
 }
 
