@@ -84,6 +84,16 @@ func (t *tracker) stop() {
 	t.timer.Stop()
 }
 
+// fetched ends the watch when everything is there and has to be unpacked yet.
+func (t *tracker) fetched() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = true
+	t.timer.Stop()
+	t.phase = PhaseExtracting
+	t.tell(t.snapshot())
+}
+
 // on takes one event of the transfer service.
 func (t *tracker) on(p transfer.Progress) {
 	t.mu.Lock()
@@ -111,10 +121,7 @@ func (t *tracker) on(p transfer.Progress) {
 	switch p.Event {
 	case "downloading":
 		now.done = p.Progress
-	case "extracting":
-		now.done = p.Desc.Size
-		t.phase = PhaseExtracting
-	case "complete", "already exists", "extracted":
+	case "complete", "already exists":
 		now.done = p.Desc.Size
 	}
 	if known && now == old {

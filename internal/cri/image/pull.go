@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/transfer"
@@ -45,7 +47,8 @@ type pullKey struct {
 // until the last of them has given up. progress, which may be nil, is called
 // one at a time and must not block.
 //
-// The bytes go from the registry to containerd and are unpacked there. ctx
+// The bytes go from the registry to containerd, and are unpacked there when all
+// of them have come. ctx
 // bounds the whole; Config.ProgressDeadline ends a pull in which nothing moves.
 func (s *Store) Pull(ctx context.Context, ref string, auth *Auth, progress func(Progress)) (Image, error) {
 	named, err := parseName(ref)
@@ -105,7 +108,7 @@ func (s *Store) pull(ctx context.Context, name string, creds registry.Credential
 	if err := s.transfer(ctx, name, creds, t); err != nil {
 		return Image{}, s.pullError(ctx, name, t, err)
 	}
-	t.stop()
+	t.fetched()
 	img, err = s.pulled(ctx, name)
 	if err != nil {
 		s.takeBack(ctx, name, before)
@@ -134,8 +137,7 @@ func (s *Store) transfer(ctx context.Context, name string, creds registry.Creden
 	}
 	dst := transferimage.NewStore(name,
 		transferimage.WithPlatforms(*s.cfg.Platform),
-		transferimage.WithManifestLimit(1),
-		transferimage.WithUnpack(*s.cfg.Platform, s.cfg.Snapshotter))
+		transferimage.WithManifestLimit(1))
 	return s.cfg.Client.Transfer(ctx, src, dst, transfer.WithProgress(t.on))
 }
 
@@ -267,6 +269,11 @@ func (s *Store) unpack(ctx context.Context, img Image) (Image, error) {
 	return img, nil
 }
 
+// apply unpacks the layers that are missing. Each is on the disk before it is
+// committed: a snapshot that exists counts as whole for ever, and containerd,
+// also where it unpacks in the course of a transfer, leaves its files in the page
+// cache. A power cut within half a minute of a pull would leave programs of no
+// bytes behind a name that says that the image is there.
 func (s *Store) apply(ctx context.Context, img Image) error {
 	record, err := s.record(ctx, img.Name)
 	if err != nil {
@@ -275,5 +282,5 @@ func (s *Store) apply(ctx context.Context, img Image) error {
 	if record.Target.Digest != img.Target {
 		record.Target = ocispec.Descriptor{MediaType: record.Target.MediaType, Digest: img.Target, Size: record.Target.Size}
 	}
-	return s.platformImage(record).Unpack(ctx, s.cfg.Snapshotter)
+	return s.platformImage(record).Unpack(ctx, s.cfg.Snapshotter, containerd.WithUnpackApplyOpts(diff.WithSyncFs(true)))
 }
