@@ -48,6 +48,7 @@ var rooms = map[string]ring{
 	"internal/durable":    small,
 	"internal/shimapi":    small,
 	"internal/logs":       small,
+	"internal/mkdir":      small,
 	"internal/worker":     loop,
 	"internal/server":     loop,
 	"internal/diag":       leaf,

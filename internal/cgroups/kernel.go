@@ -79,7 +79,12 @@ func v1Controllers(options string) []string {
 }
 
 func (linux) Mkdir(dir string) error {
-	return pathError("mkdir", dir, ignoringEINTR(func() error { return unix.Mkdir(dir, 0o755) }))
+	if err := pathError("mkdir", dir, ignoringEINTR(func() error { return unix.Mkdir(dir, 0o755) })); err != nil {
+		return err
+	}
+	// The daemon's umask is its own business; what looks at cgroups, or lives in
+	// one, is not always root.
+	return pathError("chmod", dir, unix.Chmod(dir, 0o755))
 }
 
 func (linux) Rmdir(dir string) error {

@@ -53,6 +53,25 @@ func TestKernel(t *testing.T) {
 	})
 }
 
+// A cgroup can be looked into by everybody, whatever the umask of the daemon.
+func TestKernelModes(t *testing.T) {
+	need.Have(t, need.Root)
+	mountpoint := "/sys/fs/cgroup/unified"
+	if _, err := os.Stat(mountpoint); err != nil {
+		need.Have(t, need.CgroupV2)
+		mountpoint = "/sys/fs/cgroup"
+	}
+	defer unix.Umask(unix.Umask(0o077))
+	k, dir := cgroups.RealKernel(), filepath.Join(mountpoint, fmt.Sprintf("nodeagent-test-modes-%d", os.Getpid()))
+	if err := k.Mkdir(dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = k.Rmdir(dir) })
+	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o755 {
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
+}
+
 func testKernel(t *testing.T, k cgroups.Kernel, mountpoint string) {
 	hs, err := k.Hierarchies(mountpoint)
 	if err != nil || len(hs) != 1 || !hs[0].Unified || hs[0].Dir != mountpoint {

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"nodeagent/internal/failpoint"
+	"nodeagent/internal/mkdir"
 	"nodeagent/internal/pod"
 	"nodeagent/internal/shimapi"
 )
@@ -149,7 +150,7 @@ func (n *Native) taskRequest(ctx context.Context, c *container) (*tasks.CreateTa
 	if n.cfg.Runtime != shimapi.Runtime || c.info.LogPath == "" {
 		return req, nil
 	}
-	if err := os.MkdirAll(filepath.Dir(c.info.LogPath), 0o755); err != nil {
+	if err := mkdir.All(filepath.Dir(c.info.LogPath), 0o755); err != nil {
 		return nil, fmt.Errorf("make log directory: %w", err)
 	}
 	uri := shimapi.LogURI{

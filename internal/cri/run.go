@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
+	"nodeagent/internal/mkdir"
 	"nodeagent/internal/shimapi"
 )
 
@@ -24,7 +24,7 @@ func (n *Native) Run(ctx context.Context) error {
 		return err
 	}
 	for _, dir := range []string{n.cfg.StateDir, n.cfg.NetnsDir} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := mkdir.All(dir, 0o755); err != nil {
 			return fmt.Errorf("make directory: %w", err)
 		}
 	}

@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/cri/spec"
+	"nodeagent/internal/mkdir"
 	"nodeagent/internal/pod"
 )
 
@@ -85,11 +87,13 @@ func writeInitRoot(root string) error {
 		return err
 	}
 	for _, dir := range []string{"proc", "dev"} {
-		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+		if err := mkdir.All(filepath.Join(root, dir), 0o755); err != nil {
 			return fmt.Errorf("make root of sandbox init: %w", err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(root, "init"), program, 0o755); err != nil {
+	// It runs as a user who owns nothing here.
+	path := filepath.Join(root, "init")
+	if err := errors.Join(os.WriteFile(path, program, 0o755), os.Chmod(path, 0o755)); err != nil {
 		return fmt.Errorf("write sandbox init: %w", err)
 	}
 	return nil

@@ -18,6 +18,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"nodeagent/internal/failpoint"
+	"nodeagent/internal/mkdir"
 )
 
 // RunPodSandbox makes a sandbox: namespaces, /dev/shm, network, record. It
@@ -104,7 +105,7 @@ func (n *Native) writeIntent(s *sandbox) error {
 	}
 	dir := n.nsDir(s.id)
 	for _, d := range []string{dir, n.cfg.NetnsDir} {
-		if err := os.MkdirAll(d, 0o711); err != nil {
+		if err := mkdir.All(d, 0o711); err != nil {
 			return fmt.Errorf("make sandbox directory: %w", err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"nodeagent/internal/cri/image"
 	"nodeagent/internal/cri/spec"
+	"nodeagent/internal/mkdir"
 )
 
 // volumeDir holds the anonymous volumes of one container. They are on the disk,
@@ -19,7 +20,7 @@ func (n *Native) volumeDir(id string) string {
 // fillVolumes makes the volumes and copies into each what the image has there.
 func (n *Native) fillVolumes(ctx context.Context, volumes []spec.Volume, img image.Image) error {
 	for _, v := range volumes {
-		if err := os.MkdirAll(v.HostPath, 0o755); err != nil {
+		if err := mkdir.All(v.HostPath, 0o755); err != nil {
 			return fmt.Errorf("make directory: %w", err)
 		}
 	}

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
 
+	"nodeagent/internal/mkdir"
 	"nodeagent/internal/shimapi"
 )
 
@@ -53,7 +53,7 @@ func (n *Native) watchFiles(ctx context.Context) error {
 }
 
 func watchAgain(w *fsnotify.Watcher, dir string) error {
-	if err := os.MkdirAll(dir, 0o711); err != nil {
+	if err := mkdir.All(dir, 0o711); err != nil {
 		return fmt.Errorf("make %s anew: %w", dir, err)
 	}
 	if err := w.Add(dir); err != nil {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/mkdir"
 )
 
 // file is the current log file and the directory that it lies in.
@@ -65,7 +67,7 @@ func openDir(path string) (int, error) {
 	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
 	own := min(2, len(parts))
 	base := "/" + filepath.Join(parts[:len(parts)-own]...)
-	if err := os.MkdirAll(base, dirMode); err != nil {
+	if err := mkdir.All(base, dirMode); err != nil {
 		return -1, err
 	}
 	fd, err := unix.Open(base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -87,7 +89,7 @@ func openDirAt(dirFD int, name string) (int, error) {
 	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Openat(dirFD, name, flags, 0)
 	if errors.Is(err, unix.ENOENT) {
-		if err := unix.Mkdirat(dirFD, name, dirMode); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := mkdir.At(dirFD, name, dirMode); err != nil && !errors.Is(err, unix.EEXIST) {
 			return -1, err
 		}
 		fd, err = unix.Openat(dirFD, name, flags, 0)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 123456789, time.UTC)
@@ -316,5 +318,19 @@ func BenchmarkWrite(b *testing.B) {
 				s.Write(chunk)
 			}
 		})
+	}
+}
+
+// TestModes: collectors that are not root find the files, whatever the umask.
+func TestModes(t *testing.T) {
+	defer unix.Umask(unix.Umask(0o077))
+	root := t.TempDir()
+	path := filepath.Join(root, "logs", "pods", "pod", "container", "0.log")
+	w := newWriter(t, Config{Path: path})
+	w.Stream(Stdout).Write([]byte("x\n"))
+	for dir := filepath.Dir(path); dir != root; dir = filepath.Dir(dir) {
+		if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o755 {
+			t.Errorf("%s: %v, %v", dir, st.Mode(), err)
+		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"nodeagent/internal/failpoint"
 	"nodeagent/internal/logs"
+	"nodeagent/internal/mkdir"
 	"nodeagent/internal/pod/etc"
 )
 
@@ -81,7 +82,7 @@ func (d *Dirs) Prepare(p *corev1.Pod) error {
 		{filepath.Join(d.pod(p.UID), "containers"), 0o750},
 		{d.LogDirectory(p.UID, p.Namespace, p.Name), 0o755},
 	} {
-		if err := os.MkdirAll(dir.path, dir.mode); err != nil {
+		if err := mkdir.All(dir.path, dir.mode); err != nil {
 			return fmt.Errorf("make the pod's directory: %w", err)
 		}
 	}

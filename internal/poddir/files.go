@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"nodeagent/internal/mkdir"
 	"nodeagent/internal/pod/etc"
 )
 
@@ -98,7 +99,7 @@ func (d *Dirs) TerminationLog(p *corev1.Pod, container string, attempt uint32) (
 		return "", err
 	}
 	path := d.terminationLog(p.UID, container, attempt)
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+	if err := mkdir.All(filepath.Dir(path), 0o750); err != nil {
 		return "", fmt.Errorf("make the directory of termination messages: %w", err)
 	}
 	d.forgetMessages(filepath.Dir(path), attempt)

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"nodeagent/internal/mkdir"
 )
 
 // LinkLog makes /var/log/containers/<pod>_<namespace>_<container>-<id>.log lead
@@ -21,7 +23,7 @@ func (d *Dirs) LinkLog(p *corev1.Pod, container, id, log string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(d.cfg.ContainersLogsDir, 0o755); err != nil {
+	if err := mkdir.All(d.cfg.ContainersLogsDir, 0o755); err != nil {
 		return fmt.Errorf("link the container's log: %w", err)
 	}
 	if err := os.Symlink(log, link); err != nil && !errors.Is(err, fs.ErrExist) {

@@ -39,6 +39,23 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// TestModes: collectors of logs that are not root get in, whatever the umask.
+func TestModes(t *testing.T) {
+	defer unix.Umask(unix.Umask(0o077))
+	d, p := testDirs(t)
+	message, err := d.TerminationLog(p, "c", 0)
+	must(t, err)
+	must(t, d.LinkLog(p, "c", "id", "/log"))
+	for path, want := range map[string]os.FileMode{
+		d.cfg.PodLogsDir: 0o755, d.LogDirectory(p.UID, p.Namespace, p.Name): 0o755, d.cfg.ContainersLogsDir: 0o755,
+		d.pod(p.UID): 0o750, filepath.Dir(message): 0o750, message: 0o666,
+	} {
+		if st, err := os.Stat(path); err != nil || st.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", path, st.Mode(), err)
+		}
+	}
+}
+
 func TestNextAttempt(t *testing.T) {
 	d, p := testDirs(t)
 	dir := filepath.Join(d.LogDirectory(p.UID, p.Namespace, p.Name), "c")
