@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"nodeagent/internal/config"
+	"nodeagent/internal/server"
 )
 
 func runCommand() *cobra.Command {
@@ -27,7 +31,11 @@ func runCommand() *cobra.Command {
 			if err != nil {
 				return configError{err}
 			}
-			return runDaemon(cmd.Context(), cfg, newLogger(verbosity))
+			err = runDaemon(cmd.Context(), flags, cfg, newLogger(verbosity))
+			if errors.Is(err, server.ErrReload) {
+				return again(cmd.Context())
+			}
+			return err
 		},
 	}
 	configFlags(cmd, &flags)
@@ -57,7 +65,10 @@ func newLogger(verbosity int) *slog.Logger {
 }
 
 // runDaemon holds the lock while the daemon runs, so that there is one.
-func runDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+// It returns server.ErrReload when it is to run again.
+func runDaemon(ctx context.Context, flags config.Flags, cfg *config.Config, log *slog.Logger) error {
+	hangups := make(chan os.Signal, 1) // first of all: until then SIGHUP ends the process
+	signal.Notify(hangups, syscall.SIGHUP)
 	tuneMemory(cfg.Agent.MemoryLimitBytes)
 	unlock, err := lockRunDir(cfg.Agent.RunDir)
 	if err != nil {
@@ -67,10 +78,16 @@ func runDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) error 
 	for _, field := range cfg.Unused {
 		log.Warn("ignore a field that this version does not act on", "field", field)
 	}
+	// After a reload the kernel calls the process "exe" (see again). Only a name.
+	_ = os.WriteFile("/proc/self/comm", []byte("nodeagent"), 0)
 	d, err := newDaemon(cfg, log)
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	d.reload = &reloader{flags: flags, cfg: cfg, log: log, end: end}
+	d.parts = append(d.parts, part{"reload", func(ctx context.Context) error { return d.reload.on(ctx, hangups) }})
 	log.Info("start", "version", version, "node", cfg.NodeName, "manifests", cfg.Kubelet.StaticPodPath)
 	return d.run(ctx)
 }

@@ -21,10 +21,10 @@ import (
 
 // addVerbs adds the verbs that show the node.
 func addVerbs(root *cobra.Command) {
-	root.AddGroup(&cobra.Group{ID: groupShow, Title: "Look at the node:"}, &cobra.Group{ID: groupAct, Title: "Work with containers and images:"})
+	root.AddGroup(&cobra.Group{ID: groupShow, Title: "Look at the node:"}, &cobra.Group{ID: groupAct, Title: "Work with containers, images and the daemon:"})
 	for group, verbs := range map[string][]*cobra.Command{
 		groupShow: {podsCommand(), psCommand(), inspectCommand(), logsCommand(), statsCommand(), configCommand()},
-		groupAct:  {execCommand(), imagesCommand()},
+		groupAct:  {execCommand(), imagesCommand(), reloadCommand()},
 	} {
 		for _, v := range verbs {
 			v.GroupID = group

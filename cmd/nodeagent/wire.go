@@ -40,6 +40,8 @@ type daemon struct {
 	listens []func() error // before anything runs: a port that is taken is told at once
 	parts   []part
 	latest  latestSnapshot
+	health  *server.Health // nil: no port
+	reload  *reloader      // nil: this one is only judged and never run
 }
 
 // part is something that runs as long as the daemon does.
@@ -217,22 +219,28 @@ func (d *daemon) fitServers() error {
 			"config":   func() any { return d.cfg },
 			"version":  func() any { return version },
 		},
+		Reload: func() error { return d.reload.reload() },
 	})
 	if err != nil {
 		return err
 	}
 	d.listens = append(d.listens, socket.Listen)
 	d.parts = append(d.parts, part{"local socket", socket.Run})
-	if port := *d.cfg.Kubelet.HealthzPort; port > 0 {
-		health := &server.Health{Addr: net.JoinHostPort(d.cfg.Kubelet.HealthzBindAddress, fmt.Sprint(port)), Checks: checks}
-		d.listens = append(d.listens, health.Listen)
-		d.parts = append(d.parts, part{"health port", health.Run})
+	if *d.cfg.Kubelet.HealthzPort > 0 {
+		d.health = &server.Health{Addr: healthAddr(d.cfg), Checks: checks}
+		d.listens = append(d.listens, d.health.Listen)
+		d.parts = append(d.parts, part{"health port", d.health.Run})
 	}
 	// The watchdog asks for progress only: a runtime that is away is no reason
 	// to kill the daemon.
 	notify := &server.Notify{Ready: d.latest.first(), Checks: checks[:1], Status: d.statusLine, Logger: d.log}
 	d.parts = append(d.parts, part{"service manager", notify.Run})
 	return nil
+}
+
+// healthAddr is where the health port listens.
+func healthAddr(cfg *config.Config) string {
+	return net.JoinHostPort(cfg.Kubelet.HealthzBindAddress, fmt.Sprint(*cfg.Kubelet.HealthzPort))
 }
 
 func (d *daemon) statusLine() string {
@@ -243,7 +251,7 @@ func (d *daemon) statusLine() string {
 			running++
 		}
 	}
-	return fmt.Sprintf("%d pods, %d running", len(pods), running)
+	return d.reload.status(fmt.Sprintf("%d pods, %d running", len(pods), running))
 }
 
 // stray removes what belongs to no pod, once every source may be trusted.

@@ -59,6 +59,15 @@ func (h *Health) Listen() (err error) {
 	return nil
 }
 
+// Try opens the port and closes it again: a port that is taken is told before
+// anything depends on it.
+func (h *Health) Try() error {
+	if err := h.Listen(); err != nil {
+		return err
+	}
+	return h.listener.Close()
+}
+
 // Run serves until ctx ends. Listen comes first.
 func (h *Health) Run(ctx context.Context) error {
 	mux := http.NewServeMux()

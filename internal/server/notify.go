@@ -2,15 +2,38 @@ package server
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 )
 
+// ErrReload is the cause of a context that ends because the daemon begins anew
+// with another configuration, in the same process.
+var ErrReload = errors.New("the daemon begins anew with another configuration")
+
+// Reloading is what the service manager is told before such a beginning. It then
+// waits for READY.
+func Reloading() string {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // this clock there always is
+	return fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000)
+}
+
+// Tell sends the service manager one notice (sd_notify(3)), if there is one.
+func Tell(log *slog.Logger, notice string) {
+	if _, err := daemon.SdNotify(false, notice); err != nil {
+		log.Warn("tell the service manager", "err", err)
+	}
+}
+
 // Notify tells the service manager how the daemon is: READY once ready is
-// closed, STATUS when it changes, and WATCHDOG at half its time, but only while
-// every check holds. Without a service manager it does nothing.
+// closed, STATUS when it changes, WATCHDOG at half its time, but only while
+// every check holds, and STOPPING at the end, unless its cause is ErrReload.
+// Without a service manager it does nothing.
 type Notify struct {
 	Ready  <-chan struct{}
 	Checks Checks
@@ -54,15 +77,13 @@ func (n *Notify) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			n.tell(daemon.SdNotifyStopping)
+			if !errors.Is(context.Cause(ctx), ErrReload) {
+				n.tell(daemon.SdNotifyStopping)
+			}
 			return nil
 		case <-beat.C:
 		}
 	}
 }
 
-func (n *Notify) tell(state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		n.Logger.Warn("tell the service manager", "err", err)
-	}
-}
+func (n *Notify) tell(notice string) { Tell(n.Logger, notice) }

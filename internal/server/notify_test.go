@@ -101,3 +101,30 @@ func TestNotifyNobody(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNotifyReload: who begins anew does not stop.
+func TestNotifyReload(t *testing.T) {
+	conn := manager(t, "")
+	ready := make(chan struct{})
+	close(ready)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	done := make(chan error, 1)
+	n := &Notify{Ready: ready, Logger: slog.New(slog.DiscardHandler), Status: func() string { return "well" }}
+	go func() { done <- n.Run(ctx) }()
+	for _, want := range []string{"STATUS=Adopting what runs already", "READY=1", "STATUS=well"} {
+		if got := next(t, conn, soon); got != want {
+			t.Errorf("it says %q, want %q", got, want)
+		}
+	}
+	Tell(n.Logger, Reloading())
+	if got := next(t, conn, soon); !strings.HasPrefix(got, "RELOADING=1\nMONOTONIC_USEC=") {
+		t.Errorf("a reload is told as %q", got)
+	}
+	cancel(ErrReload)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if got := next(t, conn, 50*time.Millisecond); got != "" {
+		t.Errorf("at its end it says %q", got)
+	}
+}

@@ -27,7 +27,10 @@ type SocketConfig struct {
 	Path string // <runDir>/nodeagent.sock
 	Pods Pods
 	// Info are more documents by name, served at /v1/<name>.
-	Info   map[string]func() any
+	Info map[string]func() any
+	// Reload makes the daemon begin anew with the configuration that is on the
+	// disk now, or says why not; nil: it cannot.
+	Reload func() error
 	Logger *slog.Logger
 }
 
@@ -67,6 +70,9 @@ func (s *Socket) Run(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/pods", s.pods)
 	mux.HandleFunc("GET /v1/watch", s.watch)
+	if s.cfg.Reload != nil {
+		mux.HandleFunc("POST /v1/reload", s.reload)
+	}
 	for name, info := range s.cfg.Info {
 		mux.HandleFunc("GET /v1/"+name, func(w http.ResponseWriter, _ *http.Request) { write(w, info()) })
 	}
@@ -121,6 +127,17 @@ func (s *Socket) pods(w http.ResponseWriter, _ *http.Request) {
 		list.Items = append(list.Items, *p)
 	}
 	write(w, list)
+}
+
+// reload answers before the daemon ends, since Shutdown waits for answers.
+func (s *Socket) reload(w http.ResponseWriter, _ *http.Request) {
+	answer := map[string]string{}
+	w.Header().Set("Content-Type", "application/json")
+	if err := s.cfg.Reload(); err != nil {
+		answer["error"] = err.Error()
+		w.WriteHeader(http.StatusUnprocessableEntity)
+	}
+	_ = json.NewEncoder(w).Encode(answer)
 }
 
 // watchEvent is one line of /v1/watch.
