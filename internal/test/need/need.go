@@ -28,6 +28,7 @@ const (
 	Systemd     Fact = "systemd"      // PID 1 is systemd
 	AppArmor    Fact = "apparmor"     // AppArmor is active
 	IPVS        Fact = "ipvs"         // IPVS is in the kernel
+	Machine     Fact = "machine"      // guests may be booted: make test-machine asks for it
 )
 
 // Have skips t unless the machine has every fact.
@@ -70,6 +71,10 @@ func lacks(f Fact) string {
 	case IPVS:
 		if _, err := os.Stat("/proc/net/ip_vs"); err != nil {
 			return "the kernel on " + runtime.GOARCH + " has no IPVS loaded"
+		}
+	case Machine:
+		if os.Getenv("NODEAGENT_MACHINE") == "" {
+			return "booting a guest takes minutes: make test-machine"
 		}
 	default:
 		return "unknown fact " + string(f)
