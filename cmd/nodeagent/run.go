@@ -80,6 +80,9 @@ func runDaemon(ctx context.Context, flags config.Flags, cfg *config.Config, log 
 	}
 	// After a reload the kernel calls the process "exe" (see again). Only a name.
 	_ = os.WriteFile("/proc/self/comm", []byte("nodeagent"), 0)
+	if err := refuse(ctx, cfg, log); err != nil {
+		return err
+	}
 	d, err := newDaemon(cfg, log)
 	if err != nil {
 		return fmt.Errorf("start: %w", err)

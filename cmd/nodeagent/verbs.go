@@ -23,7 +23,7 @@ import (
 func addVerbs(root *cobra.Command) {
 	root.AddGroup(&cobra.Group{ID: groupShow, Title: "Look at the node:"}, &cobra.Group{ID: groupAct, Title: "Work with containers, images and the daemon:"})
 	for group, verbs := range map[string][]*cobra.Command{
-		groupShow: {podsCommand(), psCommand(), inspectCommand(), logsCommand(), statsCommand(), configCommand()},
+		groupShow: {podsCommand(), psCommand(), inspectCommand(), logsCommand(), statsCommand(), checkCommand(), configCommand()},
 		groupAct:  {execCommand(), imagesCommand(), reloadCommand()},
 	} {
 		for _, v := range verbs {
@@ -75,18 +75,8 @@ func openNode(flags config.Flags) (*node, error) {
 	if err != nil {
 		return nil, configError{err}
 	}
-	r := cfg.Agent.Runtimes[""]
 	n := &node{cfg: cfg}
-	store := imageConfig(cfg)
-	store.Owner = cliOwner
-	n.runtime, err = cri.New(cri.Config{
-		Address: cfg.Endpoint(), Runtime: r.Shim, RuncBinary: r.Binary, Snapshotter: r.Snapshotter,
-		RunDir: cfg.Agent.RunDir, StateDir: cfg.Agent.StateDir,
-		SeccompDir:  filepath.Join(cfg.RootDir, "seccomp"),
-		Image:       store,
-		CallTimeout: callTimeout,
-	})
-	if err != nil {
+	if n.runtime, err = openRuntime(cfg); err != nil {
 		return nil, err
 	}
 	n.eye, err = diag.New(diag.Config{
@@ -97,6 +87,20 @@ func openNode(flags config.Flags) (*node, error) {
 		return nil, errors.Join(err, n.runtime.Close())
 	}
 	return n, nil
+}
+
+// openRuntime prepares to talk to containerd. The caller closes it.
+func openRuntime(cfg *config.Config) (*cri.Native, error) {
+	r := cfg.Agent.Runtimes[""]
+	store := imageConfig(cfg)
+	store.Owner = cliOwner
+	return cri.New(cri.Config{
+		Address: cfg.Endpoint(), Runtime: r.Shim, RuncBinary: r.Binary, Snapshotter: r.Snapshotter,
+		RunDir: cfg.Agent.RunDir, StateDir: cfg.Agent.StateDir,
+		SeccompDir:  filepath.Join(cfg.RootDir, "seccomp"),
+		Image:       store,
+		CallTimeout: callTimeout,
+	})
 }
 
 func (n *node) close() { _ = n.runtime.Close() }

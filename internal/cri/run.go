@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
+	"nodeagent/internal/hostcheck"
 	"nodeagent/internal/mkdir"
 	"nodeagent/internal/shimapi"
 )
@@ -113,12 +114,17 @@ func (n *Native) session(ctx context.Context) error {
 }
 
 // ping asks containerd for its version: the cheapest call that a hung daemon
-// does not answer.
+// does not answer. One that is too old is not worked with, until it is a newer
+// one that answers.
 func (n *Native) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, min(n.cfg.CallTimeout, n.cfg.PingInterval))
 	defer cancel()
-	if _, err := n.client.Version(ctx); err != nil {
+	v, err := n.client.Version(ctx)
+	if err != nil {
 		return fmt.Errorf("ask containerd for its version: %w", err)
+	}
+	if old := hostcheck.OldContainerd(v.Version); old != "" {
+		return errors.New(old)
 	}
 	return nil
 }

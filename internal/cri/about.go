@@ -1,0 +1,80 @@
+package cri
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/v2/plugins"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+
+	"nodeagent/internal/hostcheck"
+)
+
+// About is what containerd says of itself and of what it would start.
+type About struct {
+	Version      string
+	Snapshotters map[string]Snapshotter
+	CRI          bool // the CRI plugin runs
+	CRIPods      int  // sandboxes that it keeps in our namespace
+	// Shim says why containerd cannot use our shim, and Runc why the shim cannot
+	// use the OCI runtime; nil where it can.
+	Shim, Runc error
+	Features   *features.Features // of the OCI runtime, nil where it does not say
+}
+
+// Snapshotter is one of containerd's.
+type Snapshotter struct {
+	Root string // where its layers are, if it says
+	Err  string // why it was left out
+}
+
+// criSandboxes are the records of the CRI plugin's pods.
+const criSandboxes = `labels."io.cri-containerd.kind"==sandbox`
+
+// About asks containerd what it is. It changes nothing and needs no Run. Of a
+// containerd that is too old only the version is known.
+func (n *Native) About(ctx context.Context) (About, error) {
+	v, err := n.client.Version(ctx)
+	if err != nil {
+		return About{}, fmt.Errorf("ask containerd for its version: %w", err)
+	}
+	a := About{Version: v.Version, Snapshotters: map[string]Snapshotter{}}
+	if hostcheck.OldContainerd(a.Version) != "" {
+		return a, nil
+	}
+	all, err := n.client.IntrospectionService().Plugins(ctx)
+	if err != nil {
+		return a, fmt.Errorf("ask containerd for its plugins: %w", err)
+	}
+	for _, p := range all.GetPlugins() {
+		switch kind := p.GetType(); {
+		case kind == string(plugins.SnapshotPlugin):
+			a.Snapshotters[p.GetID()] = Snapshotter{p.GetExports()["root"], p.GetInitErr().GetMessage()}
+		case p.GetID() == "cri" && p.GetInitErr() == nil && strings.HasSuffix(kind, ".grpc.v1"):
+			a.CRI = true
+		}
+	}
+	pods, err := n.client.ContainerService().List(ctx, criSandboxes)
+	if err != nil {
+		return a, fmt.Errorf("list sandboxes of the CRI plugin: %w", err)
+	}
+	a.CRIPods = len(pods)
+	a.Shim, a.Runc, a.Features = n.aboutRuntime(ctx)
+	return a, nil
+}
+
+// aboutRuntime lets containerd start the shim for a word about itself and its
+// runtime: no other look sees containerd's own PATH.
+func (n *Native) aboutRuntime(ctx context.Context) (shim, runc error, f *features.Features) {
+	info, err := n.client.RuntimeInfo(ctx, n.cfg.Runtime, &options.Options{BinaryName: n.cfg.RuncBinary})
+	switch {
+	case err == nil:
+		f, _ = info.Features.(*features.Features)
+		return nil, nil, f
+	case strings.Contains(err.Error(), "look up the path of"): // the shim's own words
+		return nil, err, nil
+	}
+	return err, nil, nil
+}
