@@ -81,6 +81,7 @@ func TestRunHearsOfWrites(t *testing.T) {
 		tree.onChange = func(c Change) { seen <- c }
 		limit, wrong := "pids.max", "8"
 		if !tree.hasController("pids") {
+			need.Have(t, need.HugetlbV2)
 			limit, wrong = "hugetlb.2MB.max", "2097152"
 		}
 		ctx, cancel := context.WithCancel(t.Context())

@@ -43,7 +43,7 @@ func TestKernel(t *testing.T) {
 		testKernel(t, k, k.Mountpoint)
 	})
 	t.Run("real", func(t *testing.T) {
-		need.Have(t, need.Root)
+		need.Have(t, need.Root, need.HugetlbV2)
 		mountpoint := "/sys/fs/cgroup/unified"
 		if _, err := os.Stat(mountpoint); err != nil {
 			need.Have(t, need.CgroupV2)

@@ -10,6 +10,7 @@ package need
 import (
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,6 +26,7 @@ const (
 	SysResource Fact = "sys-resource" // CAP_SYS_RESOURCE: lower an oom_score_adj
 	CgroupV1    Fact = "cgroup-v1"    // memory and cpu controllers on v1 hierarchies
 	CgroupV2    Fact = "cgroup-v2"    // memory and cpu controllers on the unified hierarchy
+	HugetlbV2   Fact = "hugetlb-v2"   // the hugetlb controller on a v2 hierarchy, be it the only one there
 	Systemd     Fact = "systemd"      // PID 1 is systemd
 	AppArmor    Fact = "apparmor"     // AppArmor is active
 	IPVS        Fact = "ipvs"         // IPVS is in the kernel
@@ -60,6 +62,10 @@ func lacks(f Fact) string {
 		if !unified() {
 			return "the controllers are on v1 hierarchies"
 		}
+	case HugetlbV2:
+		if !has("/sys/fs/cgroup/unified/cgroup.controllers", "hugetlb") && !has("/sys/fs/cgroup/cgroup.controllers", "hugetlb") {
+			return "hugetlb is on no v2 hierarchy"
+		}
 	case Systemd:
 		if b, _ := os.ReadFile("/proc/1/comm"); strings.TrimSpace(string(b)) != "systemd" {
 			return "PID 1 is not systemd"
@@ -82,9 +88,11 @@ func lacks(f Fact) string {
 	return ""
 }
 
-func unified() bool {
-	b, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
-	return err == nil && strings.Contains(string(b), "memory")
+func unified() bool { return has("/sys/fs/cgroup/cgroup.controllers", "memory") }
+
+func has(file, word string) bool {
+	b, err := os.ReadFile(file)
+	return err == nil && slices.Contains(strings.Fields(string(b)), word)
 }
 
 func effective(bit uint) bool {

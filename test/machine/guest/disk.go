@@ -91,12 +91,26 @@ func debian(ctx context.Context, arch string) (string, error) {
 	}
 	defer os.RemoveAll(tmp)
 	include := strings.Join(append(slices.Clone(packages), machines[arch].kernel), ",")
-	_, err = output(ctx, "mmdebstrap", "--quiet", "--variant=minbase", "--arch="+arch, "--include="+include, Suite, filepath.Join(tmp, "tree.tar"))
-	if err != nil {
+	argv := []string{"mmdebstrap", "--quiet", "--variant=minbase", "--arch=" + arch, "--include=" + include, Suite, filepath.Join(tmp, "tree.tar")}
+	if arch != runtime.GOARCH {
+		argv = append([]string{"unshare", "--mount", "/bin/sh", "-euc", foreign, "sh", machines[arch].binfmt}, argv...)
+	}
+	if _, err = output(ctx, argv...); err != nil {
 		return "", fmt.Errorf("build the guest's Debian: %w", err)
 	}
 	return path, os.Rename(tmp, dir)
 }
+
+// foreign runs a command where the kernel can start programs of another
+// architecture. The mount is seen by nobody else; what it registered it takes
+// back.
+const foreign = `name=$1; shift
+mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+if [ ! -e /proc/sys/fs/binfmt_misc/$name ]; then
+	trap 'echo -1 > /proc/sys/fs/binfmt_misc/$name' EXIT
+	cat /usr/lib/binfmt.d/$name.conf > /proc/sys/fs/binfmt_misc/register
+fi
+"$@"`
 
 // makeDisk makes an ext4 disk of the tree and our files, and takes kernel and
 // initrd out of it.

@@ -21,7 +21,7 @@ type machine struct {
 	args    []string
 	console string
 	kernel  string        // Debian's package
-	qemuPkg string        // Debian's package
+	binfmt  string        // qemu-user-static's name, where the host is of another architecture
 	boot    time.Duration // a cold boot that takes longer hangs
 }
 
@@ -30,11 +30,11 @@ type machine struct {
 var machines = map[string]machine{
 	"amd64": {
 		binary: "qemu-system-x86_64", args: []string{"-M", "pc", "-cpu", "max"},
-		console: "ttyS0", kernel: "linux-image-cloud-amd64", qemuPkg: "qemu-system-x86", boot: 3 * time.Minute,
+		console: "ttyS0", kernel: "linux-image-cloud-amd64", binfmt: "qemu-x86_64", boot: 3 * time.Minute,
 	},
 	"arm64": {
 		binary: "qemu-system-aarch64", args: []string{"-M", "virt,gic-version=3", "-cpu", "neoverse-n1"},
-		console: "ttyAMA0", kernel: "linux-image-cloud-arm64", qemuPkg: "qemu-system-arm", boot: 6 * time.Minute,
+		console: "ttyAMA0", kernel: "linux-image-cloud-arm64", binfmt: "qemu-aarch64", boot: 6 * time.Minute,
 	},
 }
 

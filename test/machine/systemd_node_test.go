@@ -1,0 +1,206 @@
+package machine_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"nodeagent/test/machine/guest"
+)
+
+// unitNode is a guest on which nodeagent was installed as docs/install.md says.
+type unitNode struct {
+	*testing.T
+	ctx context.Context
+	g   *guest.Guest
+}
+
+// newUnitNode runs the document's sections 1 to 4 in the guest, and imports the
+// images.
+func newUnitNode(t *testing.T, ctx context.Context, g *guest.Guest) *unitNode {
+	t.Helper()
+	n := &unitNode{T: t, ctx: ctx, g: g}
+	bring(t, ctx, g)
+	for _, s := range installSteps(t, ctx) {
+		if s.section >= "5." {
+			break
+		}
+		if out, err := s.run(ctx, g); err != nil {
+			t.Fatalf("%s: %v\n%s", s, err, out)
+		}
+	}
+	n.sh("nodeagent images import " + imageTar)
+	return n
+}
+
+// on is n for a subtest.
+func (n *unitNode) on(t *testing.T) *unitNode { return &unitNode{T: t, ctx: n.ctx, g: n.g} }
+
+// sh runs a script that must do well, and returns what it says.
+func (n *unitNode) sh(script string) string {
+	n.Helper()
+	out, err := n.g.Shell(n.ctx, script)
+	if err != nil {
+		n.Fatal(err)
+	}
+	return strings.TrimSpace(out)
+}
+
+// unitPod is a pod as "nodeagent pods -o json" shows it.
+type unitPod struct {
+	Name, Phase, Reason string
+	Restarts            int
+	IPs                 []string
+	Containers          []struct {
+		ID, State, Reason string
+		Latest            bool
+		Pid               int
+		ExitCode          *int
+		StartedAt         time.Time
+	}
+}
+
+// last is the newest run of the pod's only container.
+func (p unitPod) last() (id, state string, pid, code int) {
+	for _, c := range p.Containers {
+		if c.Latest {
+			code = -1
+			if c.ExitCode != nil {
+				code = *c.ExitCode
+			}
+			return c.ID, c.State, c.Pid, code
+		}
+	}
+	return "", "", 0, -1
+}
+
+// pods are all pods by the name in their manifest.
+func (n *unitNode) pods() map[string]unitPod {
+	n.Helper()
+	out, err := n.g.Shell(n.ctx, "nodeagent pods -o json 2>/dev/null")
+	if err != nil {
+		n.Fatal(err)
+	}
+	var list struct{ Items []unitPod }
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		n.Fatalf("%v\n%s", err, out)
+	}
+	all := map[string]unitPod{}
+	for _, p := range list.Items {
+		all[strings.TrimSuffix(p.Name, "-guest")] = p
+	}
+	return all
+}
+
+// running are the containers that run, by pod, with what tells one run from
+// another: id, process and number of restarts.
+func (n *unitNode) running() map[string]string {
+	n.Helper()
+	all := map[string]string{}
+	for name, p := range n.pods() {
+		if id, state, pid, _ := p.last(); state == "Running" {
+			all[name] = fmt.Sprintf("%s pid %d, %d restarts", id, pid, p.Restarts)
+		}
+	}
+	return all
+}
+
+// await asks until ok says yes.
+func (n *unitNode) await(what string, limit time.Duration, ok func() bool) time.Duration {
+	n.Helper()
+	began := time.Now()
+	for !ok() {
+		if time.Since(began) > limit || n.ctx.Err() != nil {
+			n.Fatalf("not within %s: %s\n%s", limit, what, n.sh("nodeagent pods -o wide; systemctl --no-pager --lines=20 status nodeagent.service || true"))
+		}
+		select {
+		case <-n.ctx.Done():
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	return time.Since(began)
+}
+
+// awaitPhases waits until each pod has the phase.
+func (n *unitNode) awaitPhases(limit time.Duration, want map[string]string) {
+	n.Helper()
+	n.await(fmt.Sprintf("pods as wanted: %v", want), limit, func() bool {
+		pods := n.pods()
+		for name, phase := range want {
+			if pods[name].Phase != phase {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// show is a property of the unit.
+func (n *unitNode) show(property string) string {
+	n.Helper()
+	return n.sh("systemctl show --value -p " + property + " nodeagent.service")
+}
+
+// ready tells that systemd has the unit's daemon for started and running.
+func (n *unitNode) ready() bool {
+	n.Helper()
+	return n.show("ActiveState") == "active" && n.show("SubState") == "running"
+}
+
+// manifest puts a pod of one busybox container into the manifest directory.
+func (n *unitNode) manifest(name, policy, script string, more ...string) {
+	n.Helper()
+	n.manifests(map[string]string{name: unitManifest(name, policy, script, more...)})
+}
+
+// manifests puts several there, all at once as far as the guest can tell.
+func (n *unitNode) manifests(all map[string]string) {
+	n.Helper()
+	var script strings.Builder
+	script.WriteString("cd /etc/kubernetes/manifests\n")
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		fmt.Fprintf(&script, "cat > .%s <<'EOF'\n%s\nEOF\n", name, all[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		fmt.Fprintf(&script, "mv .%s %s.yaml\n", name, name)
+	}
+	n.sh(script.String())
+}
+
+// unitManifest is such a pod; more are lines of its spec.
+func unitManifest(name, policy, script string, more ...string) string {
+	command, _ := json.Marshal([]string{"sh", "-c", script})
+	spec := ""
+	for _, line := range more {
+		spec += "  " + line + "\n"
+	}
+	return fmt.Sprintf(`apiVersion: v1
+kind: Pod
+metadata:
+  name: %s
+spec:
+  restartPolicy: %s
+  terminationGracePeriodSeconds: 1
+%s  containers:
+  - name: main
+    image: %s
+    command: %s`, name, policy, spec, busybox, command)
+}
+
+// forever is a script that obeys TERM at once.
+const forever = "trap 'exit 0' TERM; while :; do sleep 3600 & wait; done"
+
+// state is what a stopped unit must leave: pins of namespaces, records, sockets,
+// and the files of pods' /dev/shm.
+func (n *unitNode) state() string {
+	n.Helper()
+	return n.sh(`cd /run/nodeagent && find . -mindepth 1 ! -name nodeagent.sock ! -path './podnet*' | sort
+ls /run/netns | sort
+grep -h . /run/nodeagent/ns/*/shm/kept
+grep -o ' /run/n[^ ]*' /proc/self/mountinfo | sort`)
+}
