@@ -66,7 +66,7 @@ func littleSpace(f *Facts) []hit {
 		if d.Image {
 			least = leastImage
 		}
-		if least == 0 || d.Size == 0 || d.Free >= d.Size/100*uint64(least) {
+		if least == 0 || d.Size == 0 || d.Free/uint64(least) >= d.Size/100 {
 			return ""
 		}
 		return fmt.Sprintf("%d MiB of %d MiB are free, less than %d %%", d.Free>>20, d.Size>>20, least)
@@ -75,7 +75,7 @@ func littleSpace(f *Facts) []hit {
 
 func fewInodes(f *Facts) []hit {
 	return disks(f, func(d Disk) string {
-		if !d.Pods && !d.Image || d.Inodes == 0 || d.Left >= d.Inodes/100*leastInodes {
+		if !d.Pods && !d.Image || d.Inodes == 0 || d.Left*100 >= d.Inodes*leastInodes {
 			return "" // a file system without a number of inodes has as many as it wants
 		}
 		return fmt.Sprintf("%d of %d inodes are free, less than %d %%", d.Left, d.Inodes, leastInodes)
