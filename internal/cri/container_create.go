@@ -52,14 +52,14 @@ func (n *Native) CreateContainer(ctx context.Context, sandboxID string, config *
 	}
 	// In the state before its record: a relist that sees the record first must
 	// not take it for a leftover.
-	c.starting = true
+	c.starting, c.creating = true, true
 	n.state.addContainer(c)
 	if err := n.makeContainer(ctx, c, record, img); err != nil {
 		n.undoContainer(ctx, c)
 		return "", fmt.Errorf("create container: %w", err)
 	}
 	n.state.renew(&c.seq)
-	n.state.edit(func() { c.starting = false })
+	n.state.edit(func() { c.starting, c.creating = false, false })
 	return c.id, nil
 }
 
@@ -260,7 +260,7 @@ func (n *Native) undoContainer(ctx context.Context, c *container) {
 	defer cancel()
 	if err := n.deleteContainer(ctx, c); err != nil {
 		n.log.Warn("cannot take back a failed container yet", "container", c.id, "podUID", c.uid, "err", err)
-		n.state.edit(func() { c.starting = false })
+		n.state.edit(func() { c.starting, c.creating = false, false })
 		n.cfg.Wake(c.uid)
 		return
 	}

@@ -194,6 +194,7 @@ func (n *Native) startFailed(ctx context.Context, c *container, cause error) err
 	if err := n.makeDurable(ctx, c); err != nil {
 		n.log.Warn("cannot record a failed start yet", "container", c.id, "podUID", c.uid, "err", err)
 	}
+	n.show(c)
 	return cause
 }
 

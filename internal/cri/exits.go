@@ -110,6 +110,13 @@ func (n *Native) settle(ctx context.Context, c *container) error {
 	if err != nil || !ended {
 		return err
 	}
+	var held bool
+	n.state.edit(func() { held = c.held && !c.stopping })
+	if held {
+		if err := n.note(ctx, c); err != nil && ctx.Err() == nil {
+			n.log.Warn("show the end of a container that is not on record yet", "container", c.id, "podUID", c.uid, "err", err)
+		}
+	}
 	if c.isStopping(n.state) && !sleep(ctx, stoppedSettle) {
 		return nil
 	}
@@ -262,15 +269,21 @@ func reasonOf(code int32, oom bool) string {
 	}
 }
 
-// setExit marks c as ended in memory and wakes the pod.
+// setExit marks c as ended in memory and wakes the pod, unless the end is to be
+// shown only when it is on the record.
 func (n *Native) setExit(c *container, e exitLabel) {
-	var first bool
-	n.state.edit(func() { first = c.setExit(e) })
+	var first, held bool
+	may := c.kind == kindContainer && n.holds()
+	n.state.edit(func() {
+		first = c.setExit(e)
+		held = first && may && !c.stopping
+		c.held = c.held || held
+	})
 	switch {
 	case !first:
 	case c.kind == kindInit:
 		n.initEnded(c)
-	default:
+	case !held:
 		n.cfg.Wake(c.uid)
 	}
 }

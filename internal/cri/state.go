@@ -86,6 +86,8 @@ type container struct {
 	stdin, stdinOnce   bool
 	mounts             []*types.Mount // of the snapshot; from create to start
 
+	creating bool // its record is being written
+	held     bool // it has ended, and is shown as running until that is on the record
 	durable  bool // the exit is on the record
 	tasked   bool // a task may exist
 	starting bool // StartContainer is at work
@@ -234,31 +236,6 @@ func (st *state) edit(f func()) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	f()
-}
-
-// Observe returns what the runtime holds of a pod, from memory. The result
-// shares nothing with the runtime.
-func (n *Native) Observe(uid apitypes.UID) pod.RuntimeState {
-	st := n.state
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	out := pod.RuntimeState{UID: uid}
-	m := st.pods[uid]
-	if m == nil {
-		return out
-	}
-	out.Namespace, out.Name = m.namespace, m.name
-	for _, s := range m.sandboxes {
-		if s.visible {
-			out.Sandboxes = append(out.Sandboxes, s.observe())
-		}
-	}
-	for _, c := range m.containers {
-		if c.kind == kindContainer {
-			out.Containers = append(out.Containers, c.info)
-		}
-	}
-	return out
 }
 
 // Pods returns the uids of all pods of which the runtime holds anything, in no
