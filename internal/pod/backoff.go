@@ -32,6 +32,28 @@ func restart(last *Container, now time.Time) (at time.Time, next time.Duration) 
 	return at, double(wait, restartBackoffFirst, restartBackoffMax)
 }
 
+// restart is the same with what is known besides: a run that the node interrupted
+// was no crash, so it costs no wait, and counts for nothing in the series. Else a
+// node that loses its power twice would bring nothing back for 10 s, and at the
+// sixth time for five minutes.
+func (o *Observed) restart(last *Container, now time.Time) (at time.Time, next time.Duration) {
+	if o.interrupted(last) {
+		return now, last.Backoff
+	}
+	return restart(last, now)
+}
+
+// interrupted tells a run that ended together with its sandbox, nobody knows how:
+// a reboot, or data that the runtime has lost. A run whose sandbox is still good
+// was not: who kills his own shim again and again shall wait.
+func (o *Observed) interrupted(c *Container) bool {
+	if c.Reason != ReasonContainerStatusUnknown {
+		return false
+	}
+	s := o.newestSandbox()
+	return s == nil || s.ID != c.SandboxID || s.State != SandboxReady
+}
+
 // RetryAt tells when a failed operation may run again.
 func (f Failure) RetryAt() time.Time {
 	first, most := retryFirst, retryMax

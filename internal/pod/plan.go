@@ -201,7 +201,7 @@ func (p *planner) keep(s *Sandbox, c *corev1.Container, policy corev1.RestartPol
 		start.Attempt = last.Attempt + 1 // a new sandbox runs them all again
 		p.do(start)
 	case restarts(policy, last.ExitCode):
-		at, next := restart(last, p.now)
+		at, next := p.o.restart(last, p.now)
 		start.Attempt, start.Backoff = last.Attempt+1, next
 		if at.After(p.now) {
 			p.wake(at)

@@ -65,6 +65,8 @@ var (
 	ready   = []Sandbox{{ID: "s0", State: SandboxReady, Grace: 30}}
 	lost    = []Sandbox{{ID: "s0", State: SandboxNotReady, Reason: "NetworkLost"}}
 	stopped = []Sandbox{{ID: "s0", State: SandboxNotReady, Stopped: true}}
+
+	rebooted = []Sandbox{{ID: "s0", State: SandboxNotReady, Stopped: true, Reason: "Rebooted"}, {ID: "s1", Attempt: 1, State: SandboxReady}}
 )
 
 func show(s Steps) string {
@@ -107,6 +109,9 @@ func TestPlan(t *testing.T) {
 			o.Containers[0].Backoff = backoff
 		}
 	}
+	unknown := func(f func(*Desired, *Observed)) func(*Desired, *Observed) {
+		return func(d *Desired, o *Observed) { f(d, o); o.Containers[0].Reason = ReasonContainerStatusUnknown }
+	}
 	for _, c := range []struct {
 		name string
 		d    Desired
@@ -130,6 +135,8 @@ func TestPlan(t *testing.T) {
 			o.Containers[0].Backoff, o.Containers[0].Started = 300*time.Second, t0.Add(-601*time.Second)
 		}))("StartContainer a#10@s0 backoff 10s"),
 		pair("a clock set back does not stretch the back-off")(with(want(testPod(always, "", "a"), observed(ready, "a#1@s0 exited1")))(backoff(-time.Hour, 10*time.Second)))("wake 10s"),
+		pair("a run that a reboot ended costs no back-off")(with(want(testPod(always, "", "a"), observed(rebooted, "a#1@s0 exited137")))(unknown(backoff(time.Second, 10*time.Second))))("StartContainer a#2@s1 backoff 10s"),
+		pair("but one that ended unseen in a good sandbox does")(with(want(testPod(always, "", "a"), observed(ready, "a#1@s0 exited137")))(unknown(backoff(time.Second, 10*time.Second))))("wake 9s"),
 		pair("success ends an OnFailure pod")(want(testPod(onFailure, "", "a"), observed(ready, "a#0@s0 exited0")))("StopSandbox s0"),
 		pair("an ended pod gives its cgroup back")(want(testPod(onFailure, "", "a"), observed(stopped, "a#0@s0 exited0")))("ReleaseCgroup"),
 		pair("one of two may go on")(want(testPod(onFailure, "", "a b"), observed(ready, "a#0@s0 exited0", "b#0@s0 running")))(""),

@@ -195,7 +195,7 @@ func (b *statusBuilder) exited(s *corev1.ContainerStatus, last *Container, init 
 	var waiting *corev1.ContainerStateWaiting
 	if f, failed := b.o.Failed[Op{Kind: StartContainer, Object: last.Name}]; failed {
 		waiting = f.waiting()
-	} else if at, _ := restart(last, b.now); at.After(b.now) {
+	} else if at, _ := b.o.restart(last, b.now); at.After(b.now) {
 		waiting = &corev1.ContainerStateWaiting{
 			Reason: ReasonCrashLoopBackOff,
 			Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)",
