@@ -1,0 +1,455 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+
+	"nodeagent/internal/test/need"
+	"nodeagent/test/bed"
+	"nodeagent/test/image"
+)
+
+// TestPowerCut cuts the power of a whole node at random moments while pods come,
+// end and go, and boots it again: daemon and containerd start, and what the
+// daemon had shown stays true. The disk is a file system of its own that is shut
+// down with nothing flushed; a boot is a new bed, with new namespaces, empty
+// tmpfs and another boot id, on that disk. NODE_CUTS sets the number of cuts,
+// NODE_SEED repeats a row of moments as far as a node can.
+func TestPowerCut(t *testing.T) {
+	need.Have(t, need.Root)
+	cuts, seed := numberOf(t, "NODE_CUTS", 5), numberOf(t, "NODE_SEED", rand.Uint64()>>1)
+	t.Logf("NODE_SEED=%d", seed)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute+time.Duration(cuts)*time.Minute)
+	defer cancel()
+	n := newOutage(t, ctx, seed)
+	n.boot(true)
+	warm(t, ctx, n.bed, n.agent)
+	empty := n.left()
+	for range cuts {
+		n.churn()
+		n.cut()
+		began := time.Now()
+		n.boot(false)
+		up := time.Since(began)
+		n.settled()
+		t.Logf("boot %d: daemon ready after %s, pods after %s", n.boots, up.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
+		if t.Failed() {
+			return
+		}
+	}
+	n.end(empty)
+}
+
+func numberOf(t *testing.T, name string, or uint64) uint64 {
+	t.Helper()
+	s := os.Getenv(name)
+	if s == "" {
+		return or
+	}
+	v, err := strconv.ParseUint(s, 10, 64)
+	must(t, err)
+	return v
+}
+
+// outage is a node whose disk outlives its beds.
+type outage struct {
+	*testing.T
+	ctx   context.Context
+	rng   *rand.Rand
+	dir   string // short and the same at every boot, as a node's paths are
+	boots int
+	puts  int
+
+	bed   *bed.Bed
+	agent *bed.AgentProcess
+	seen  *ledger
+	stop  func() // ends the watch
+}
+
+func newOutage(t *testing.T, ctx context.Context, seed uint64) *outage {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "nap-")
+	must(t, err)
+	n := &outage{T: t, ctx: ctx, rng: rand.New(rand.NewPCG(seed, 0)), dir: dir, seen: newLedger()}
+	t.Cleanup(func() {
+		if t.Failed() {
+			log, _ := os.ReadFile(n.path("agent.log"))
+			t.Logf("…%s", log[max(0, len(log)-6000):])
+		}
+		if n.bed != nil {
+			n.stop()
+			must(t, n.bed.Close())
+		}
+		_ = unix.Unmount(n.path("disk/run"), unix.MNT_DETACH)
+		_ = unix.Unmount(n.path("disk"), unix.MNT_DETACH)
+		must(t, os.RemoveAll(dir))
+	})
+	must(t, os.Mkdir(n.path("disk"), 0o755))
+	must(t, host(ctx, "truncate", "-s", "256M", n.path("image")))
+	must(t, host(ctx, "mkfs.ext4", "-q", n.path("image")))
+	return n
+}
+
+func (n *outage) path(name string) string { return filepath.Join(n.dir, name) }
+
+func host(ctx context.Context, argv ...string) error {
+	if out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, out)
+	}
+	return nil
+}
+
+// boot makes a bed on the disk and starts containerd and the daemon there.
+func (n *outage) boot(first bool) {
+	n.Helper()
+	n.boots++
+	must(n.T, host(n.ctx, "mount", "-o", "loop", n.path("image"), n.path("disk")))
+	must(n.T, os.MkdirAll(n.path("disk/run"), 0o755))
+	must(n.T, unix.Mount("none", n.path("disk/run"), "tmpfs", 0, "mode=755"))
+	b, err := bed.Start(n.ctx, bed.Options{Private: true})
+	must(n.T, err)
+	n.bed, n.stop = b, func() {}
+	must(n.T, b.Kill()) // the containerd that every bed starts with
+	must(n.T, n.furnish())
+	must(n.T, b.StartAgain(n.ctx))
+	if first {
+		must(n.T, b.Import(n.ctx))
+		must(n.T, syncDisk(n.path("disk"))) // the test's own import syncs nothing
+	}
+	n.agent, err = b.NewAgent(n.ctx, bed.AgentOptions{RunDir: n.path("disk/run"), Manifests: n.path("disk/manifests")})
+	must(n.T, err)
+	must(n.T, n.move())
+	must(n.T, n.agent.Start(n.ctx))
+	n.seen.boot()
+	n.stop = n.watch()
+}
+
+// furnish puts into the bed's mount namespace what differs from boot to boot.
+func (n *outage) furnish() error {
+	id := fmt.Sprintf("%08x-0000-4000-8000-000000000000\n", n.boots)
+	disk := n.path("disk")
+	if err := errors.Join(os.WriteFile(n.path("boot_id"), []byte(id), 0o444), os.MkdirAll(filepath.Join(disk, "containerd"), 0o711)); err != nil {
+		return err
+	}
+	return n.bed.Do(func() error {
+		return errors.Join(
+			unix.Mount(n.path("boot_id"), "/proc/sys/kernel/random/boot_id", "", unix.MS_BIND, ""),
+			unix.Mount(filepath.Join(disk, "containerd"), filepath.Join(n.bed.Dir(), "root"), "", unix.MS_BIND, ""))
+	})
+}
+
+// move gives the daemon paths that are the same at every boot.
+func (n *outage) move() error {
+	text, err := os.ReadFile(n.agent.ConfigFile())
+	if err != nil {
+		return err
+	}
+	was := n.agent.Dir
+	n.agent.Dir = n.path("disk")
+	for _, d := range []string{n.agent.StateDir(), n.agent.RootDir(), n.agent.PodLogs()} {
+		err = errors.Join(err, os.MkdirAll(d, 0o755))
+	}
+	_ = os.Remove(n.agent.Log())
+	err = errors.Join(err, os.Symlink(n.path("agent.log"), n.agent.Log()))
+	return errors.Join(err, os.WriteFile(n.agent.ConfigFile(), []byte(strings.ReplaceAll(string(text), was, n.agent.Dir)), 0o600))
+}
+
+func syncDisk(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Syncfs(int(f.Fd()))
+}
+
+// cut ends everything: the disk first, so that nothing of what the programs do
+// about their end reaches it.
+func (n *outage) cut() {
+	n.Helper()
+	f, err := os.Open(n.path("disk"))
+	must(n.T, err)
+	n.seen.dark() // before, not after: what is shown in between may be lost
+	const shutdown, noLogFlush = 0x8004587D, 2
+	err = unix.IoctlSetPointerInt(int(f.Fd()), shutdown, noLogFlush)
+	f.Close()
+	must(n.T, err)
+	n.down()
+}
+
+func (n *outage) down() {
+	n.Helper()
+	n.stop()
+	must(n.T, n.bed.Close())
+	n.bed = nil
+	must(n.T, unix.Unmount(n.path("disk/run"), 0))
+	must(n.T, host(n.ctx, "umount", n.path("disk")))
+	// Until the last of the bed's mount namespace is gone the file system is, and
+	// mounting the image again would give that one, dead as it is.
+	for used(n.path("image")) && n.ctx.Err() == nil {
+		n.pause(5 * time.Millisecond)
+	}
+}
+
+// used tells whether a loop device stands on the file.
+func used(image string) bool {
+	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	return slices.ContainsFunc(files, func(f string) bool {
+		b, err := os.ReadFile(f)
+		return err == nil && strings.TrimSpace(string(b)) == image
+	})
+}
+
+// watch gives what the daemon shows to the ledger.
+func (n *outage) watch() (stop func()) {
+	ctx, cancel := context.WithCancel(n.ctx)
+	var wg sync.WaitGroup
+	agent := n.agent
+	wg.Go(func() {
+		for c, err := range agent.Watch(ctx) {
+			if err != nil {
+				return
+			}
+			n.seen.see(c)
+		}
+	})
+	return func() { cancel(); wg.Wait() }
+}
+
+var powerSpecs = []string{
+	"  containers:\n  - {name: c, image: IMAGE, command: [/podtool, sleep, forever]}\n",
+	"  restartPolicy: Never\n  containers:\n  - {name: c, image: IMAGE, command: [/podtool, exit, '7', 300ms]}\n",
+	"  restartPolicy: Never\n  containers:\n  - {name: c, image: IMAGE, command: [/podtool, exit, '0']}\n",
+	"  restartPolicy: OnFailure\n  containers:\n  - {name: c, image: IMAGE, command: [/podtool, print, '50', 10ms]}\n",
+	"  containers:\n  - {name: c, image: IMAGE, command: [/podtool, exit, '1']}\n",
+	"  initContainers:\n  - {name: i, image: IMAGE, command: [/podtool, print, '3']}\n  containers:\n  - {name: c, image: IMAGE, command: [/podtool, sleep, forever]}\n",
+}
+
+// churn writes and removes manifests, then waits for any moment.
+func (n *outage) churn() {
+	n.Helper()
+	for range 6 + n.rng.IntN(10) {
+		there, err := filepath.Glob(filepath.Join(n.agent.Manifests, "*.yaml"))
+		must(n.T, err)
+		if len(there) > 8 || len(there) > 0 && n.rng.IntN(3) == 0 {
+			must(n.T, os.Remove(there[n.rng.IntN(len(there))]))
+		} else {
+			must(n.T, n.put())
+		}
+		if n.rng.IntN(2) == 0 {
+			n.pause(time.Duration(n.rng.Int64N(int64(150 * time.Millisecond))))
+		}
+	}
+	// What an operator wrote must be there, or this is no test of the daemon.
+	must(n.T, syncDir(n.agent.Manifests))
+	n.pause(time.Duration(n.rng.Int64N(int64(700 * time.Millisecond))))
+}
+
+func (n *outage) put() error {
+	n.puts++
+	name := fmt.Sprintf("p%d", n.puts)
+	text := "apiVersion: v1\nkind: Pod\nmetadata: {name: " + name + "}\nspec:\n  terminationGracePeriodSeconds: 2\n" +
+		strings.ReplaceAll(powerSpecs[n.rng.IntN(len(powerSpecs))], "IMAGE", image.Example)
+	tmp := filepath.Join(n.agent.Manifests, "."+name+".tmp")
+	f, err := os.Create(tmp)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp, filepath.Join(n.agent.Manifests, name+".yaml"))
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+func (n *outage) pause(d time.Duration) {
+	select {
+	case <-n.ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// settled waits until every pod that shall run does, and those that have ended
+// are shown as before; then it looks at what must never have been seen.
+func (n *outage) settled() {
+	n.Helper()
+	ctx, cancel := context.WithTimeout(n.ctx, 30*time.Second)
+	defer cancel()
+	entries, err := filepath.Glob(filepath.Join(n.agent.Manifests, "*.yaml"))
+	must(n.T, err)
+	err = n.agent.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool {
+		for _, p := range pods {
+			if !over(p) && !bed.Ready(p) && !crashes(p) {
+				return false
+			}
+		}
+		return len(pods) == len(entries)
+	})
+	if err != nil {
+		n.Errorf("boot %d, %d manifests: %v", n.boots, len(entries), err)
+	}
+	for _, s := range n.seen.wrong() {
+		n.Error(s)
+	}
+}
+
+// crashes tells a pod whose container fails again and again by its order.
+func crashes(p *corev1.Pod) bool {
+	return p.Spec.RestartPolicy != corev1.RestartPolicyNever && len(p.Spec.Containers[0].Command) > 1 && p.Spec.Containers[0].Command[1] == "exit"
+}
+
+func over(p *corev1.Pod) bool {
+	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+}
+
+// end removes all pods and looks at what is left of them.
+func (n *outage) end(empty map[string]string) {
+	n.Helper()
+	ctx, cancel := context.WithTimeout(n.ctx, 60*time.Second)
+	defer cancel()
+	must(n.T, n.agent.RemoveManifests())
+	waitGone(n.T, ctx, n.agent)
+	var diff []string
+	for {
+		diff = bed.Snapshot(empty).Diff(n.left())
+		if len(diff) == 0 || ctx.Err() != nil {
+			break
+		}
+		n.pause(50 * time.Millisecond)
+	}
+	if len(diff) > 0 {
+		n.Errorf("left after %d boots:\n%s", n.boots, strings.Join(diff, "\n"))
+	}
+	for _, s := range n.seen.wrong() {
+		n.Error(s)
+	}
+	n.down()
+	must(n.T, host(n.ctx, "e2fsck", "-fn", n.path("image")))
+	n.Logf("%d boots, %d pods, %s", n.boots, n.puts, n.seen.sum())
+}
+
+// left is all that a pod can leave in a node of this boot, and on the disk, under
+// names that do not differ from boot to boot.
+func (n *outage) left() map[string]string {
+	n.Helper()
+	s, err := n.bed.Snapshot(n.ctx)
+	must(n.T, err)
+	out := map[string]string{}
+	for k, v := range s {
+		out[strings.ReplaceAll(k, n.bed.ID(), "BED")] = v
+	}
+	for _, dir := range []string{"state", "root", "pods"} {
+		err := filepath.WalkDir(filepath.Join(n.path("disk"), dir), func(path string, d fs.DirEntry, err error) error {
+			out["disk "+strings.TrimPrefix(path, n.dir)] = ""
+			return err
+		})
+		must(n.T, err)
+	}
+	return out
+}
+
+// ledger is what the daemon has shown over all boots, and what of it turned out
+// to be untrue. Its methods may be called from any goroutine.
+type ledger struct {
+	*bed.History
+	mu    sync.Mutex
+	off   bool // the power is gone: what is still read was not shown in time
+	never map[string]string
+	addrs map[string]string
+	bad   []string
+	ended map[string]bool
+}
+
+func newLedger() *ledger {
+	return &ledger{History: bed.NewHistory(), never: map[string]string{}, addrs: map[string]string{}, ended: map[string]bool{}}
+}
+
+func (l *ledger) dark() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.off = true
+}
+
+// boot forgets what holds for one boot only: who has which address.
+func (l *ledger) boot() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.off = false
+	clear(l.addrs)
+}
+
+func (l *ledger) see(c bed.Change) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.off {
+		return
+	}
+	l.See(c)
+	l.address(c)
+	uid := string(c.Pod.UID)
+	if over(c.Pod) {
+		l.ended[uid] = true
+	}
+	if c.Pod.Spec.RestartPolicy != corev1.RestartPolicyNever {
+		return
+	}
+	for _, s := range c.Pod.Status.ContainerStatuses {
+		id := s.ContainerID
+		if s.State.Waiting != nil || id == "" {
+			continue
+		}
+		if was := l.never[uid]; was != "" && was != id {
+			l.bad = append(l.bad, fmt.Sprintf("pod %s must run once: it ran as %s and then as %s", c.Pod.Name, was, id))
+		}
+		l.never[uid] = id
+	}
+}
+
+// address holds that no two pods that run have one address.
+func (l *ledger) address(c bed.Change) {
+	uid, ip := string(c.Pod.UID), c.Pod.Status.PodIP
+	maps.DeleteFunc(l.addrs, func(_, owner string) bool { return owner == uid })
+	if c.Gone || over(c.Pod) || ip == "" || c.Pod.Spec.HostNetwork {
+		return
+	}
+	if other := l.addrs[ip]; other != "" {
+		l.bad = append(l.bad, fmt.Sprintf("pod %s has address %s, and so has %s", uid, ip, other))
+	}
+	l.addrs[ip] = uid
+}
+
+func (l *ledger) wrong() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Concat(l.Illegal(), l.bad)
+}
+
+func (l *ledger) sum() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return fmt.Sprintf("%d of them seen to end", len(l.ended))
+}
