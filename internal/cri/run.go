@@ -47,6 +47,10 @@ func (n *Native) keepConnection(ctx context.Context) error {
 			break
 		}
 		n.unhealthy(err)
+		if errors.Is(err, errTooOld) {
+			sleep(ctx, n.cfg.PingInterval) // it answers, and will until somebody upgrades it
+			continue
+		}
 		n.awaitReady(ctx)
 	}
 	return nil
@@ -113,6 +117,8 @@ func (n *Native) session(ctx context.Context) error {
 	}
 }
 
+var errTooOld = errors.New("refuse to work with this containerd")
+
 // ping asks containerd for its version: the cheapest call that a hung daemon
 // does not answer. One that is too old is not worked with, until it is a newer
 // one that answers.
@@ -124,7 +130,7 @@ func (n *Native) ping(ctx context.Context) error {
 		return fmt.Errorf("ask containerd for its version: %w", err)
 	}
 	if old := hostcheck.OldContainerd(v.Version); old != "" {
-		return errors.New(old)
+		return fmt.Errorf("%w: %s", errTooOld, old)
 	}
 	return nil
 }
@@ -149,7 +155,7 @@ func (n *Native) Healthy() error {
 func (n *Native) unhealthy(err error) {
 	n.health.mu.Lock()
 	defer n.health.mu.Unlock()
-	if n.health.err == nil {
+	if n.health.err == nil || errors.Is(n.health.err, errNotConnected) {
 		n.health.since = time.Now()
 		n.log.Error("containerd does not serve", "err", err)
 	}
