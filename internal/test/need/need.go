@@ -37,14 +37,23 @@ const (
 func Have(t testing.TB, facts ...Fact) {
 	t.Helper()
 	for _, f := range facts {
-		if why := lacks(f); why != "" {
+		if why := Lacks(f); why != "" {
 			t.Skipf("need:%s: %s", f, why)
 		}
 	}
 }
 
-// lacks returns why the machine lacks the fact, or "".
-func lacks(f Fact) string {
+// ByName returns the fact that code calls need.<name>.
+func ByName(name string) (Fact, bool) {
+	f, ok := map[string]Fact{
+		"Root": Root, "SysResource": SysResource, "CgroupV1": CgroupV1, "CgroupV2": CgroupV2, "HugetlbV2": HugetlbV2,
+		"Systemd": Systemd, "AppArmor": AppArmor, "IPVS": IPVS, "Machine": Machine,
+	}[name]
+	return f, ok
+}
+
+// Lacks returns why the machine lacks the fact, or "".
+func Lacks(f Fact) string {
 	switch f {
 	case Root:
 		if os.Geteuid() != 0 {

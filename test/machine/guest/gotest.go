@@ -38,7 +38,7 @@ func (g *Guest) GoTest(t *testing.T, pkg string, args ...string) {
 	}
 	begin := time.Now()
 	name := strings.ReplaceAll(strings.TrimPrefix(pkg, "nodeagent/"), "/", "-")
-	bin := "/opt/nodeagent/tests/" + name
+	bin := "/opt/nodeagent/tests/" + name + ".test"
 	if err := g.putTest(ctx, pkg, tags, bin); err != nil {
 		t.Fatal(err)
 	}
@@ -254,6 +254,7 @@ func Reason(output string) string {
 // test came to in one guest.
 type Result struct {
 	Guest, Package, Test, Action, Why string
+	Host                              string // the name that go test gives it on the host
 	Seconds                           float64
 }
 
@@ -263,7 +264,7 @@ func (r *report) record(full string, n *tested) {
 	if path == "" {
 		return
 	}
-	res := Result{Guest: r.guest, Package: r.pkg, Test: full, Action: n.action, Seconds: n.elapsed}
+	res := Result{Guest: r.guest, Package: r.pkg, Test: full, Host: r.t.Name() + "/" + full, Action: n.action, Seconds: n.elapsed}
 	if n.action == "skip" {
 		res.Why = Reason(n.output.String())
 	}

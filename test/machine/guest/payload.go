@@ -21,6 +21,10 @@ const (
 	treeDir  = "/opt/nodeagent/tree"  // the module's files, so that tests find testdata and examples
 )
 
+// modules that a test's own programs do not make the kernel load by using them.
+// Those that the daemon needs, modules-load.d loads on a real node.
+var modules = []string{"br_netfilter", "overlay", "loop", "ip_vs"}
+
 // programs are what a bed in the guest asks go to build: name in builtDir, then
 // package and tags.
 var programs = []struct{ name, pkg, tags string }{
@@ -90,6 +94,9 @@ func (g *Guest) Programs(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("bring the programs into the guest: %w", err)
+	}
+	if _, err := g.Run(ctx, append([]string{"modprobe", "-a"}, modules...)...); err != nil {
+		return err
 	}
 	g.mu.Lock()
 	g.bedded = true

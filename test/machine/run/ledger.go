@@ -1,0 +1,167 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"nodeagent/test/machine/guest"
+)
+
+// event is one line of go test -json.
+type event struct {
+	Action, Package, Test, Output string
+	Elapsed                       float64
+}
+
+// ledger is what every test came to, on the host and in guests.
+type ledger struct {
+	mu      sync.Mutex
+	results []guest.Result
+	inside  map[string]bool // names that go test gives to tests inside guests
+	said    map[string]*strings.Builder
+	failed  []string
+	passed  int
+	skipped int
+}
+
+// inGuest notes a test that ran inside, and prints its line.
+func (l *ledger) inGuest(r guest.Result) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.inside == nil {
+		l.inside = map[string]bool{}
+	}
+	l.inside[r.Host] = true
+	l.results = append(l.results, r)
+	why := ""
+	if r.Why != "" {
+		why = ": " + r.Why
+	}
+	fmt.Printf("--- %s: [%s] %s %s (%.2fs)%s\n", strings.ToUpper(r.Action), r.Guest, strings.TrimPrefix(r.Package, "nodeagent/"), r.Test, r.Seconds, why)
+	l.count(r.Action, fmt.Sprintf("[%s] %s %s", r.Guest, r.Package, r.Test))
+}
+
+func (l *ledger) count(action, name string) {
+	switch action {
+	case "pass":
+		l.passed++
+	case "skip":
+		l.skipped++
+	case "fail":
+		l.failed = append(l.failed, name)
+	}
+}
+
+// ofMachine notes what go test says of test/machine itself.
+func (l *ledger) ofMachine(e event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := e.Package + " " + e.Test
+	if l.said == nil {
+		l.said = map[string]*strings.Builder{}
+	}
+	switch e.Action {
+	case "build-output":
+		fmt.Print(e.Output)
+	case "output":
+		if e.Test == "" {
+			if e.Output != "PASS\n" && e.Output != "FAIL\n" && !strings.Contains(e.Output, "[no test files]") {
+				fmt.Print(e.Output)
+			}
+			return
+		}
+		if l.said[key] == nil {
+			l.said[key] = &strings.Builder{}
+		}
+		l.said[key].WriteString(e.Output)
+	case "pass", "skip", "fail":
+		l.ended(key, e)
+	}
+}
+
+func (l *ledger) ended(key string, e event) {
+	said := l.said[key]
+	delete(l.said, key)
+	if e.Test == "" {
+		return
+	}
+	if e.Action == "fail" && said != nil {
+		fmt.Print(said.String())
+	}
+	if l.inside[e.Test] {
+		return // printed when it ended
+	}
+	why := ""
+	if e.Action == "skip" && said != nil {
+		why = ": " + guest.Reason(said.String())
+	}
+	fmt.Printf("--- %s: %s (%.2fs)%s\n", strings.ToUpper(e.Action), e.Test, e.Elapsed, why)
+	l.count(e.Action, e.Test)
+}
+
+// onHost notes what a package's tests come to on this host.
+func (l *ledger) onHost(e event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := e.Package + " " + e.Test
+	if l.said == nil {
+		l.said = map[string]*strings.Builder{}
+	}
+	switch e.Action {
+	case "output":
+		if l.said[key] == nil {
+			l.said[key] = &strings.Builder{}
+		}
+		l.said[key].WriteString(e.Output)
+	case "pass", "skip", "fail":
+		r := guest.Result{Guest: "host", Package: e.Package, Test: e.Test, Action: e.Action}
+		if said := l.said[key]; e.Action == "skip" && said != nil {
+			r.Why = guest.Reason(said.String())
+		}
+		if e.Test != "" {
+			l.results = append(l.results, r)
+		}
+	}
+}
+
+// nowhere lists the tests that were skipped for a typed reason wherever they were
+// tried, and whose reason this host does not remove.
+func (l *ledger) nowhere(lacks func(fact string) bool) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	passed, why := map[string]bool{}, map[string]string{}
+	for _, r := range l.results {
+		key := r.Package + " " + r.Test
+		switch {
+		case r.Action == "pass":
+			passed[key] = true
+		case r.Action == "skip":
+			fact, ok := strings.CutPrefix(r.Why, "need:")
+			fact, _, _ = strings.Cut(fact, ":")
+			// What a guest lacks and the host has, make test-host runs.
+			if ok && (r.Guest == "host" || lacks(fact)) {
+				why[key] = r.Why
+			}
+		}
+	}
+	var names []string
+	for _, key := range slices.Sorted(maps.Keys(why)) {
+		if !passed[key] {
+			names = append(names, key+": "+why[key])
+		}
+	}
+	return names
+}
+
+func (l *ledger) summary() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fmt.Printf("\n%d tests passed, %d failed, %d skipped", l.passed, len(l.failed), l.skipped)
+	for _, f := range l.failed {
+		fmt.Printf("\nfailed: %s", f)
+	}
+	fmt.Print(", ")
+}

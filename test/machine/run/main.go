@@ -1,0 +1,150 @@
+// Command run is "make test-machine": it installs and builds what guests need,
+// runs the tests of test/machine and with them the packages' tests inside
+// guests, prints a line for each, and at the end judges that no test is left out:
+// what skips on this host for a typed reason must have passed in a guest.
+// It exits 1 when a test failed or ran nowhere.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"nodeagent/test/machine/guest"
+)
+
+func main() {
+	arch := flag.String("arch", "amd64", "the guests' `architecture`: amd64 or arm64")
+	only := flag.String("run", "", "run the tests of test/machine that match `regexp`; nothing is judged left out then")
+	full := flag.Bool("full", os.Getenv("FULL") == "1", "run what takes too long for every day, too")
+	limit := flag.Duration("timeout", time.Hour, "end everything after this `time`")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	r := &run{arch: *arch, only: *only, full: *full, limit: *limit}
+	if err := r.run(ctx); err != nil {
+		fmt.Println("FAIL", err)
+		os.Exit(1)
+	}
+	fmt.Println("PASS")
+}
+
+type run struct {
+	arch, only string
+	full       bool
+	limit      time.Duration
+	ledger     ledger
+}
+
+func (r *run) run(ctx context.Context) error {
+	if os.Geteuid() != 0 {
+		return errors.New("building a guest's disk needs root")
+	}
+	begin := time.Now()
+	if err := command(ctx, nil, "hack/machine-deps", r.arch).Run(); err != nil {
+		return fmt.Errorf("install what guests need: %w", err)
+	}
+	if _, err := guest.Disk(ctx, r.arch); err != nil {
+		return err
+	}
+	fmt.Printf("== guest disk: ready in %.0f s\n", time.Since(begin).Seconds())
+	err := r.guests(ctx)
+	if r.only == "" && ctx.Err() == nil {
+		err = errors.Join(err, r.left(ctx))
+	}
+	r.ledger.summary()
+	fmt.Printf("in %.0f s\n", time.Since(begin).Seconds())
+	return err
+}
+
+// guests runs test/machine. Results of tests inside guests come through a FIFO
+// as they end; go test tells of its own only when the outermost is done.
+func (r *run) guests(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "machine-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	fifo := filepath.Join(dir, "results")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(fifo, os.O_RDWR, 0) // both ends: no writer must wait for us
+	if err != nil {
+		return err
+	}
+	read := make(chan struct{})
+	go func() { // ends when f is closed
+		defer close(read)
+		s := bufio.NewScanner(f)
+		s.Buffer(nil, 1<<20)
+		for s.Scan() {
+			var res guest.Result
+			if s.Text() == "end" {
+				return
+			}
+			if json.Unmarshal(s.Bytes(), &res) == nil {
+				r.ledger.inGuest(res)
+			}
+		}
+	}()
+	env := []string{"NODEAGENT_MACHINE=" + r.arch, "NODEAGENT_MACHINE_RESULTS=" + fifo}
+	if r.full {
+		env = append(env, "NODEAGENT_MACHINE_FULL=1")
+	}
+	argv := []string{"-count=1", "-timeout", r.limit.String(), "./test/machine/..."}
+	if r.only != "" {
+		argv = append([]string{"-run", r.only}, argv...)
+	}
+	err = goTest(ctx, env, r.ledger.ofMachine, argv...)
+	_, werr := f.WriteString("end\n")
+	<-read
+	return errors.Join(err, werr, f.Close())
+}
+
+// goTest runs go test -json and hands on each event.
+func goTest(ctx context.Context, env []string, handle func(event), args ...string) error {
+	cmd := command(ctx, env, "go", append([]string{"test", "-json"}, args...)...)
+	cmd.Stdout = nil
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	s := bufio.NewScanner(out)
+	s.Buffer(nil, 16<<20)
+	for s.Scan() {
+		var e event
+		if json.Unmarshal(s.Bytes(), &e) == nil {
+			handle(e)
+		} else {
+			fmt.Println(s.Text())
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("go test %s: %w", strings.Join(args, " "), err)
+	}
+	return nil
+}
+
+// command is one that gets Ctrl-C, and time to clean up after it.
+func command(ctx context.Context, env []string, argv0 string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, argv0, args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+	cmd.WaitDelay = 30 * time.Second
+	return cmd
+}
