@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -78,7 +77,7 @@ type outage struct {
 
 	bed   *bed.Bed
 	agent *bed.AgentProcess
-	seen  *ledger
+	seen  *bed.Ledger
 	stop  func() // ends the watch
 }
 
@@ -86,7 +85,7 @@ func newOutage(t *testing.T, ctx context.Context, seed uint64) *outage {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "nap-")
 	must(t, err)
-	n := &outage{T: t, ctx: ctx, rng: rand.New(rand.NewPCG(seed, 0)), dir: dir, seen: newLedger()}
+	n := &outage{T: t, ctx: ctx, rng: rand.New(rand.NewPCG(seed, 0)), dir: dir, seen: bed.NewLedger()}
 	t.Cleanup(func() {
 		if t.Failed() {
 			log, _ := os.ReadFile(n.path("agent.log"))
@@ -136,7 +135,7 @@ func (n *outage) boot(first bool) {
 	must(n.T, err)
 	must(n.T, n.move())
 	must(n.T, n.agent.Start(n.ctx))
-	n.seen.boot()
+	n.seen.Boot()
 	n.stop = n.watch()
 }
 
@@ -185,7 +184,7 @@ func (n *outage) cut() {
 	n.Helper()
 	f, err := os.Open(n.path("disk"))
 	must(n.T, err)
-	n.seen.dark() // before, not after: what is shown in between may be lost
+	n.seen.Dark() // before, not after: what is shown in between may be lost
 	const shutdown, noLogFlush = 0x8004587D, 2
 	err = unix.IoctlSetPointerInt(int(f.Fd()), shutdown, noLogFlush)
 	f.Close()
@@ -226,7 +225,7 @@ func (n *outage) watch() (stop func()) {
 			if err != nil {
 				return
 			}
-			n.seen.see(c)
+			n.seen.See(c)
 		}
 	})
 	return func() { cancel(); wg.Wait() }
@@ -303,7 +302,7 @@ func (n *outage) settled() {
 	must(n.T, err)
 	err = n.agent.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool {
 		for _, p := range pods {
-			if !over(p) && !bed.Ready(p) && !crashes(p) {
+			if !bed.Ended(p) && !bed.Ready(p) && !crashes(p) {
 				return false
 			}
 		}
@@ -312,7 +311,7 @@ func (n *outage) settled() {
 	if err != nil {
 		n.Errorf("boot %d, %d manifests: %v", n.boots, len(entries), err)
 	}
-	for _, s := range n.seen.wrong() {
+	for _, s := range n.seen.Illegal() {
 		n.Error(s)
 	}
 }
@@ -320,10 +319,6 @@ func (n *outage) settled() {
 // crashes tells a pod whose container fails again and again by its order.
 func crashes(p *corev1.Pod) bool {
 	return p.Spec.RestartPolicy != corev1.RestartPolicyNever && len(p.Spec.Containers[0].Command) > 1 && p.Spec.Containers[0].Command[1] == "exit"
-}
-
-func over(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 }
 
 // end removes all pods and looks at what is left of them.
@@ -344,12 +339,12 @@ func (n *outage) end(empty map[string]string) {
 	if len(diff) > 0 {
 		n.Errorf("left after %d boots:\n%s", n.boots, strings.Join(diff, "\n"))
 	}
-	for _, s := range n.seen.wrong() {
+	for _, s := range n.seen.Illegal() {
 		n.Error(s)
 	}
 	n.down()
 	must(n.T, host(n.ctx, "e2fsck", "-fn", n.path("image")))
-	n.Logf("%d boots, %d pods, %s", n.boots, n.puts, n.seen.sum())
+	n.Logf("%d boots, %d pods, %d of them seen to end", n.boots, n.puts, n.seen.Seen())
 }
 
 // left is all that a pod can leave in a node of this boot, and on the disk, under
@@ -370,86 +365,4 @@ func (n *outage) left() map[string]string {
 		must(n.T, err)
 	}
 	return out
-}
-
-// ledger is what the daemon has shown over all boots, and what of it turned out
-// to be untrue. Its methods may be called from any goroutine.
-type ledger struct {
-	*bed.History
-	mu    sync.Mutex
-	off   bool // the power is gone: what is still read was not shown in time
-	never map[string]string
-	addrs map[string]string
-	bad   []string
-	ended map[string]bool
-}
-
-func newLedger() *ledger {
-	return &ledger{History: bed.NewHistory(), never: map[string]string{}, addrs: map[string]string{}, ended: map[string]bool{}}
-}
-
-func (l *ledger) dark() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.off = true
-}
-
-// boot forgets what holds for one boot only: who has which address.
-func (l *ledger) boot() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.off = false
-	clear(l.addrs)
-}
-
-func (l *ledger) see(c bed.Change) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.off {
-		return
-	}
-	l.See(c)
-	l.address(c)
-	uid := string(c.Pod.UID)
-	if over(c.Pod) {
-		l.ended[uid] = true
-	}
-	if c.Pod.Spec.RestartPolicy != corev1.RestartPolicyNever {
-		return
-	}
-	for _, s := range c.Pod.Status.ContainerStatuses {
-		id := s.ContainerID
-		if s.State.Waiting != nil || id == "" {
-			continue
-		}
-		if was := l.never[uid]; was != "" && was != id {
-			l.bad = append(l.bad, fmt.Sprintf("pod %s must run once: it ran as %s and then as %s", c.Pod.Name, was, id))
-		}
-		l.never[uid] = id
-	}
-}
-
-// address holds that no two pods that run have one address.
-func (l *ledger) address(c bed.Change) {
-	uid, ip := string(c.Pod.UID), c.Pod.Status.PodIP
-	maps.DeleteFunc(l.addrs, func(_, owner string) bool { return owner == uid })
-	if c.Gone || over(c.Pod) || ip == "" || c.Pod.Spec.HostNetwork {
-		return
-	}
-	if other := l.addrs[ip]; other != "" {
-		l.bad = append(l.bad, fmt.Sprintf("pod %s has address %s, and so has %s", uid, ip, other))
-	}
-	l.addrs[ip] = uid
-}
-
-func (l *ledger) wrong() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Concat(l.Illegal(), l.bad)
-}
-
-func (l *ledger) sum() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return fmt.Sprintf("%d of them seen to end", len(l.ended))
 }
