@@ -21,9 +21,9 @@ const (
 	treeDir  = "/opt/nodeagent/tree"  // the module's files, so that tests find testdata and examples
 )
 
-// modules that a test's own programs do not make the kernel load by using them.
-// Those that the daemon needs, modules-load.d loads on a real node.
-var modules = []string{"br_netfilter", "overlay", "loop", "ip_vs"}
+// loadModules loads what modules-load.d loads on a real node, and what only
+// tests use. A test of modules-load.d itself calls Programs after its own boot.
+const loadModules = `grep -hv '^#' ` + treeDir + `/systemd/modules-load.d/*.conf | xargs modprobe -a loop ip_vs`
 
 // programs are what a bed in the guest asks go to build: name in builtDir, then
 // package and tags.
@@ -95,7 +95,7 @@ func (g *Guest) Programs(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("bring the programs into the guest: %w", err)
 	}
-	if _, err := g.Run(ctx, append([]string{"modprobe", "-a"}, modules...)...); err != nil {
+	if _, err := g.Shell(ctx, loadModules); err != nil {
 		return err
 	}
 	g.mu.Lock()

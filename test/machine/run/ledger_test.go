@@ -1,0 +1,61 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"nodeagent/internal/test/need"
+	"nodeagent/test/machine/guest"
+)
+
+// TestNowhere: a test that skipped wherever it was tried is left out, unless this
+// host has what the guest lacked, or it passed in one guest of several.
+func TestNowhere(t *testing.T) {
+	l := ledger{results: []guest.Result{
+		{Guest: "host", Package: "p", Test: "TestRan", Action: "skip", Why: "need:systemd: PID 1 is not systemd"},
+		{Guest: "v1", Package: "p", Test: "TestRan", Action: "skip", Why: "need:cgroup-v2: no"},
+		{Guest: "v2", Package: "p", Test: "TestRan", Action: "pass"},
+		{Guest: "host", Package: "p", Test: "TestNever", Action: "skip", Why: "need:systemd: PID 1 is not systemd"},
+		{Guest: "v2", Package: "p", Test: "TestFailed", Action: "fail"},
+		{Guest: "host", Package: "p", Test: "TestFailed", Action: "skip", Why: "need:ipvs: no"},
+		{Guest: "v2", Package: "p", Test: "TestOnHost", Action: "skip", Why: "need:cgroup-v1: no"},
+		{Guest: "v2", Package: "p", Test: "TestNoHost", Action: "skip", Why: "need:apparmor: no"},
+		{Guest: "host", Package: "p", Test: "TestOther", Action: "skip", Why: "a seed of nothing"},
+	}}
+	got := l.nowhere(func(fact string) bool { return fact != "cgroup-v1" })
+	want := []string{"p TestFailed: need:ipvs: no", "p TestNever: need:systemd: PID 1 is not systemd", "p TestNoHost: need:apparmor: no"}
+	if !slices.Equal(got, want) {
+		t.Errorf("left out: %q, want %q", got, want)
+	}
+}
+
+// TestWanting: packages are found by what their tests ask for and this host has not.
+func TestWanting(t *testing.T) {
+	root := t.TempDir()
+	for path, text := range map[string]string{
+		"internal/a/a_test.go":         "need.Have(t, need.Root, need.Systemd)",
+		"internal/b/b_test.go":         "need.Have(t, need.Root)",
+		"internal/c/c.go":              "need.Systemd",
+		"test/machine/x/m_test.go":     "need.Systemd",
+		"internal/test/need/n_test.go": "need.Systemd",
+	} {
+		path = filepath.Join(root, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := wanting(root, func(f need.Fact) string {
+		if f == need.Systemd {
+			return "no"
+		}
+		return ""
+	})
+	if err != nil || !slices.Equal(got, []string{"nodeagent/internal/a"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
