@@ -12,7 +12,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/nodeagent and bin/containerd-shim-nodeagent-v1
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/nodeagent ./cmd/containerd-shim-nodeagent-v1
@@ -29,6 +29,9 @@ test: test-host ## everything that proves the project on this machine
 test-host: deps ## vet, unit, architecture, kernel and simulation tests, and the API server as an oracle
 	@$(GO) run ./test/runner
 
+test-machine: deps ## vital parts on a real machine: Debian guests with systemd (ARCH=arm64; FULL=1: everything)
+	@DEPS=$(DEPS) $(GO) run ./test/machine/run -arch $(or $(ARCH),amd64) $(if $(RUN),-run '$(RUN)')
+
 bench: deps build ## one table: our times over those of containerd and runc alone (root)
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/ ./test/bench ./test/floor
 	@exec bin/test/bench -floor bin/test/floor
@@ -44,4 +47,4 @@ lint: ## gofmt, go vet and staticcheck
 clean: ## remove what make built here (the cache of tools stays)
 	rm -rf bin
 
-.PHONY: help build run deps test test-host bench soak lint clean
+.PHONY: help build run deps test test-host test-machine bench soak lint clean
