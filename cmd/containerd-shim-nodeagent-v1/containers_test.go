@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -36,6 +37,7 @@ func TestContainers(t *testing.T) {
 		"no leaks":                noLeaks,
 		"many lines both streams": bothStreams,
 		"created only":            createdOnly,
+		"started without runc":    startedWithoutRunc,
 		"exec":                    execProcess,
 		"user opens stdout":       userOpensStdout,
 	} {
@@ -464,4 +466,37 @@ func userOpensStdout(n *node) {
 	}
 	k.delete()
 	n.end("user")
+}
+
+// startedWithoutRunc proves on real containers that runc is not run to start one,
+// and that runc agrees afterwards that it runs.
+func startedWithoutRunc(n *node) {
+	log := filepath.Join(n.t.TempDir(), "verbs")
+	wrapper := filepath.Join(n.t.TempDir(), "runc")
+	script := "#!/bin/sh\necho \"$@\" >>" + log + "\nexec " + filepath.Join(n.bed.Tools(), "runc") + " \"$@\"\n"
+	if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
+		n.t.Fatal(err)
+	}
+	k := n.shell("fifo", "echo ran; sleep 1000", want{runtime: wrapper}).run(want{})
+	eventually(n.t, 10*time.Second, "the container's line", func() bool { return content(k.log(), "stdout") == "ran\n" })
+	verbs, err := os.ReadFile(log)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	root := ""
+	for line := range strings.Lines(string(verbs)) {
+		args := strings.Fields(line)
+		if at := len(args) - 2; at >= 0 && args[at] == "start" {
+			n.t.Errorf("runc was run to start it: %s", line)
+		}
+		if len(args) > 1 && args[0] == "--root" {
+			root = args[1]
+		}
+	}
+	out, err := exec.Command(filepath.Join(n.bed.Tools(), "runc"), "--root", root, "state", k.id).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), `"running"`) {
+		n.t.Errorf("runc says: %v\n%s", err, out)
+	}
+	k.delete()
+	n.end("fifo")
 }

@@ -19,6 +19,7 @@ type stdio struct{ in, out, err *os.File }
 // container of ours it gives our own pipes: so we read what the container
 // writes from the pipe that it writes to, without the copy through a FIFO (two
 // more passes over each byte, and two goroutines a stream) of the task service.
+// And what "runc start" does it does itself where it can.
 type stdioMonitor struct {
 	runcC.ProcessMonitor
 	mu      sync.Mutex
@@ -40,14 +41,28 @@ func (m *stdioMonitor) forget(id string) {
 
 // Start runs cmd without locking a thread.
 func (m *stdioMonitor) Start(cmd *exec.Cmd) (chan runcC.Exit, error) {
+	if done := startHere(cmd); done != nil {
+		return done, nil
+	}
 	m.connect(cmd)
 	return m.ProcessMonitor.Start(cmd)
 }
 
 // StartLocked runs cmd from a locked thread, which its death signal needs.
 func (m *stdioMonitor) StartLocked(cmd *exec.Cmd) (chan runcC.Exit, error) {
+	if done := startHere(cmd); done != nil {
+		return done, nil
+	}
 	m.connect(cmd)
 	return m.ProcessMonitor.StartLocked(cmd)
+}
+
+// Wait returns the status of a command that Start or StartLocked began.
+func (m *stdioMonitor) Wait(cmd *exec.Cmd, exits chan runcC.Exit) (int, error) {
+	if cmd.Process == nil { // done here
+		return (<-exits).Status, nil
+	}
+	return m.ProcessMonitor.Wait(cmd, exits)
 }
 
 // connect knows the command by go-runc's form of it: "runc <globals> create

@@ -70,6 +70,7 @@ type want struct {
 	stdin    string
 	maxSize  int64
 	maxFiles int
+	runtime  string // the runc; default: that of the bed
 	opts     []oci.SpecOpts
 }
 
@@ -98,7 +99,7 @@ func (n *node) container(sandbox string, w want, args ...string) *ctr {
 	}
 	c, err := n.ctd.NewContainer(n.t.Context(), id,
 		containerd.WithNewSnapshot(id, n.img),
-		containerd.WithRuntime(shimapi.Runtime, &options.Options{}),
+		containerd.WithRuntime(shimapi.Runtime, &options.Options{BinaryName: w.runtime}),
 		containerd.WithNewSpec(append(opts, w.opts...)...))
 	if err != nil {
 		n.t.Fatal(err)
