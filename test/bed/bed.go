@@ -21,6 +21,9 @@ type Options struct {
 	// Data is where everything but sockets is kept; default: a new directory
 	// below /tmp. It is removed with the bed.
 	Data string
+	// State is containerd's state directory, which must exist and is its owner's
+	// to remove; default: one below Data. A node has it on the tmpfs of /run.
+	State string
 	// Variant is how our own programs are built.
 	Variant Variant
 	// Stock leaves our shim out of the PATH, and unbuilt.

@@ -1,6 +1,7 @@
 package bed
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -81,6 +82,7 @@ func (b *Bed) startContainerd(ctx context.Context) error {
 }
 
 func (b *Bed) containerdConfig() string {
+	state := cmp.Or(b.opts.State, filepath.Join(b.data, "state"))
 	return fmt.Sprintf(`version = 3
 root = %q
 state = %q
@@ -101,7 +103,7 @@ socket_dir = %q
 [plugins.'io.containerd.transfer.v1.local']
 config_path = %q
 %s
-`, filepath.Join(b.data, "root"), filepath.Join(b.data, "state"), b.Address(), b.Address()+".ttrpc",
+`, filepath.Join(b.data, "root"), state, b.Address(), b.Address()+".ttrpc",
 		filepath.Join(b.dir, "k"), filepath.Join(b.dir, "certs.d"), b.opts.Containerd)
 }
 

@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"text/tabwriter"
@@ -83,7 +84,8 @@ type bench struct {
 	bed   *bed.Bed
 	agent *bed.AgentProcess
 	seen  *recorder
-	base  floorResult
+	base  []floorResult     // before and after ours
+	cpu   [rowCount]float64 // seconds of CPU time of all processes of the node
 	rows  [rowCount]row
 }
 
@@ -108,20 +110,26 @@ type floorResult struct {
 	CreateMany   float64 `json:"createMany"`
 	DeleteMany   float64 `json:"deleteMany"`
 	ShimAnon     int64   `json:"shimAnon"`
+	CreateCPU    float64 `json:"createCPU"`
+	DeleteCPU    float64 `json:"deleteCPU"`
 }
 
 // argv is what every measured container runs.
 func argv() []string { return []string{"/podtool", "sleep", "forever"} }
 
 func run(ctx context.Context, o options) (over bool, err error) {
-	// As on a node: what lasts until a reboot is on the tmpfs of /run. It is
-	// removed last, when nobody writes there any more.
-	runDir, err := os.MkdirTemp("/run", "nodeagent-bench-")
+	// As on a node: what lasts until a reboot, containerd's and ours, is on the
+	// tmpfs of /run. It is removed last, when nobody writes there any more.
+	run, err := os.MkdirTemp("/run", "nodeagent-bench-")
 	if err != nil {
 		return false, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(runDir)) }()
-	b, err := bed.Start(ctx, bed.Options{Data: o.data, Private: true, Talk: os.Stderr})
+	defer func() { err = errors.Join(err, os.RemoveAll(run)) }()
+	runDir, state := filepath.Join(run, "agent"), filepath.Join(run, "containerd")
+	if err := errors.Join(os.Mkdir(runDir, 0o700), os.Mkdir(state, 0o711)); err != nil {
+		return false, err
+	}
+	b, err := bed.Start(ctx, bed.Options{Data: o.data, State: state, Private: true, Talk: os.Stderr})
 	if err != nil {
 		return false, err
 	}
@@ -130,6 +138,8 @@ func run(ctx context.Context, o options) (over bool, err error) {
 		return false, err
 	}
 	be := &bench{options: o, bed: b}
+	// The floor comes before us and after us: what was deleted in the last minute
+	// makes each new file on ext4 dearer, and that must not be ours alone.
 	if err := be.measureFloor(ctx); err != nil {
 		return false, err
 	}
@@ -147,38 +157,92 @@ func run(ctx context.Context, o options) (over bool, err error) {
 	if err := be.agent.Start(ctx); err != nil {
 		return false, err
 	}
-	for _, step := range []func(context.Context) error{be.oneByOne, be.together, be.logFlood} {
+	for _, step := range []func(context.Context) error{be.oneByOne, be.together, be.measureFloor, be.logFlood} {
 		if err := step(ctx); err != nil {
 			return false, fmt.Errorf("%w\n%s", err, be.agent.LogTail(40))
 		}
 	}
+	be.compare()
 	return be.table(), nil
 }
 
 func (b *bench) measureFloor(ctx context.Context) error {
 	b.say("the floor: containerd and runc alone")
 	args := []string{b.floor, "-address", b.bed.Address(), "-image", image.Example, "-cgroup", b.bed.CgroupRoot() + "/kubepods/besteffort",
-		"-n", strconv.Itoa(b.single), "-many", strconv.Itoa(b.many), "-parallel", "4"}
+		"-n", strconv.Itoa(b.single), "-many", strconv.Itoa(b.many), "-parallel", "4", "-cpu", b.cpuStat()}
 	out, err := b.bed.Run(ctx, append(args, argv()...)...)
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal([]byte(out), &b.base); err != nil {
+	var f floorResult
+	if err := json.Unmarshal([]byte(out), &f); err != nil {
 		return fmt.Errorf("read the floor's times: %w", err)
 	}
+	b.base = append(b.base, f)
 	// What the floor takes on the kind of machine for which the limits were set.
 	const create, remove, slow = 0.055, 0.031, 1.3
-	if b.base.CreateMedian > slow*create || b.base.DeleteMedian > slow*remove {
-		b.say(fmt.Sprintf("note: the floor took %s and %s; on an idle machine of two cores it takes 55 and 31 ms", ms(b.base.CreateMedian), ms(b.base.DeleteMedian)))
+	if f.CreateMedian > slow*create || f.DeleteMedian > slow*remove {
+		b.say(fmt.Sprintf("note: the floor took %s and %s; on an idle machine of two cores it takes 55 and 31 ms", ms(f.CreateMedian), ms(f.DeleteMedian)))
 	}
 	return nil
 }
 
+// compare makes the rows that stand beside the floor, once it was measured on
+// both sides of ours.
+func (b *bench) compare() {
+	for _, r := range []struct {
+		at     int
+		limit  float64
+		floors func(floorResult) float64
+		cpu    func(floorResult) float64
+	}{
+		{createOne, 1.4, func(f floorResult) float64 { return f.CreateMedian }, nil},
+		{createMany, 1.2, func(f floorResult) float64 { return f.CreateMany }, func(f floorResult) float64 { return f.CreateCPU }},
+		{removeOne, 1.5, func(f floorResult) float64 { return f.DeleteMedian }, nil},
+		{removeMany, 1.3, func(f floorResult) float64 { return f.DeleteMany }, func(f floorResult) float64 { return f.DeleteCPU }},
+		{shimMemory, 1.1, func(f floorResult) float64 { return float64(f.ShimAnon) }, nil},
+	} {
+		show, before, after := ms, r.floors(b.base[0]), r.floors(b.base[1])
+		if r.at == shimMemory {
+			show = mb
+		}
+		floor, row := (before+after)/2, &b.rows[r.at]
+		row.floor, row.value, row.limit, row.unit = show(floor), row.value/floor, r.limit, "×"
+		row.ours = show(row.value * floor)
+		if b.cpu[r.at] > 0 {
+			pods := float64(b.many)
+			row.note += fmt.Sprintf("; CPU a pod %s, floor %s and %s", ms(b.cpu[r.at]/pods), ms(r.cpu(b.base[0])/pods), ms(r.cpu(b.base[1])/pods))
+		}
+		row.note += fmt.Sprintf("; floor before %s, after %s", show(before), show(after))
+	}
+}
+
+// cpuStat counts the CPU time of everything on the bed: containerd, shims, runc,
+// the daemon or the floor, and the containers.
+func (b *bench) cpuStat() string {
+	for _, h := range []string{"unified", "."} {
+		if f := filepath.Join("/sys/fs/cgroup", h, b.bed.CgroupRoot(), "cpu.stat"); exists(f) {
+			return f
+		}
+	}
+	return ""
+}
+
+func exists(path string) bool { _, err := os.Stat(path); return err == nil }
+
+// cpuTotal is that time in seconds.
+func (b *bench) cpuTotal() float64 {
+	text, _ := os.ReadFile(b.cpuStat())
+	var usec float64
+	_, _ = fmt.Sscanf(string(text), "usage_usec %f", &usec)
+	return usec / 1e6
+}
+
 func (b *bench) say(s string) { fmt.Fprintln(os.Stderr, "bench:", s) }
 
-// ratio adds a row that is a time over the floor's.
-func (b *bench) ratio(at int, work string, ours, floor, limit float64, note string) {
-	b.rows[at] = row{work: work, ours: ms(ours), floor: ms(floor), value: ours / floor, limit: limit, unit: "×", note: note}
+// measured adds a row that compare will set against the floor's.
+func (b *bench) measured(at int, work string, value float64, note string) {
+	b.rows[at] = row{work: work, value: value, note: note}
 }
 
 // absolute adds a row that is held against a number.

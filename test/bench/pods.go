@@ -51,9 +51,9 @@ func (b *bench) oneByOne(ctx context.Context) error {
 			up, down = append(up, created), append(down, removed)
 		}
 	}
-	b.ratio(createOne, "manifest appears until its container runs", median(up), b.base.CreateMedian, 1.4,
+	b.measured(createOne, "manifest appears until its container runs", median(up),
 		fmt.Sprintf("median of %d, slowest %s", b.single, ms(slices.Max(up))))
-	b.ratio(removeOne, "manifest removed until all is gone", median(down), b.base.DeleteMedian, 1.5,
+	b.measured(removeOne, "manifest removed until all is gone", median(down),
 		fmt.Sprintf("median of %d, slowest %s", b.single, ms(slices.Max(down))))
 	return nil
 }
@@ -158,7 +158,7 @@ func (b *bench) together(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	b.seen.reset()
-	start := time.Now()
+	cpu, start := b.cpuTotal(), time.Now()
 	for i := range b.many {
 		name := fmt.Sprintf("many-%d", i)
 		if err := b.agent.WriteManifest(name, sleeper(name)); err != nil {
@@ -170,10 +170,11 @@ func (b *bench) together(ctx context.Context) error {
 		return err
 	}
 	created := end.Sub(start).Seconds()
+	b.cpu[createMany] = b.cpuTotal() - cpu
 	if err := b.running(bounded, b.many); err != nil {
 		return err
 	}
-	b.ratio(createMany, fmt.Sprintf("%d manifests at once until all run", b.many), created, b.base.CreateMany, 1.2, "floor: 4 at a time")
+	b.measured(createMany, fmt.Sprintf("%d manifests at once until all run", b.many), created, "floor: 4 at a time")
 	if err := b.atRest(ctx); err != nil {
 		return err
 	}
@@ -184,7 +185,7 @@ func (b *bench) together(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.ratio(removeMany, fmt.Sprintf("%d manifests removed at once until all is gone", b.many), removed, b.base.DeleteMany, 1.3, "floor: 4 at a time")
+	b.measured(removeMany, fmt.Sprintf("%d manifests removed at once until all is gone", b.many), removed, "floor: 4 at a time")
 	settled, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := b.bed.WaitSame(settled, before); err != nil {
@@ -200,11 +201,12 @@ func (b *bench) removeAll(ctx context.Context) (float64, error) {
 		return 0, err
 	}
 	b.seen.reset()
-	start := time.Now()
+	cpu, start := b.cpuTotal(), time.Now()
 	if err := b.agent.RemoveManifests(); err != nil {
 		return 0, err
 	}
 	end, err := b.allGone(ctx, records)
+	b.cpu[removeMany] = b.cpuTotal() - cpu
 	return end.Sub(start).Seconds(), err
 }
 

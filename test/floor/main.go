@@ -34,6 +34,8 @@ type Result struct {
 	Many         int     `json:"many"`         // how many
 	CreateMax    float64 `json:"createMax"`    // slowest of the single ones
 	CreateAll    []int   `json:"createMillis"` // of the single ones, in order
+	CreateCPU    float64 `json:"createCPU"`    // CPU time of the many, by -cpu
+	DeleteCPU    float64 `json:"deleteCPU"`    // likewise
 }
 
 func main() {
@@ -41,6 +43,7 @@ func main() {
 	flag.StringVar(&f.address, "address", "", "containerd's `socket`")
 	flag.StringVar(&f.image, "image", "", "image `name`, already unpacked")
 	flag.StringVar(&f.cgroup, "cgroup", "", "parent cgroup `path`")
+	flag.StringVar(&f.cpuStat, "cpu", "", "cpu.stat `file` of everything measured")
 	n := flag.Int("n", 20, "pods one after another")
 	many := flag.Int("many", 100, "pods at once")
 	parallel := flag.Int("parallel", 4, "of them at a time")
@@ -54,6 +57,7 @@ func main() {
 
 type floor struct {
 	address, image, cgroup string
+	cpuStat                string
 	argv                   []string
 	client                 *containerd.Client
 	img                    containerd.Image
@@ -114,12 +118,14 @@ func (f *floor) single(ctx context.Context, n int, r *Result) error {
 
 func (f *floor) together(ctx context.Context, many, parallel int, r *Result) error {
 	pods := make([]*pod, many)
+	cpu := f.cpu()
 	start := time.Now()
 	err := each(many, parallel, func(i int) (err error) {
 		pods[i], err = f.create(ctx, fmt.Sprintf("many-%d", i))
 		return err
 	})
 	r.CreateMany, r.Many, r.MaxParallel = time.Since(start).Seconds(), many, parallel
+	r.CreateCPU = f.cpu() - cpu
 	if err != nil {
 		return err
 	}
@@ -131,9 +137,9 @@ func (f *floor) together(ctx context.Context, many, parallel int, r *Result) err
 			return err
 		}
 	}
-	start = time.Now()
+	cpu, start = f.cpu(), time.Now()
 	err = each(many, parallel, func(i int) error { return pods[i].delete(ctx) })
-	r.DeleteMany = time.Since(start).Seconds()
+	r.DeleteMany, r.DeleteCPU = time.Since(start).Seconds(), f.cpu()-cpu
 	if err != nil {
 		return err
 	}
@@ -143,6 +149,15 @@ func (f *floor) together(ctx context.Context, many, parallel int, r *Result) err
 		}
 	}
 	return nil
+}
+
+// cpu is the CPU time that everything measured has used, in seconds; 0 where
+// nobody counts it.
+func (f *floor) cpu() float64 {
+	b, _ := os.ReadFile(f.cpuStat)
+	var usec float64
+	_, _ = fmt.Sscanf(string(b), "usage_usec %f", &usec)
+	return usec / 1e6
 }
 
 // each calls f for 0..n-1, parallel at a time, and returns the first error.

@@ -25,13 +25,14 @@ const obeyLimit = 20 * time.Second
 
 type pod struct {
 	id, netns string
+	cgroup    string // below each hierarchy
 	container containerd.Container
 	task      containerd.Task
 	exited    <-chan containerd.ExitStatus
 }
 
 func (f *floor) create(ctx context.Context, id string) (*pod, error) {
-	p := &pod{id: id, netns: filepath.Join("/run/netns", id)}
+	p := &pod{id: id, netns: filepath.Join("/run/netns", id), cgroup: filepath.Join(f.cgroup, "pod"+id)}
 	if err := newNetns(p.netns); err != nil {
 		return nil, fmt.Errorf("make a network namespace: %w", err)
 	}
@@ -44,7 +45,7 @@ func (f *floor) create(ctx context.Context, id string) (*pod, error) {
 		containerd.WithNewSnapshot(id, f.img),
 		containerd.WithNewSpec(
 			oci.WithProcessArgs(f.argv...),
-			oci.WithCgroup(filepath.Join(f.cgroup, "pod"+id, id)),
+			oci.WithCgroup(filepath.Join(p.cgroup, id)),
 			oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: p.netns}),
 		))
 	if err != nil {
@@ -108,6 +109,18 @@ func (p *pod) delete(ctx context.Context) error {
 
 // cleanup removes what is not part of the measured way down.
 func (p *pod) cleanup() error {
+	// runc made the pod's cgroup on its way and leaves it.
+	for _, at := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+		left, err := filepath.Glob(filepath.Join(at, p.cgroup))
+		if err != nil {
+			return err
+		}
+		for _, dir := range left {
+			if err := unix.Rmdir(dir); err != nil {
+				return fmt.Errorf("remove cgroup %s: %w", dir, err)
+			}
+		}
+	}
 	if err := unix.Unmount(p.netns, unix.MNT_DETACH); err != nil {
 		return err
 	}
