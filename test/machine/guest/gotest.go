@@ -120,7 +120,7 @@ func (g *Guest) putTest(ctx context.Context, pkg, tags, guestPath string) error 
 
 // stream runs the test binary, and has test2json tell its lines apart.
 func (g *Guest) stream(ctx context.Context, run Command, r *report) (int, error) {
-	conv := exec.CommandContext(ctx, "go", "tool", "test2json")
+	conv := exec.CommandContext(ctx, "go", "tool", "test2json", "-t") // -t: with times
 	in, err := conv.StdinPipe()
 	if err != nil {
 		return 0, err
