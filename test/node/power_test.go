@@ -296,23 +296,32 @@ func (n *outage) pause(d time.Duration) {
 // are shown as before; then it looks at what must never have been seen.
 func (n *outage) settled() {
 	n.Helper()
-	ctx, cancel := context.WithTimeout(n.ctx, 30*time.Second)
-	defer cancel()
 	entries, err := filepath.Glob(filepath.Join(n.agent.Manifests, "*.yaml"))
 	must(n.T, err)
-	err = n.agent.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool {
-		for _, p := range pods {
-			if !bed.Ended(p) && !bed.Ready(p) && !crashes(p) {
+	n.await(fmt.Sprintf("%d pods as they shall be", len(entries)), func(pods []corev1.Pod) bool {
+		for i := range pods {
+			if p := &pods[i]; !bed.Ended(p) && !bed.Ready(p) && !crashes(p) {
 				return false
 			}
 		}
 		return len(pods) == len(entries)
 	})
-	if err != nil {
-		n.Errorf("boot %d, %d manifests: %v", n.boots, len(entries), err)
-	}
 	for _, s := range n.seen.Illegal() {
 		n.Error(s)
+	}
+}
+
+// await asks until ok says yes of the pods that the daemon shows.
+func (n *outage) await(what string, ok func([]corev1.Pod) bool) {
+	n.Helper()
+	for end := time.Now().Add(60 * time.Second); ; n.pause(20 * time.Millisecond) {
+		pods, err := n.agent.Pods(n.ctx)
+		if err == nil && ok(pods) {
+			return
+		}
+		if time.Now().After(end) || n.ctx.Err() != nil {
+			n.Fatalf("boot %d: not %s: %v, %+v", n.boots, what, err, pods)
+		}
 	}
 }
 
@@ -327,7 +336,7 @@ func (n *outage) end(empty map[string]string) {
 	ctx, cancel := context.WithTimeout(n.ctx, 60*time.Second)
 	defer cancel()
 	must(n.T, n.agent.RemoveManifests())
-	waitGone(n.T, ctx, n.agent)
+	n.await("gone", func(pods []corev1.Pod) bool { return len(pods) == 0 })
 	var diff []string
 	for {
 		diff = bed.Snapshot(empty).Diff(n.left())
