@@ -120,7 +120,7 @@ func (n *unitNode) await(what string, limit time.Duration, ok func() bool) time.
 		}
 		select {
 		case <-n.ctx.Done():
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(time.Second): // a look costs an emulated CPU as much as starting a pod
 		}
 	}
 	return time.Since(began)

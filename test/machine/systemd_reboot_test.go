@@ -29,7 +29,7 @@ const rebootLimit = 30 * time.Second
 // before is left.
 func TestReboot(t *testing.T) {
 	g := guest.Start(t, guest.Options{Fresh: true, Durable: true})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
 	defer cancel()
 	n := newUnitNode(t, ctx, g)
 	factor := n.slowness()
@@ -48,7 +48,7 @@ func TestReboot(t *testing.T) {
 	for i := range rebootPods {
 		want[fmt.Sprintf("p%02d", i)] = "Running"
 	}
-	n.awaitPhases(5*time.Minute, want)
+	n.awaitPhases(10*time.Minute, want)
 	n.noStale()
 
 	for _, how := range []struct {
