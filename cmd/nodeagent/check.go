@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"github.com/spf13/cobra"
@@ -36,6 +37,7 @@ func checkCommand() *cobra.Command {
 	var out format
 	var flags config.Flags
 	var strict bool
+	var limit time.Duration
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Find what keeps this host from running pods",
@@ -43,12 +45,12 @@ func checkCommand() *cobra.Command {
 			"what keeps the daemon from running pods well: what was seen, where it comes from and what cures it.\n" +
 			"Each finding has an ID that stays the same; docs/checks.md has them all.\n\n" +
 			"It changes nothing, needs neither the daemon nor containerd, and says what it could not look at, which\n" +
-			"is much for who is not root. No look takes longer than 2 s, and all are taken at once.\n\n" +
+			"is much for who is not root. No look takes longer than --timeout, and all are taken at once.\n\n" +
 			"Ends with 3 if there is an error, with --strict also if there is a warning; else with 0.",
 		Example: "  nodeagent check --config /etc/nodeagent/config.yaml\n  nodeagent check -o json | jq '.findings[].id'",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			report := check(cmd.Context(), flags)
+			report := check(cmd.Context(), flags, limit)
 			if err := showCheck(cmd, out, report); err != nil {
 				return err
 			}
@@ -61,13 +63,15 @@ func checkCommand() *cobra.Command {
 	}
 	configFlags(cmd, &flags)
 	outputFlag(cmd, &out, formatTable, formatWide, formatJSON, formatYAML)
+	cmd.Flags().DurationVar(&limit, "timeout", gather.Limit, "of one look, for a machine that is busy or slow")
 	cmd.Flags().BoolVar(&strict, "strict", false, "end with 3 on warnings too")
 	return cmd
 }
 
-func check(ctx context.Context, flags config.Flags) checkReport {
+func check(ctx context.Context, flags config.Flags, limit time.Duration) checkReport {
 	cfg, invalid := checkedConfig(flags)
 	c := hostConfig(cfg, flags)
+	c.Limit = limit
 	if invalid != nil {
 		c.Host.Invalid = invalid.Error()
 	}

@@ -33,8 +33,9 @@ func limitRules() []rule {
 const (
 	leastInstances, leastWatches = 512, 65536
 	leastFiles                   = 100000
-	// podsAtLimit pods at podPidsLimit must leave something of pid_max.
-	podsAtLimit = 4
+	// So many pods at podPidsLimit must fit; the kernel makes threads-max of the
+	// memory, so that a small machine cannot have more.
+	podsOfPIDs, podsOfThreads = 4, 2
 )
 
 func fewWatches(f *Facts) []hit {
@@ -60,14 +61,13 @@ func fewPids(f *Facts) []hit {
 	if l == nil {
 		return nil
 	}
-	least := podsAtLimit * max(l.PodPids, 1024)
 	var few []string
 	for _, k := range []struct {
-		name string
-		have int
-	}{{"kernel.pid_max", l.PIDMax}, {"kernel.threads-max", l.ThreadsMax}} {
-		if int64(k.have) < least {
-			few = append(few, fmt.Sprintf("%s is %d, less than %d pods at podPidsLimit need", k.name, k.have, podsAtLimit))
+		name       string
+		have, pods int
+	}{{"kernel.pid_max", l.PIDMax, podsOfPIDs}, {"kernel.threads-max", l.ThreadsMax, podsOfThreads}} {
+		if int64(k.have) < int64(k.pods)*max(l.PodPids, 1024) {
+			few = append(few, fmt.Sprintf("%s is %d, less than %d pods at podPidsLimit need", k.name, k.have, k.pods))
 		}
 	}
 	if len(few) == 0 {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -104,7 +105,7 @@ func (g *gatherer) fuseProbes() []probe {
 	var all []probe
 	for _, m := range slices.Clip(mounts) {
 		all = append(all, probe{"FUSE mount " + m.Mountpoint, func(ctx context.Context) (see, error) {
-			return lookInto(ctx, m)
+			return lookInto(ctx, m, g.Limit)
 		}})
 	}
 	return all
@@ -112,7 +113,7 @@ func (g *gatherer) fuseProbes() []probe {
 
 // lookInto asks a FUSE mount for its root. A daemon that hangs is as broken as
 // one that died, so that this probe has an answer of its own in time.
-func lookInto(ctx context.Context, m *mountinfo.Info) (see, error) {
+func lookInto(ctx context.Context, m *mountinfo.Info, limit time.Duration) (see, error) {
 	done := make(chan error, 1)
 	go func() {
 		var st unix.Stat_t
@@ -130,7 +131,7 @@ func lookInto(ctx context.Context, m *mountinfo.Info) (see, error) {
 			said = err.Error()
 		}
 	case <-ctx.Done():
-		said = fmt.Sprintf("its daemon gives no answer within %v", Limit)
+		said = fmt.Sprintf("its daemon gives no answer within %v", limit)
 	}
 	return func(f *hostcheck.Facts) {
 		f.Fuses = append(f.Fuses, hostcheck.Fuse{Mount: m.Mountpoint, Type: m.FSType, Error: said})

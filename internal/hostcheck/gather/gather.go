@@ -1,5 +1,5 @@
 // Package gather owns the looks at a host from which internal/hostcheck judges
-// it. Each look is one probe: they run side by side, each has 2 s, and one that
+// it. Each look is one probe: they run side by side, each has 2 s or what Config says, and one that
 // fails, hangs or may not look is named among what was not seen.
 //
 // It changes nothing that others can see: what has to be tried (an overlay, an
@@ -9,6 +9,7 @@
 package gather
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,12 +21,17 @@ import (
 	"nodeagent/internal/hostcheck"
 )
 
-// Limit is the time of one probe.
+// Limit is the time of one probe where Config says nothing.
 const Limit = 2 * time.Second
+
+// grace is for what a probe does after its time: to say so.
+const grace = time.Second
 
 // Config says where to look and what the daemon was told.
 type Config struct {
 	Host hostcheck.Config // what the judgement needs of the configuration
+
+	Limit time.Duration // of one probe, default Limit
 
 	Containerd string // path of its socket
 	RunDir     string
@@ -62,8 +68,8 @@ type see = func(*hostcheck.Facts)
 
 // Gather looks at everything.
 func Gather(ctx context.Context, c Config) hostcheck.Facts {
-	g := &gatherer{c}
-	return run(ctx, c, slices.Concat([]probe{
+	g := newGatherer(c)
+	return run(ctx, g.Config, slices.Concat([]probe{
 		{"kernel", g.kernel}, {"overlay mount", g.tryOverlay}, {"interfaces and firewall in a namespace", g.tryNetwork},
 		{"privileges", g.privilege}, {"cgroups", g.cgroups}, {"containerd", g.runtime}, {"processes of agents", g.agents},
 		{"pods of others", g.strangers}, {"listening ports", g.listeners}, {"network", g.network}, {"firewall rules", g.firewall},
@@ -74,11 +80,16 @@ func Gather(ctx context.Context, c Config) hostcheck.Facts {
 // Harm looks only at what the daemon would harm by its start: other agents and
 // their pods. It is quick, and needs neither containerd nor a child process.
 func Harm(ctx context.Context, c Config) hostcheck.Facts {
-	g := &gatherer{c}
-	return run(ctx, c, []probe{{"processes of agents", g.agents}, {"pods of others", g.strangers}})
+	g := newGatherer(c)
+	return run(ctx, g.Config, []probe{{"processes of agents", g.agents}, {"pods of others", g.strangers}})
 }
 
 type gatherer struct{ Config }
+
+func newGatherer(c Config) *gatherer {
+	c.Limit = cmp.Or(c.Limit, Limit)
+	return &gatherer{c}
+}
 
 // run runs the probes side by side and waits for each at most its time.
 func run(ctx context.Context, c Config, probes []probe) hostcheck.Facts {
@@ -86,7 +97,7 @@ func run(ctx context.Context, c Config, probes []probe) hostcheck.Facts {
 		see see
 		err error
 	}
-	ctx, cancel := context.WithTimeout(ctx, Limit)
+	ctx, cancel := context.WithTimeout(ctx, c.Limit)
 	defer cancel()
 	answers := make([]chan answer, len(probes))
 	for i, p := range probes {
@@ -97,7 +108,7 @@ func run(ctx context.Context, c Config, probes []probe) hostcheck.Facts {
 		}()
 	}
 	f := hostcheck.Facts{Config: c.Host}
-	late := time.NewTimer(Limit + Limit/10) // a probe that minds its context ends before
+	late := time.NewTimer(c.Limit + grace)
 	defer late.Stop()
 	expired := false
 	for i, p := range probes {
@@ -113,25 +124,27 @@ func run(ctx context.Context, c Config, probes []probe) hostcheck.Facts {
 			select {
 			case a = <-answers[i]:
 			default:
-				a.err = fmt.Errorf("no answer within %v", Limit)
+				a.err = silence(c.Limit)
 			}
 		}
 		if a.see != nil {
 			a.see(&f)
 		}
-		for _, why := range lines(a.err) {
+		for _, why := range lines(a.err, c.Limit) {
 			f.Unseen = append(f.Unseen, hostcheck.Unseen{What: p.what, Why: why})
 		}
 	}
 	return f
 }
 
-func lines(err error) []string {
+func silence(limit time.Duration) error { return fmt.Errorf("no answer within %v", limit) }
+
+func lines(err error, limit time.Duration) []string {
 	if err == nil {
 		return nil
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return []string{fmt.Sprintf("no answer within %v", Limit)}
+		return []string{silence(limit).Error()}
 	}
 	return strings.Split(err.Error(), "\n")
 }

@@ -27,7 +27,7 @@ func TestRun(t *testing.T) {
 		free := make(chan struct{})
 		swap := func(name string) see { return func(f *hostcheck.Facts) { f.Swaps = append(f.Swaps, name) } }
 		began := time.Now()
-		f := run(t.Context(), Config{}, []probe{
+		f := run(t.Context(), Config{Limit: Limit}, []probe{
 			{"hangs", func(context.Context) (see, error) { <-free; return swap("late"), nil }},
 			{"minds", func(ctx context.Context) (see, error) { <-ctx.Done(); return nil, ctx.Err() }},
 			{"fails", func(context.Context) (see, error) { return nil, errors.Join(errors.New("a"), errors.New("b")) }},
@@ -35,7 +35,7 @@ func TestRun(t *testing.T) {
 			{"slow", func(context.Context) (see, error) { time.Sleep(Limit - time.Millisecond); return swap("slow"), nil }},
 			{"sees", func(context.Context) (see, error) { return swap("sees"), nil }},
 		})
-		if took := time.Since(began); took > Limit*3/2 {
+		if took := time.Since(began); took > Limit+grace {
 			t.Errorf("it took %v", took)
 		}
 		close(free)
@@ -158,7 +158,7 @@ func TestTries(t *testing.T) {
 	need.Have(t, need.Root)
 	before := links(t)
 	var f hostcheck.Facts
-	for _, look := range []func(context.Context) (see, error){(&gatherer{}).tryOverlay, (&gatherer{}).tryNetwork} {
+	for _, look := range []func(context.Context) (see, error){newGatherer(Config{}).tryOverlay, newGatherer(Config{}).tryNetwork} {
 		s, err := look(t.Context())
 		if err != nil {
 			t.Fatal(err)

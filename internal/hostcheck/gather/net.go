@@ -57,7 +57,7 @@ func (g *gatherer) routes(n *hostcheck.Net) error {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer h.Close()
-	_ = h.SetSocketTimeout(Limit)
+	_ = h.SetSocketTimeout(g.Limit)
 	links, err := h.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return fmt.Errorf("list interfaces: %w", err)

@@ -101,7 +101,7 @@ func (g *gatherer) tryNetwork(ctx context.Context) (see, error) {
 			return fmt.Errorf("open netlink: %w", err)
 		}
 		defer h.Close()
-		_ = h.SetSocketTimeout(Limit)
+		_ = h.SetSocketTimeout(g.Limit)
 		t.Bridge = said(h.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "na-check"}}))
 		t.Veth = said(h.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "na-check0"}, PeerName: "na-check1"}))
 		t.Nftables = said(tryTable(ctx))
