@@ -11,6 +11,9 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"nodeagent/test/bed"
 )
@@ -40,6 +43,26 @@ type Image struct {
 // Disk returns the disk of an architecture, and builds it if the cache has none
 // (a minute for the host's architecture, several for another).
 func Disk(ctx context.Context, arch string) (Image, error) {
+	disks.Lock()
+	defer disks.Unlock()
+	d, ok := disks.made[arch]
+	if ok {
+		return d, nil
+	}
+	d, err := disk(ctx, arch)
+	if err == nil {
+		disks.made[arch] = d
+	}
+	return d, err
+}
+
+// disks are those of this process: hashing what goes into one takes a second.
+var disks = struct {
+	sync.Mutex
+	made map[string]Image
+}{made: map[string]Image{}}
+
+func disk(ctx context.Context, arch string) (Image, error) {
 	tools, err := Tools(ctx, arch)
 	if err != nil {
 		return Image{}, err
@@ -153,28 +176,34 @@ func makeDisk(ctx context.Context, tree string, files []file, dir string) error 
 
 // buildAgent builds the guest's end of the wire.
 func buildAgent(ctx context.Context, arch string) ([]byte, error) {
-	return goBuild(ctx, arch, "nodeagent/test/machine/guest/agent")
+	path := filepath.Join(cache(), "agent-"+arch)
+	if err := os.MkdirAll(cache(), 0o755); err != nil {
+		return nil, err
+	}
+	lock, err := flock(path+".lock", unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	if err := goBuild(ctx, arch, "nodeagent/test/machine/guest/agent", path); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
 }
 
-// goBuild builds a static program of the tree and returns its bytes.
-func goBuild(ctx context.Context, arch, pkg string, flags ...string) ([]byte, error) {
-	dir, err := os.MkdirTemp("", "guest-build-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
+// goBuild builds a static program of the tree, unless out is up to date.
+func goBuild(ctx context.Context, arch, pkg, out string, flags ...string) error {
 	root, err := bed.ModuleRoot(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	out := filepath.Join(dir, "out")
-	argv := slices.Concat([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", out}, flags, []string{pkg})
+	argv := slices.Concat([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", out}, flags, []string{pkg})
 	cmd := exec.CommandContext(ctx, "go", argv...)
 	cmd.Dir, cmd.Env = root, goEnv(arch)
 	if text, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build %s for %s: %w\n%s", pkg, arch, err, text)
+		return fmt.Errorf("build %s for %s: %w\n%s", pkg, arch, err, text)
 	}
-	return os.ReadFile(out)
+	return nil
 }
 
 func goEnv(arch string) []string {

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"nodeagent/test/bed"
 )
 
@@ -25,14 +27,13 @@ const (
 // tests use. A test of modules-load.d itself calls Programs after its own boot.
 const loadModules = `grep -hv '^#' ` + treeDir + `/systemd/modules-load.d/*.conf | xargs modprobe -a loop ip_vs`
 
-// programs are what a bed in the guest asks go to build: name in builtDir, then
-// package and tags.
-var programs = []struct{ name, pkg, tags string }{
-	{"nodeagent", "nodeagent/cmd/nodeagent", ""},
-	{"containerd-shim-nodeagent-v1", "nodeagent/cmd/containerd-shim-nodeagent-v1", ""},
-	{"reaper", "nodeagent/test/bed/reaper", ""},
-	{"podtool", "nodeagent/test/image/podtool", ""},
-	{"floor", "nodeagent/test/floor", ""},
+// programs are what a bed in the guest asks go to build.
+var programs = []struct{ name, pkg string }{
+	{"nodeagent", "nodeagent/cmd/nodeagent"},
+	{"containerd-shim-nodeagent-v1", "nodeagent/cmd/containerd-shim-nodeagent-v1"},
+	{"reaper", "nodeagent/test/bed/reaper"},
+	{"podtool", "nodeagent/test/image/podtool"},
+	{"floor", "nodeagent/test/floor"},
 }
 
 // failpointPrograms are those that a bed also runs with failpoints.
@@ -77,10 +78,11 @@ func (g *Guest) Programs(ctx context.Context) error {
 	if done {
 		return nil
 	}
-	dir, err := builtFor(ctx, g.opts.Arch)
+	dir, unlock, err := builtFor(ctx, g.opts.Arch)
 	if err != nil {
 		return err
 	}
+	defer unlock()
 	root, err := bed.ModuleRoot(ctx)
 	if err != nil {
 		return err
@@ -104,31 +106,29 @@ func (g *Guest) Programs(ctx context.Context) error {
 	return nil
 }
 
-// builtFor builds all programs for an architecture into the cache.
-func builtFor(ctx context.Context, arch string) (string, error) {
-	dir := filepath.Join(cache(), "built-"+arch)
+// builtFor builds all programs for an architecture into the cache, where go finds
+// what is still good. Nobody else builds there until unlock.
+func builtFor(ctx context.Context, arch string) (dir string, unlock func(), err error) {
+	dir = filepath.Join(cache(), "built-"+arch)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
+		return "", nil, err
 	}
-	build := func(name, pkg string, flags ...string) error {
-		b, err := goBuild(ctx, arch, pkg, flags...)
-		if err != nil {
-			return err
-		}
-		tmp := filepath.Join(dir, name+".new")
-		return errors.Join(os.WriteFile(tmp, b, 0o755), os.Rename(tmp, filepath.Join(dir, name)))
+	lock, err := flock(dir+".lock", unix.LOCK_EX)
+	if err != nil {
+		return "", nil, err
 	}
 	for _, p := range programs {
-		if err := build(p.name, p.pkg); err != nil {
-			return "", err
+		if err := goBuild(ctx, arch, p.pkg, filepath.Join(dir, p.name)); err != nil {
+			return "", nil, errors.Join(err, lock.Close())
 		}
 	}
 	for _, name := range failpointPrograms {
-		if err := build(name+"-failpoints", "nodeagent/cmd/"+name, "-tags", "failpoints"); err != nil {
-			return "", err
+		err := goBuild(ctx, arch, "nodeagent/cmd/"+name, filepath.Join(dir, name+"-failpoints"), "-tags", "failpoints")
+		if err != nil {
+			return "", nil, errors.Join(err, lock.Close())
 		}
 	}
-	return dir, nil
+	return dir, func() { lock.Close() }, nil
 }
 
 func writePayload(ctx context.Context, w io.Writer, built, root string) error {

@@ -45,7 +45,7 @@ const snapshotRecipe = 1
 
 // save stops the guest and moves its disk and its memory into dir.
 func (g *Guest) save(ctx context.Context, dir string) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	if _, err := g.Shell(ctx, "journalctl --sync; sync"); err != nil {
 		return err
@@ -83,7 +83,7 @@ func resume(ctx context.Context, d Image, snap snapshot, o Options) (*Guest, err
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	s := g.spec
 	s.incoming = true
