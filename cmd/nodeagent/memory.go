@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,31 +12,45 @@ import (
 	"nodeagent/internal/server"
 )
 
-// The daemon shares its node with the pods: it collects at half the growth that
-// Go would wait for, unless GOGC says otherwise, and gives back what a burst of
-// pods took once nothing has changed for a while.
+// The daemon shares its node with the pods: at rest it collects at half the
+// growth that Go would wait for. While pods change it spends memory rather than
+// CPU, which the pods that start then need, and gives back what it took once
+// nothing has changed for a while. GOGC overrules both.
 const (
-	gcPercent = 50
-	calmAfter = 5 * time.Second
+	restPercent = 50
+	busyPercent = 200
+	calmAfter   = 5 * time.Second
 )
 
 // tuneMemory sets what the environment and the configuration leave open.
 func tuneMemory(limit int64) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	setGC(restPercent)
 	if limit > 0 {
 		debug.SetMemoryLimit(limit)
 	}
 }
 
-// giveBack returns memory to the kernel when the pods have been calm. It sleeps
-// between changes: at rest it costs nothing.
+func setGC(percent int) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
+}
+
+// giveBack spends memory while pods change and returns it to the kernel when
+// they have been calm. It sleeps between changes: at rest it costs nothing.
 func giveBack(ctx context.Context, pods server.Pods) error {
-	calm := time.AfterFunc(calmAfter, debug.FreeOSMemory)
+	var busy atomic.Bool
+	calm := time.AfterFunc(calmAfter, func() {
+		busy.Store(false)
+		setGC(restPercent)
+		debug.FreeOSMemory()
+		_ = unmapProgram() // without it the daemon is only larger
+	})
 	defer calm.Stop()
 	err := pods.Watch(ctx, func(*corev1.Pod, bool) error {
-		calm.Reset(calmAfter)
+		if calm.Reset(calmAfter); !busy.Swap(true) {
+			setGC(busyPercent)
+		}
 		return nil
 	})
 	if ctx.Err() != nil {
