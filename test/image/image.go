@@ -65,9 +65,21 @@ func Podtool(ctx context.Context, root string) ([]byte, error) {
 	return os.ReadFile(out)
 }
 
-// ExampleSpec is the image of the example manifests: podtool and a place to
-// write.
+// ExampleSpec is the image of the example manifests: podtool, a place to write,
+// and, as most images have them, the places that a runtime mounts on.
 func ExampleSpec(podtool []byte) Spec {
+	s := bareSpec(podtool)
+	for _, dir := range []string{"/dev", "/proc", "/run", "/sys"} {
+		s.Files[dir] = File{Mode: 0o755, Dir: true}
+	}
+	for _, file := range []string{"/etc/hostname", "/etc/hosts", "/etc/resolv.conf"} {
+		s.Files[file] = File{Mode: 0o644}
+	}
+	return s
+}
+
+// bareSpec is an image in which a runtime has to make every place it mounts on.
+func bareSpec(podtool []byte) Spec {
 	return Spec{
 		Name: Example,
 		Files: map[string]File{
@@ -82,14 +94,14 @@ func ExampleSpec(podtool []byte) Spec {
 	}
 }
 
-// ShellSpec is ExampleSpec with busybox, Debian's busybox-static, as /bin/sh and
-// the other names in applets.
+// ShellSpec is podtool and busybox, Debian's busybox-static, as /bin/sh and the
+// other names in applets, without any place to mount on.
 func ShellSpec(podtool []byte) (Spec, error) {
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {
 		return Spec{}, fmt.Errorf("read busybox (Debian package busybox-static): %w", err)
 	}
-	s := ExampleSpec(podtool)
+	s := bareSpec(podtool)
 	s.Name = Shell
 	s.Files["/bin/busybox"] = File{Mode: 0o755, Data: busybox}
 	for _, name := range applets {
