@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"nodeagent/internal/shimapi"
+	"nodeagent/internal/test/need"
 )
 
 func itoa(n int) string { return fmt.Sprint(n) }
@@ -34,7 +35,7 @@ func TestAttach(t *testing.T) {
 func (k *ctr) attach(o shimapi.AttachOptions) *shimapi.Stream {
 	k.n.t.Helper()
 	o.Container = k.id
-	ctx, cancel := context.WithTimeout(k.n.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(k.n.t.Context(), need.Slow(30*time.Second))
 	k.n.t.Cleanup(cancel)
 	s, err := k.n.dial(k.sandbox).Attach(ctx, o)
 	if err != nil {

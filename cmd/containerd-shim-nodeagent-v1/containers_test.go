@@ -18,6 +18,7 @@ import (
 
 	"nodeagent/internal/logs"
 	"nodeagent/internal/shimapi"
+	"nodeagent/internal/test/need"
 )
 
 // TestContainers holds what can share a node, because containerd stays alive.
@@ -104,7 +105,7 @@ func startOverlapsDelete(n *node) {
 		next := n.shell("overlap", "exit 0", want{})
 		var wg sync.WaitGroup
 		wg.Go(func() { last.delete() })
-		ctx, cancel := context.WithTimeout(n.t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(n.t.Context(), need.Slow(30*time.Second))
 		if err := next.create(ctx, want{}); err != nil {
 			n.t.Errorf("NewTask beside the delete of the last: %v", err)
 		} else if err := next.task.Start(ctx); err != nil {
@@ -130,7 +131,7 @@ func parallelFirstStarts(n *node) {
 		for range each {
 			k := n.shell(fmt.Sprintf("par%d", p), "sleep 100", want{})
 			wg.Go(func() {
-				ctx, cancel := context.WithTimeout(n.t.Context(), 60*time.Second)
+				ctx, cancel := context.WithTimeout(n.t.Context(), need.Slow(60*time.Second))
 				defer cancel()
 				if err := k.create(ctx, want{}); err != nil {
 					n.t.Errorf("create %s: %v", k.id, err)

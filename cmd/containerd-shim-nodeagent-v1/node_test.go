@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/shimapi"
+	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
 	"nodeagent/test/image"
 )
@@ -133,7 +134,7 @@ func (k *ctr) create(ctx context.Context, w want) error {
 
 func (k *ctr) run(w want) *ctr {
 	k.n.t.Helper()
-	ctx, cancel := context.WithTimeout(k.n.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(k.n.t.Context(), need.Slow(30*time.Second))
 	defer cancel()
 	if err := k.create(ctx, w); err != nil {
 		k.n.t.Fatalf("create %s: %v", k.id, err)
@@ -144,9 +145,10 @@ func (k *ctr) run(w want) *ctr {
 	return k
 }
 
-// exit waits for the container's end and returns its code.
+// exit waits for the container's end and returns its code. limit is a host's.
 func (k *ctr) exit(limit time.Duration) uint32 {
 	k.n.t.Helper()
+	limit = need.Slow(limit)
 	select {
 	case st := <-k.wait:
 		if st.Error() != nil {
@@ -161,7 +163,7 @@ func (k *ctr) exit(limit time.Duration) uint32 {
 
 func (k *ctr) delete() {
 	k.n.t.Helper()
-	ctx, cancel := context.WithTimeout(k.n.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(k.n.t.Context(), need.Slow(30*time.Second))
 	defer cancel()
 	if _, err := k.task.Delete(ctx, containerd.WithProcessKill); err != nil {
 		k.n.t.Fatalf("delete %s: %v", k.id, err)
@@ -241,9 +243,11 @@ func waitGone(t *testing.T, pid int) {
 	}
 }
 
-// eventually tries until ok or the limit; for what has no event of its own.
+// eventually tries until ok or the limit, a host's; for what has no event of its
+// own.
 func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
+	limit = need.Slow(limit)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(limit); ; {

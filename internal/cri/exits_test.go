@@ -10,6 +10,7 @@ import (
 
 	"nodeagent/internal/pod"
 	"nodeagent/internal/shimapi"
+	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
 )
 
@@ -56,7 +57,7 @@ func TestExitWhileAway(t *testing.T) {
 
 func awaitRecord(t *testing.T, n *node, id string) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(need.Slow(20 * time.Second)); time.Now().Before(end); {
 		if _, err := shimapi.ReadExit(n.cfg.RunDir, id); err == nil {
 			return
 		}
@@ -69,7 +70,7 @@ func awaitRecord(t *testing.T, n *node, id string) {
 func (n *node) awaitDurable(id string) {
 	n.t.Helper()
 	client := n.bed.Client(n.t)
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(need.Slow(10 * time.Second)); time.Now().Before(end); {
 		r, err := client.ContainerService().Get(n.t.Context(), id)
 		if err == nil && r.Labels["io.nodeagent.exit"] != "" {
 			return
@@ -146,6 +147,7 @@ func TestContainerdKilledWithManyContainers(t *testing.T) {
 
 func (n *node) awaitHealth(well bool, limit time.Duration) {
 	n.t.Helper()
+	limit = need.Slow(limit)
 	began := time.Now()
 	for time.Since(began) < limit {
 		if (n.Healthy() == nil) == well {

@@ -95,7 +95,7 @@ func (n *node) start() {
 	go func() { n.ended <- r.Run(ctx) }()
 	select {
 	case <-r.Synced():
-	case <-time.After(30 * time.Second):
+	case <-time.After(need.Slow(30 * time.Second)):
 		n.t.Fatalf("not adopted after 30 s: %v", r.Healthy())
 	}
 }
@@ -109,7 +109,7 @@ func (n *node) stop() {
 			n.t.Errorf("run: %v", err)
 		}
 		n.ended <- nil
-	case <-time.After(20 * time.Second):
+	case <-time.After(need.Slow(20 * time.Second)):
 		n.t.Error("the runtime did not end within 20 s")
 	}
 }
@@ -124,6 +124,7 @@ func (n *node) wake() {
 // await waits until ok holds for the pod; it looks at every wake.
 func (n *node) await(uid types.UID, what string, limit time.Duration, ok func(pod.RuntimeState) bool) pod.RuntimeState {
 	n.t.Helper()
+	limit = need.Slow(limit)
 	deadline := time.After(limit)
 	for {
 		n.mu.Lock()
@@ -282,7 +283,7 @@ func (n *node) nothingLeft(before bed.Snapshot) {
 	var diff []string
 	began := time.Now()
 	defer func() { n.t.Logf("compared for %s", time.Since(began)) }()
-	for wait, end := 10*time.Millisecond, time.Now().Add(10*time.Second); time.Now().Before(end); wait *= 2 {
+	for wait, end := 10*time.Millisecond, time.Now().Add(need.Slow(10*time.Second)); time.Now().Before(end); wait *= 2 {
 		now, err := n.bed.Snapshot(n.t.Context())
 		if err != nil {
 			n.t.Error(err)

@@ -8,7 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"nodeagent/internal/pod"
-	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
 )
 
@@ -27,7 +26,7 @@ func TestShownIsOnRecord(t *testing.T) {
 		n.runContainer(sb, containerConfig("main", 0, "exit", "7"), config)
 	}
 	for i := range pods {
-		n.await(n.uid(fmt.Sprintf("p%d", i)), "ended", need.Slow(20*time.Second), func(s pod.RuntimeState) bool {
+		n.await(n.uid(fmt.Sprintf("p%d", i)), "ended", 20*time.Second, func(s pod.RuntimeState) bool {
 			return len(s.Containers) == 1 && s.Containers[0].State == pod.ContainerExited
 		})
 	}
@@ -79,7 +78,7 @@ func TestEndIsShownWithoutContainerd(t *testing.T) {
 			sb := n.runSandbox(config)
 			id := n.runContainer(sb, containerConfig("main", 0, "exit", "7", "1s"), config)
 			check(t, stop(n.bed))
-			if c := n.awaitExit("p", id, need.Slow(5*time.Second)); c.ExitCode != 7 {
+			if c := n.awaitExit("p", id, 5*time.Second); c.ExitCode != 7 {
 				t.Errorf("%+v", c)
 			}
 			if name == "dead" {

@@ -26,7 +26,7 @@ const Slowness = 10
 
 // GoTest compiles the tests of a package for the guest, runs them inside and
 // reports each as a subtest of t with its result, what it said and how long it
-// took. args are those of go test: -run, -skip, -short, -timeout (default 10m),
+// took. args are those of go test: -run, -skip, -short, -timeout (default 30m),
 // -tags; others go to the test binary as they are.
 func (g *Guest) GoTest(t *testing.T, pkg string, args ...string) {
 	t.Helper()
@@ -58,8 +58,8 @@ func (g *Guest) GoTest(t *testing.T, pkg string, args ...string) {
 	case r.ran == 0 && code == 0:
 		t.Errorf("no test of %s ran", pkg)
 	}
-	for _, n := range r.running() {
-		t.Errorf("%s did not end", n)
+	if left := r.running(); len(left) > 0 {
+		t.Errorf("%s did not end\n%s", strings.Join(left, ", "), tail(r.said.String(), 100))
 	}
 }
 
@@ -71,7 +71,7 @@ func (g *Guest) name() string {
 // split takes out of args what is for the compiler and what this package needs
 // to know, and gives the rest the names that a test binary knows.
 func split(args []string) (tags string, timeout time.Duration, rest []string) {
-	timeout = 10 * time.Minute
+	timeout = 30 * time.Minute
 	for i := 0; i < len(args); i++ {
 		name, value, has := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
 		if !slices.Contains([]string{"tags", "timeout", "run", "skip", "short", "count", "parallel", "failfast"}, name) {

@@ -12,7 +12,7 @@ func TestSplit(t *testing.T) {
 	if tags != "failpoints" || timeout != 3*time.Minute || !slices.Equal(rest, want) {
 		t.Errorf("%q %v %q, want %q", tags, timeout, rest, want)
 	}
-	if _, timeout, _ := split(nil); timeout != 10*time.Minute {
+	if _, timeout, _ := split(nil); timeout != 30*time.Minute {
 		t.Errorf("without a word: %v", timeout)
 	}
 }
