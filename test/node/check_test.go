@@ -149,6 +149,37 @@ func named(t *testing.T, b *bed.Bed, name, script string, files []*os.File, args
 	return cmd, stdout
 }
 
+// disguised runs a program called kubelet by way of another, which makes it
+// somebody who cannot be a kubelet of this host.
+func disguised(t *testing.T, b *bed.Bed, by []string, args ...string) {
+	t.Helper()
+	text, err := os.ReadFile("/bin/busybox")
+	must(t, err)
+	dir := filepath.Join(b.Dir(), "tmp", "disguised") // below directories that anybody may pass
+	must(t, os.MkdirAll(dir, 0o755))
+	path := filepath.Join(dir, "kubelet")
+	must(t, os.WriteFile(path, text, 0o755))
+	script := `exec -a busybox "$0" sh -c 'echo ready; read x' kubelet "$@"`
+	cmd := exec.Command(by[0], slices.Concat(by[1:], []string{"/bin/bash", "-c", script, path}, args)...)
+	stdin, err := cmd.StdinPipe()
+	must(t, err)
+	stdout, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, b.Start(cmd))
+	t.Cleanup(func() {
+		stdin.Close()
+		_ = cmd.Wait()
+		_ = os.RemoveAll(dir)
+	})
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatalf("the program said %q, %v", line, err)
+	}
+	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid)); err != nil || filepath.Base(exe) != "kubelet" {
+		t.Fatalf("the program is %s, %v", exe, err)
+	}
+}
+
 // hold is a program of that name that listens on the ports of a kubelet.
 func hold(t *testing.T, b *bed.Bed, name string, args ...string) {
 	t.Helper()
@@ -259,6 +290,23 @@ func TestCheck(t *testing.T) {
 		{"kubelet with a place of its own", func(t *testing.T) {
 			named(t, b, "kubelet", "read x", nil)
 			wantMore(t, base, c.check(t))
+		}},
+		{"kubelet of a container", func(t *testing.T) {
+			disguised(t, b, []string{"unshare", "-m"}, "--root-dir", a.RootDir())
+			wantMore(t, base, c.check(t))
+		}},
+		{"kubelet of a user", func(t *testing.T) {
+			disguised(t, b, []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"}, "--root-dir", a.RootDir())
+			wantMore(t, base, c.check(t))
+		}},
+		{"kubelet by its first word only", func(t *testing.T) {
+			cmd := &exec.Cmd{Path: "/bin/bash", Args: []string{"kubelet", "-c", "read x", "kubelet", "--root-dir", a.RootDir()}}
+			stdin, err := cmd.StdinPipe()
+			must(t, err)
+			must(t, b.Start(cmd))
+			wantMore(t, base, c.check(t))
+			stdin.Close()
+			_ = cmd.Wait()
 		}},
 		{"pods of others", func(t *testing.T) {
 			plantPod(t, b, "0123", "containerd-shim-runc-v2")
