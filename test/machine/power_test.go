@@ -1,0 +1,239 @@
+package machine_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"nodeagent/test/bed"
+	"nodeagent/test/machine/guest"
+)
+
+// TestPowerCut kills the guest's process at random moments while pods come, end
+// and go, and boots the same disk: containerd and the daemon start, what the
+// daemon had shown stays true, and nothing of the boot before is left. POWER_CUTS
+// sets the number of cuts (3), POWER_SEED repeats a row of moments as far as a
+// machine can.
+func TestPowerCut(t *testing.T) {
+	cuts, seed := powerNumber(t, "POWER_CUTS", 3), powerNumber(t, "POWER_SEED", rand.Uint64()>>1)
+	g := guest.Start(t, guest.Options{Fresh: true, Durable: true})
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(cuts)*5*time.Minute)
+	defer cancel()
+	t.Logf("POWER_SEED=%d", seed)
+	p := &outage{
+		unitNode: newUnitNode(t, ctx, g), rng: rand.New(rand.NewPCG(seed, 0)),
+		seen: bed.NewLedger(), wanted: map[string]string{}, stop: func() {},
+	}
+	defer func() { p.stop() }()
+	p.sh("sync") // of the installation; from here on only what our programs sync
+	p.follow()
+	for range cuts {
+		p.churn()
+		p.cut()
+		p.settled()
+		if t.Failed() {
+			return
+		}
+	}
+	p.end()
+}
+
+func powerNumber(t *testing.T, name string, or uint64) uint64 {
+	t.Helper()
+	s := os.Getenv(name)
+	if s == "" {
+		return or
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// outage is a node whose power is cut.
+type outage struct {
+	*unitNode
+	rng    *rand.Rand
+	seen   *bed.Ledger
+	wanted map[string]string // manifests that are there: pod to kind
+	puts   int
+	stop   func() // ends the watch
+}
+
+// outageKinds are pods by what becomes of them: after is their phase in the end
+// when the power was cut in between.
+var outageKinds = map[string]struct{ policy, script, after string }{
+	"stays":   {"Always", forever, "Running"},
+	"crashes": {"Always", "exit 1", "Running"},
+	"fails":   {"Never", "sleep 1; exit 7", "Failed"},
+	"ends":    {"Never", "exit 0", "Succeeded or Failed"},
+	"tries":   {"OnFailure", "echo done", "Succeeded"},
+}
+
+// churn writes and removes manifests, then waits for any moment. The manifests
+// are synced: an operator's file that is lost is no matter of the daemon.
+func (p *outage) churn() {
+	p.Helper()
+	kinds := slices.Sorted(maps.Keys(outageKinds))
+	for range 3 + p.rng.IntN(3) {
+		there := slices.Sorted(maps.Keys(p.wanted))
+		for _, name := range there {
+			if len(p.wanted) > 7 || p.rng.IntN(6) == 0 {
+				p.remove(name)
+			}
+		}
+		all := map[string]string{}
+		for range 1 + p.rng.IntN(3) {
+			p.puts++
+			name, kind := fmt.Sprintf("c%d", p.puts), kinds[p.rng.IntN(len(kinds))]
+			p.wanted[name] = kind
+			all[name] = unitManifest(name, outageKinds[kind].policy, outageKinds[kind].script)
+		}
+		p.manifests(all)
+		p.pause(time.Duration(p.rng.Int64N(int64(2 * time.Second))))
+	}
+	p.sh("sync /etc/kubernetes/manifests/*.yaml /etc/kubernetes/manifests")
+	p.pause(time.Duration(p.rng.Int64N(int64(4 * time.Second))))
+}
+
+func (p *outage) remove(name string) {
+	p.Helper()
+	delete(p.wanted, name)
+	p.sh("rm /etc/kubernetes/manifests/" + name + ".yaml")
+}
+
+func (p *outage) pause(d time.Duration) {
+	select {
+	case <-p.ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// cut takes the power and gives it again.
+func (p *outage) cut() {
+	p.Helper()
+	p.seen.Dark()
+	if err := p.g.PowerCut(); err != nil {
+		p.Fatal(err)
+	}
+	p.stop()
+	began := time.Now()
+	if err := p.g.PowerOn(p.ctx); err != nil {
+		p.Fatal(err)
+	}
+	p.await("the daemon is ready", 2*time.Minute, p.ready)
+	p.Logf("up again after %.0f s with %d manifests", time.Since(began).Seconds(), len(p.wanted))
+	p.seen.Boot()
+	p.follow()
+}
+
+// watcher prints the daemon's watch, from the moment at which its socket answers.
+const watcher = `use IO::Socket::UNIX; $| = 1;
+for (;;) {
+	my $s = IO::Socket::UNIX->new("/run/nodeagent/nodeagent.sock");
+	if ($s) { print $s "GET /v1/watch HTTP/1.0\r\n\r\n"; while (<$s>) { print } }
+	select(undef, undef, undef, 0.1);
+}`
+
+// follow gives what the daemon shows to the ledger, as it arrives here: what did
+// was told before the power went.
+func (p *outage) follow() {
+	ctx, cancel := context.WithCancel(p.ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		// It ends with the guest's power.
+		_, _ = p.g.Exec(ctx, guest.Command{Argv: []string{"perl", "-e", watcher}, Output: &changes{see: p.seen.See}})
+	})
+	p.stop = func() { cancel(); wg.Wait() }
+}
+
+// changes takes the lines of a watch.
+type changes struct {
+	rest []byte
+	see  func(bed.Change)
+}
+
+func (c *changes) Write(b []byte) (int, error) {
+	c.rest = append(c.rest, b...)
+	for {
+		line, rest, whole := bytes.Cut(c.rest, []byte("\n"))
+		if !whole {
+			return len(b), nil
+		}
+		var change struct {
+			Type   string
+			Object *corev1.Pod
+		}
+		if json.Unmarshal(line, &change) == nil && change.Object != nil {
+			c.see(bed.Change{Gone: change.Type == "DELETED", Pod: change.Object})
+		}
+		c.rest = rest
+	}
+}
+
+// settled waits until every pod is what it shall become, and looks at what must
+// never have been seen.
+func (p *outage) settled() {
+	p.Helper()
+	took := p.await("every pod is what it shall be", 4*time.Minute, func() bool {
+		pods := p.pods()
+		for name, kind := range p.wanted {
+			phase := pods[name].Phase
+			_, state, _, _ := pods[name].last()
+			if phase == "" || !strings.Contains(outageKinds[kind].after, phase) || kind == "stays" && state != "Running" {
+				return false
+			}
+		}
+		return len(pods) == len(p.wanted)
+	})
+	for _, s := range p.seen.Illegal() {
+		p.Error(s)
+	}
+	if out := p.sh("cat /sys/fs/ext4/*/errors_count; dmesg | grep -e 'EXT4-fs error' -e 'I/O error' || true"); strings.Trim(out, "0\n") != "" {
+		p.Errorf("the file system has errors: %s", out)
+	}
+	p.Logf("pods as wanted %.0f s later, %d of %d seen to end", took.Seconds(), p.seen.Seen(), p.puts)
+}
+
+// end removes all pods and looks for what is left of them.
+func (p *outage) end() {
+	p.Helper()
+	p.sh("rm /etc/kubernetes/manifests/*.yaml")
+	p.await("all pods are gone", 3*time.Minute, func() bool { return len(p.pods()) == 0 })
+	left := p.left()
+	for end := time.Now().Add(time.Minute); left != "" && time.Now().Before(end); left = p.left() {
+		p.pause(time.Second)
+	}
+	if left != "" {
+		p.Errorf("left of pods that are gone:\n%s", left)
+	}
+	for _, s := range p.seen.Illegal() {
+		p.Error(s)
+	}
+}
+
+// left is what a node without pods must not have.
+func (p *outage) left() string {
+	p.Helper()
+	return p.sh(`ls /run/netns /run/nodeagent/ns /run/nodeagent/exit /run/nodeagent/podnet /run/nodeagent/started /run/nodeagent/shim \
+	/var/lib/kubelet/pods /var/log/pods /var/log/containers /var/lib/nodeagent/volumes 2>/dev/null | grep -v -e '^/.*:$' -e '^$' || true
+ip -o link show master nodeagent0
+find /sys/fs/cgroup/kubepods.slice -type d -name '*-pod*.slice'
+pgrep -a containerd-shim || true
+ctr -n k8s.io containers ls -q; ctr -n k8s.io leases ls -q
+ctr -n k8s.io snapshots ls | tail -n +2 | grep -v ' Committed *$' || true
+ls -A /var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots | grep new- || true`)
+}
