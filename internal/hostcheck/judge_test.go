@@ -44,6 +44,7 @@ Kernel:
   PSI: true
   Modules: true
   ModulesDir: true
+  MaxUserNS: 15000
 Tried: {Overlay: "", Bridge: "", Veth: "", Nftables: ""}
 Privilege: {Root: true, LowestOOMAdj: -1000}
 Cgroups: {Mode: v2, Driver: systemd, PID1: systemd, Swap: true, KubepodsPath: /kubepods.slice}

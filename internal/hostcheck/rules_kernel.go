@@ -34,6 +34,9 @@ func kernelRules() []rule {
 		{Kind{"NA-KERNEL-007", "the kernel cannot kill a whole cgroup at once", Info,
 			"Before 5.14 there is no cgroup.kill; processes are killed one by one, which a fork bomb makes slow.",
 			"nothing must be done; a newer kernel is better", false}, noKill},
+		{Kind{"NA-KERNEL-008", "user namespaces are off", Info,
+			"Pods with users of their own (hostUsers: false) cannot run; this version has none yet.",
+			"sysctl -w user.max_user_namespaces=15000", false}, noUserNamespaces},
 	}
 }
 
@@ -103,6 +106,18 @@ func noKill(f *Facts) []hit {
 		return nil
 	}
 	return one("the kernel is " + f.Kernel.Release)
+}
+
+func noUserNamespaces(f *Facts) []hit {
+	switch {
+	case f.Kernel == nil:
+		return nil
+	case !slices.Contains(f.Kernel.Namespaces, "user"):
+		return one("the kernel has none")
+	case f.Kernel.MaxUserNS == 0:
+		return one("user.max_user_namespaces is 0")
+	}
+	return nil
 }
 
 func privilegeRules() []rule {

@@ -309,12 +309,26 @@ func TestCheck(t *testing.T) {
 			_ = cmd.Wait()
 		}},
 		{"pods of others", func(t *testing.T) {
-			plantPod(t, b, "0123", "containerd-shim-runc-v2")
+			plantPod(t, b, "kubepods/pod0123", "containerd-shim-runc-v2")
 			wantMore(t, base, c.check(t), "NA-AGENT-002")
 			wantRefusal(t, c, "NA-AGENT-002")
 		}},
+		{"pods of others by the other driver", func(t *testing.T) {
+			slice := strings.ReplaceAll(strings.Trim(b.CgroupRoot(), "/"), "-", "_")
+			root := filepath.Join("..", slice+".slice")
+			plantPod(t, b, filepath.Join(root, slice+"-kubepods.slice", slice+"-kubepods-pod0123.slice"), "containerd-shim-runc-v2")
+			wantMore(t, base, c.check(t)) // nothing of it is in our place
+			dir := filepath.Join(a.RootDir(), "pods", "0123")
+			must(t, os.MkdirAll(dir, 0o755))
+			defer os.RemoveAll(filepath.Dir(dir))
+			wantMore(t, base, c.check(t), "NA-AGENT-002")
+			wantRefusal(t, c, "NA-AGENT-002")
+			if _, err := os.Stat(dir); err != nil {
+				t.Error("the daemon has removed the directory of somebody else's pod")
+			}
+		}},
 		{"pods of a dead daemon of ours", func(t *testing.T) {
-			plantPod(t, b, "4567", "containerd-shim-nodeagent-v1")
+			plantPod(t, b, "kubepods/pod4567", "containerd-shim-nodeagent-v1")
 			wantMore(t, base, c.check(t))
 		}},
 		{"mixed iptables", func(t *testing.T) {
@@ -369,32 +383,41 @@ func wantRefusal(t *testing.T, c *cli, id string) {
 	}
 }
 
-// plantPod makes a pod's cgroup in the bed with a process in it, that a program
-// of the given name runs.
-func plantPod(t *testing.T, b *bed.Bed, uid, runtime string) {
+// plantPod makes a cgroup below the daemon's root with a process in it, that a
+// program of the given name runs, and removes it with what it is in.
+func plantPod(t *testing.T, b *bed.Bed, cgroup, runtime string) {
 	t.Helper()
 	_, out := named(t, b, runtime, "/bin/busybox sleep 600 & echo $!; read x; kill $!", nil)
 	pid, err := bufio.NewReader(out).ReadString('\n')
 	must(t, err)
-	dirs := []string{"/sys/fs/cgroup"}
-	if _, err := os.Stat("/sys/fs/cgroup/pids"); err == nil {
-		dirs = []string{"/sys/fs/cgroup/pids"}
+	n, err := strconv.Atoi(strings.TrimSpace(pid))
+	must(t, err)
+	fd, err := unix.PidfdOpen(n, 0)
+	must(t, err)
+	top := "/sys/fs/cgroup"
+	if _, err := os.Stat(top + "/pids"); err == nil {
+		top += "/pids"
 	}
-	for _, d := range dirs {
-		dir := filepath.Join(d, b.CgroupRoot(), "kubepods", "pod"+uid)
-		must(t, os.MkdirAll(dir, 0o755))
-		must(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strings.TrimSpace(pid)), 0))
-		n, err := strconv.Atoi(strings.TrimSpace(pid))
-		must(t, err)
-		fd, err := unix.PidfdOpen(n, 0)
-		must(t, err)
-		t.Cleanup(func() {
-			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000)
-			unix.Close(fd)
-			_ = os.Remove(dir)
-		})
+	dir := filepath.Join(top, b.CgroupRoot(), cgroup)
+	var made []string
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := os.Stat(d); err == nil {
+			break
+		}
+		made = append(made, d)
 	}
+	must(t, os.MkdirAll(dir, 0o755))
+	t.Cleanup(func() {
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000)
+		unix.Close(fd)
+		for _, d := range made { // the innermost first
+			if err := os.Remove(d); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	must(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strings.TrimSpace(pid)), 0))
 }
 
 // mixIptables makes one rule with each kind of iptables, and takes them away.

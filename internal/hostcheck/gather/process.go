@@ -15,6 +15,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
+	"nodeagent/internal/cgroups"
 	"nodeagent/internal/hostcheck"
 )
 
@@ -113,16 +114,19 @@ func (g *gatherer) strangers(ctx context.Context) (see, error) {
 	}
 	var all []hostcheck.PodGroup
 	known := map[string]bool{}
-	if tree, err := g.tree(); err == nil {
+	for _, tree := range g.trees() {
 		pods, err := tree.Pods(ctx)
 		errs = append(errs, err)
 		for _, p := range pods {
-			if own[string(p.UID)] {
+			uid := string(p.UID)
+			// In the other driver's tree nothing is ours, but the directories are
+			// the same ones.
+			if own[uid] || known[uid] || !tree.ours && !there(filepath.Join(g.PodsDir, uid)) {
 				continue
 			}
 			if by := g.runBy(p.Path); by != "" {
-				known[string(p.UID)] = true
-				all = append(all, hostcheck.PodGroup{UID: string(p.UID), Where: p.Path, Runtime: by})
+				known[uid] = true
+				all = append(all, hostcheck.PodGroup{UID: uid, Where: p.Path, Runtime: by})
 			}
 		}
 	}
@@ -132,6 +136,26 @@ func (g *gatherer) strangers(ctx context.Context) (see, error) {
 		all = append(all, left...)
 	}
 	return func(f *hostcheck.Facts) { f.Strangers = all }, errors.Join(errs...)
+}
+
+// podTree is a tree of pods' cgroups; ours is the one that the daemon works in.
+type podTree struct {
+	*cgroups.Tree
+	ours bool
+}
+
+// trees are those of both drivers, the daemon's first.
+func (g *gatherer) trees() []podTree {
+	mine, err := g.tree()
+	if err != nil {
+		return nil
+	}
+	all := []podTree{{mine, true}}
+	other := map[string]string{cgroups.Systemd: cgroups.Cgroupfs, cgroups.Cgroupfs: cgroups.Systemd}[mine.Driver()]
+	if t, err := cgroups.New(cgroups.Config{Root: g.Host.CgroupRoot, Driver: other}); err == nil {
+		all = append(all, podTree{t, false})
+	}
+	return all
 }
 
 // runBy names the foreign runtime below which processes of a pod's cgroup run;
