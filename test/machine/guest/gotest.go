@@ -48,8 +48,13 @@ func (g *Guest) GoTest(t *testing.T, pkg string, args ...string) {
 		Dir:  filepath.Join(treeDir, strings.TrimPrefix(pkg, "nodeagent/")),
 		Env:  append(bedEnv(), fmt.Sprintf("NODEAGENT_SLOW=%d", Slowness)),
 	}
+	cpu, _ := g.CPU()
+	begin = time.Now()
 	r := &report{t: t, pkg: pkg, guest: g.name(), tests: map[string]*tested{}}
 	code, err := g.stream(ctx, run, r)
+	after, _ := g.CPU()
+	t.Logf("%s took %.0f s, and %.0f s of the host's CPU", pkg, time.Since(begin).Seconds(), (after - cpu).Seconds())
+	r.cost((after - cpu).Seconds())
 	switch {
 	case err != nil:
 		t.Errorf("run the tests of %s in the guest: %v\n%s", pkg, err, tail(r.said.String(), 60))
@@ -258,15 +263,24 @@ type Result struct {
 	Seconds                           float64
 }
 
+// cost adds a line for the whole package.
+func (r *report) cost(cpu float64) {
+	r.append(Result{Guest: r.guest, Package: r.pkg, Action: "cost", Seconds: cpu})
+}
+
 // record adds the result to the file that the whole run is judged by.
 func (r *report) record(full string, n *tested) {
-	path := os.Getenv("NODEAGENT_MACHINE_RESULTS")
-	if path == "" {
-		return
-	}
 	res := Result{Guest: r.guest, Package: r.pkg, Test: full, Host: r.t.Name() + "/" + full, Action: n.action, Seconds: n.elapsed}
 	if n.action == "skip" {
 		res.Why = Reason(n.output.String())
+	}
+	r.append(res)
+}
+
+func (r *report) append(res Result) {
+	path := os.Getenv("NODEAGENT_MACHINE_RESULTS")
+	if path == "" {
+		return
 	}
 	b, err := json.Marshal(res)
 	if err == nil {

@@ -31,6 +31,10 @@ type ledger struct {
 func (l *ledger) inGuest(r guest.Result) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if r.Action == "cost" {
+		fmt.Printf("=== [%s] %s: %.0f s of CPU\n", r.Guest, r.Package, r.Seconds)
+		return
+	}
 	if l.inside == nil {
 		l.inside = map[string]bool{}
 	}

@@ -37,9 +37,10 @@ func TestWanting(t *testing.T) {
 	for path, text := range map[string]string{
 		"internal/a/a_test.go":         "need.Have(t, need.Root, need.Systemd)",
 		"internal/b/b_test.go":         "need.Have(t, need.Root)",
-		"internal/c/c.go":              "need.Systemd",
-		"test/machine/x/m_test.go":     "need.Systemd",
-		"internal/test/need/n_test.go": "need.Systemd",
+		"internal/d/d_test.go":         "need.Lacks(need.Systemd)",
+		"internal/c/c.go":              "need.Have(t, need.Systemd)",
+		"test/machine/x/m_test.go":     "need.Have(t, need.Systemd)",
+		"internal/test/need/n_test.go": "need.Have(t, need.Systemd)",
 	} {
 		path = filepath.Join(root, path)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

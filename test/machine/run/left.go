@@ -28,19 +28,22 @@ func (r *run) left(ctx context.Context) error {
 		// A failure here is make test-host's to report; skips are what counts.
 		_ = goTest(ctx, nil, r.ledger.onHost, append([]string{"-count=1"}, pkgs...)...)
 	}
-	names := r.ledger.nowhere(func(fact string) bool { return need.Lacks(need.Fact(fact)) != "" })
-	for _, n := range names {
+	nowhere := r.ledger.nowhere(func(fact string) bool { return need.Lacks(need.Fact(fact)) != "" })
+	for _, n := range nowhere {
 		fmt.Println("ran nowhere:", n)
 	}
-	if len(names) > 0 {
-		return fmt.Errorf("%d tests skip on this host and passed in no guest", len(names))
+	if len(nowhere) > 0 {
+		return fmt.Errorf("%d tests skip on this host and passed in no guest", len(nowhere))
 	}
 	fmt.Printf("== every test that this host cannot run passed in a guest (looked at %s)\n", strings.Join(pkgs, " "))
 	return nil
 }
 
-// asks finds need.X in the arguments of a test.
-var asks = regexp.MustCompile(`\bneed\.([A-Z][A-Za-z0-9]*)\b`)
+// asks finds what a test skips without, and names each thing in it.
+var (
+	asks  = regexp.MustCompile(`\bneed\.Have\(([^()]*)\)`)
+	names = regexp.MustCompile(`\bneed\.([A-Z][A-Za-z0-9]*)\b`)
+)
 
 // wanting are the packages whose tests ask for a fact that lacks says this host
 // has not. The tests of guests themselves are not among them: they are the ones
@@ -62,10 +65,11 @@ func wanting(root string, lacks func(need.Fact) string) ([]string, error) {
 		if err != nil {
 			return err
 		}
-		for _, m := range asks.FindAllSubmatch(text, -1) {
-			fact, known := need.ByName(string(m[1]))
-			if known && lacks(fact) != "" {
-				found["nodeagent/"+filepath.Dir(rel)] = true
+		for _, call := range asks.FindAll(text, -1) {
+			for _, m := range names.FindAllSubmatch(call[len("need.Have("):], -1) {
+				if fact, known := need.ByName(string(m[1])); known && lacks(fact) != "" {
+					found["nodeagent/"+filepath.Dir(rel)] = true
+				}
 			}
 		}
 		return nil
