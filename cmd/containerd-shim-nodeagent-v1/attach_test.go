@@ -115,7 +115,10 @@ func attachOnce(n *node) {
 // A client that does not read is cut off; the container does not wait for it.
 func attachSlow(n *node) {
 	w := want{maxSize: 4 << 20, maxFiles: 2}
-	k := n.shell("slow", "while ! [ -e /go ]; do sleep 0.02; done; /podtool flood 60s 200000000", w).run(w)
+	// Over before the client has stalled for so long that it is cut off in the
+	// middle of a frame.
+	flood := 200_000_000 * uint64(time.Second) / uint64(need.Slow(time.Second))
+	k := n.shell("slow", fmt.Sprintf("while ! [ -e /go ]; do sleep 0.02; done; /podtool flood 60s %d", flood), w).run(w)
 	s := k.attach(shimapi.AttachOptions{Stdout: true})
 	before := anonymous(n.t, n.stats("slow").Pid)
 	touch(n.t, k.task.Pid(), "/go")
@@ -133,7 +136,7 @@ func attachSlow(n *node) {
 	if !errors.Is(err, shimapi.ErrDropped) || got == 0 {
 		n.t.Errorf("after %d bytes: %v, want to be cut off", got, err)
 	}
-	if st := n.stats("slow").Containers[0]; st.Bytes < 200_000_000 || st.DroppedLines != 0 {
+	if st := n.stats("slow").Containers[0]; st.Bytes < flood || st.DroppedLines != 0 {
 		n.t.Errorf("stats %+v", st)
 	}
 	k.delete()
