@@ -18,6 +18,8 @@ type unitNode struct {
 	*testing.T
 	ctx context.Context
 	g   *guest.Guest
+
+	wrong []string // what awaitPhases saw last
 }
 
 // newUnitNode runs the document's sections 1 to 4 in the guest, and imports the
@@ -114,9 +116,9 @@ func (n *unitNode) running() map[string]string {
 func (n *unitNode) await(what string, limit time.Duration, ok func() bool) time.Duration {
 	n.Helper()
 	began := time.Now()
-	for !ok() {
+	for looks := 1; !ok(); looks++ {
 		if time.Since(began) > limit || n.ctx.Err() != nil {
-			n.Fatalf("not within %s: %s\n%s", limit, what, n.sh("nodeagent pods -o wide; systemctl --no-pager --lines=20 status nodeagent.service || true"))
+			n.Fatalf("not within %s and %d looks: %s %v\n%s", limit, looks, what, n.wrong, n.sh("nodeagent pods -o wide; systemctl --no-pager --lines=20 status nodeagent.service || true"))
 		}
 		select {
 		case <-n.ctx.Done():
@@ -129,14 +131,15 @@ func (n *unitNode) await(what string, limit time.Duration, ok func() bool) time.
 // awaitPhases waits until each pod has the phase.
 func (n *unitNode) awaitPhases(limit time.Duration, want map[string]string) {
 	n.Helper()
-	n.await(fmt.Sprintf("pods as wanted: %v", want), limit, func() bool {
+	n.await("pods as wanted", limit, func() bool {
 		pods := n.pods()
+		n.wrong = nil
 		for name, phase := range want {
 			if pods[name].Phase != phase {
-				return false
+				n.wrong = append(n.wrong, fmt.Sprintf("%s is %q and not %s", name, pods[name].Phase, phase))
 			}
 		}
-		return true
+		return len(n.wrong) == 0
 	})
 }
 
