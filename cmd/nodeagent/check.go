@@ -75,7 +75,7 @@ func check(ctx context.Context, flags config.Flags, limit time.Duration) checkRe
 	if invalid != nil {
 		c.Host.Invalid = invalid.Error()
 	}
-	if r, err := openRuntime(cfg); err == nil {
+	if r, err := openRuntime(cfg, limit); err == nil {
 		defer r.Close()
 		c.About, c.Own = aboutContainerd(r, cfg), ownPods(r)
 	}
@@ -289,7 +289,9 @@ func checkTable(all []hostcheck.Finding, wide bool) *table {
 // refuse keeps the daemon from starting where it would harm what is not its: it
 // removes pods' cgroups and directories that belong to no pod of its own.
 func refuse(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
-	facts := gather.Harm(ctx, hostConfig(cfg, config.Flags{}))
+	c := hostConfig(cfg, config.Flags{})
+	c.Limit = 10 * time.Second // a busy machine is no reason to start without having looked
+	facts := gather.Harm(ctx, c)
 	for _, u := range facts.Unseen {
 		log.Warn("could not look for other agents", "what", u.What, "why", u.Why)
 	}

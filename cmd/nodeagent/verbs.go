@@ -76,7 +76,7 @@ func openNode(flags config.Flags) (*node, error) {
 		return nil, configError{err}
 	}
 	n := &node{cfg: cfg}
-	if n.runtime, err = openRuntime(cfg); err != nil {
+	if n.runtime, err = openRuntime(cfg, callTimeout); err != nil {
 		return nil, err
 	}
 	n.eye, err = diag.New(diag.Config{
@@ -89,8 +89,8 @@ func openNode(flags config.Flags) (*node, error) {
 	return n, nil
 }
 
-// openRuntime prepares to talk to containerd. The caller closes it.
-func openRuntime(cfg *config.Config) (*cri.Native, error) {
+// openRuntime prepares to talk to containerd, with a time for each question. The caller closes it.
+func openRuntime(cfg *config.Config, timeout time.Duration) (*cri.Native, error) {
 	r := cfg.Agent.Runtimes[""]
 	store := imageConfig(cfg)
 	store.Owner = cliOwner
@@ -99,7 +99,7 @@ func openRuntime(cfg *config.Config) (*cri.Native, error) {
 		RunDir: cfg.Agent.RunDir, StateDir: cfg.Agent.StateDir,
 		SeccompDir:  filepath.Join(cfg.RootDir, "seccomp"),
 		Image:       store,
-		CallTimeout: callTimeout,
+		CallTimeout: timeout,
 	})
 }
 

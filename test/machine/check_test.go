@@ -162,18 +162,48 @@ type breakage struct {
 
 // breakages are in an order in which the later ones need nothing of the earlier.
 var breakages = []breakage{
-	{"swap", "fallocate -l 16M /swap && chmod 600 /swap && mkswap -q /swap && swapon /swap", "swapoff /swap", []string{"NA-SWAP-001"}, nil},
-	{"stub resolver", "echo nameserver 127.0.0.53 >/etc/resolv.conf", "echo nameserver 192.0.2.53 >/etc/resolv.conf", []string{"NA-NET-008"}, nil},
-	{"lxcfs killed", "systemctl start lxcfs; systemctl kill -s KILL lxcfs; systemctl stop lxcfs || true", "umount -l /var/lib/lxcfs || true", []string{"NA-LXCFS-001"}, nil},
+	{
+		"many small things",
+		`fallocate -l 16M /swap && chmod 600 /swap && mkswap -q /swap && swapon /swap
+echo nameserver 127.0.0.53 >/etc/resolv.conf
+systemctl start lxcfs; systemctl kill -s KILL lxcfs; systemctl stop lxcfs || true
+rmmod br_netfilter veth; echo install veth /bin/false >/etc/modprobe.d/x.conf`,
+		`swapoff /swap; umount -l /var/lib/lxcfs || true
+echo nameserver 192.0.2.53 >/etc/resolv.conf
+rm /etc/modprobe.d/x.conf; modprobe br_netfilter`,
+		[]string{"NA-SWAP-001", "NA-NET-008", "NA-LXCFS-001", "NA-NET-004", "NA-NET-001"}, nil,
+	},
 	{"iptables of both kinds", "for k in nft legacy; do iptables-$k -A OUTPUT -d 192.0.2.99 -j ACCEPT; done", "for k in nft legacy; do iptables-$k -F OUTPUT; done", []string{"NA-NET-005"}, nil},
-	{"cgroupfs driver", "(cat /etc/nodeagent/config.yaml; printf -- '---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\ncgroupDriver: cgroupfs\n') >/root/driver.yaml; chmod 600 /root/driver.yaml", "", []string{"NA-CGROUP-007"}, []string{"--config", "/root/driver.yaml"}},
+	{
+		// cgroupfs under systemd is told as well.
+		"not delegated",
+		`mkdir /sys/fs/cgroup/crowd
+sh -c 'echo $$ >/sys/fs/cgroup/crowd/cgroup.procs; exec /bin/sleep 1000' >/dev/null 2>&1 &
+until grep -q . /sys/fs/cgroup/crowd/cgroup.procs; do :; done
+(cat /etc/nodeagent/config.yaml; printf -- '---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\ncgroupDriver: cgroupfs\ncgroupRoot: /crowd\n') >/root/crowd.yaml
+chmod 600 /root/crowd.yaml`,
+		"echo 1 >/sys/fs/cgroup/crowd/cgroup.kill; until rmdir /sys/fs/cgroup/crowd 2>/dev/null; do :; done",
+		[]string{"NA-CGROUP-002", "NA-CGROUP-007"},
+		[]string{"--config", "/root/crowd.yaml"},
+	},
 	{"kubelet", "mkdir -p /opt/k; cp /bin/sleep /opt/k/kubelet; systemd-run -q --unit=k /opt/k/kubelet 1000", "systemctl stop k", []string{"NA-AGENT-001"}, nil},
 	{"port", "systemd-run -q --unit=p /bin/busybox nc -l -p 10248; until ss -ltn 2>/dev/null | grep -q :10248; do :; done", "systemctl stop p", []string{"NA-PORT-001"}, nil},
-	{"dangerous unit", "mkdir -p /etc/systemd/system/nodeagent.service.d; printf '[Service]\nRuntimeDirectory=nodeagent\nKillMode=mixed\nPrivateTmp=yes\n' >/etc/systemd/system/nodeagent.service.d/x.conf; rm /etc/tmpfiles.d/nodeagent.conf /etc/systemd/system/multi-user.target.wants/containerd.service; cp /etc/systemd/system/containerd.service /etc/systemd/system/kubelet.service; ln -s ../kubelet.service /etc/systemd/system/multi-user.target.wants/; systemctl daemon-reload", "rm -r /etc/systemd/system/nodeagent.service.d /etc/systemd/system/kubelet.service /etc/systemd/system/multi-user.target.wants/kubelet.service; ln -s ../containerd.service /etc/systemd/system/multi-user.target.wants/; cp /opt/nodeagent/tree/systemd/tmpfiles.d/nodeagent.conf /etc/tmpfiles.d/; systemctl daemon-reload", []string{"NA-UNIT-002", "NA-UNIT-003", "NA-UNIT-004", "NA-UNIT-005", "NA-UNIT-006", "NA-AGENT-004"}, nil},
-	{"br_netfilter", "rmmod br_netfilter", "modprobe br_netfilter", []string{"NA-NET-004"}, nil},
-	{"veth blocked", "rmmod veth; echo install veth /bin/false >/etc/modprobe.d/x.conf", "rm /etc/modprobe.d/x.conf", []string{"NA-NET-001"}, nil},
+	{
+		"dangerous unit",
+		`cd /etc/systemd/system
+mkdir nodeagent.service.d
+printf '[Service]\nRuntimeDirectory=nodeagent\nKillMode=mixed\nPrivateTmp=yes\n' >nodeagent.service.d/x.conf
+rm /etc/tmpfiles.d/nodeagent.conf multi-user.target.wants/containerd.service
+cp containerd.service kubelet.service; ln -s ../kubelet.service multi-user.target.wants/
+systemctl daemon-reload`,
+		`cd /etc/systemd/system
+rm -r nodeagent.service.d kubelet.service multi-user.target.wants/kubelet.service
+ln -s ../containerd.service multi-user.target.wants/
+cp /opt/nodeagent/tree/systemd/tmpfiles.d/nodeagent.conf /etc/tmpfiles.d/
+systemctl daemon-reload`,
+		[]string{"NA-UNIT-002", "NA-UNIT-003", "NA-UNIT-004", "NA-UNIT-005", "NA-UNIT-006", "NA-AGENT-004"}, nil,
+	},
 	{"overlay blocked", "rmmod overlay 2>/dev/null || true; echo install overlay /bin/false >/etc/modprobe.d/x.conf", "rm /etc/modprobe.d/x.conf", []string{"NA-KERNEL-002"}, nil},
-	{"overlay blocked before containerd starts", "rmmod overlay 2>/dev/null || true; echo install overlay /bin/false >/etc/modprobe.d/x.conf; systemctl restart containerd", "rm /etc/modprobe.d/x.conf; systemctl restart containerd", []string{"NA-KERNEL-002", "NA-RUNTIME-006"}, nil},
 	{"no shim", "rm /usr/local/bin/containerd-shim-nodeagent-v1", "install /opt/nodeagent/bin/containerd-shim-nodeagent-v1 /usr/local/bin/", []string{"NA-RUNTIME-003"}, nil},
 	{"containerd stopped", "systemctl stop containerd", "systemctl start containerd", []string{"NA-RUNTIME-001"}, nil},
 }
@@ -184,6 +214,9 @@ func TestCheckGuest(t *testing.T) {
 	n := newCheckNode(t, guest.Options{})
 	n.sh(t, "echo nameserver 192.0.2.53 >/etc/resolv.conf")
 	t.Run("bare", func(t *testing.T) { wantIDs(t, n.check(t), bareIDs...) })
+	t.Run("in a bed", func(t *testing.T) {
+		n.g.GoTest(t, "nodeagent/test/node", "-run", "^TestCheck$/^(old_containerd|kubelet|no_shim|pods_of_others)")
+	})
 	n.install(t)
 	t.Run("installed", func(t *testing.T) { wantIDs(t, n.check(t), guestIDs...) })
 	if t.Failed() {

@@ -130,7 +130,7 @@ func run(ctx context.Context, c Config, probes []probe) hostcheck.Facts {
 		if a.see != nil {
 			a.see(&f)
 		}
-		for _, why := range lines(a.err, c.Limit) {
+		for _, why := range lines(ctx, a.err, c.Limit) {
 			f.Unseen = append(f.Unseen, hostcheck.Unseen{What: p.what, Why: why})
 		}
 	}
@@ -139,11 +139,11 @@ func run(ctx context.Context, c Config, probes []probe) hostcheck.Facts {
 
 func silence(limit time.Duration) error { return fmt.Errorf("no answer within %v", limit) }
 
-func lines(err error, limit time.Duration) []string {
+func lines(ctx context.Context, err error, limit time.Duration) []string {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	if ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded) { // else it is somebody's shorter time
 		return []string{silence(limit).Error()}
 	}
 	return strings.Split(err.Error(), "\n")
