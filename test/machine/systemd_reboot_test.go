@@ -187,7 +187,7 @@ func (n *unitNode) noStale() {
 	}
 	for what, script := range map[string]string{
 		"exit records": "ls /run/nodeagent/exit | sed 's/.json//'",
-		"snapshots":    "ctr -n k8s.io snapshots ls | awk '$3 != \"Committed\" && NR > 1 {print $1}'",
+		"snapshots":    "ctr -n k8s.io snapshots ls | awk '$NF == \"Active\" {print $1}'",
 	} {
 		for _, id := range nonEmptyLines(n.sh(script)) {
 			if !ids[id] {

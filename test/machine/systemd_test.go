@@ -3,11 +3,15 @@ package machine_test
 import (
 	"context"
 	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"nodeagent/test/bed"
 	"nodeagent/test/machine/guest"
 )
 
@@ -40,6 +44,7 @@ func TestUnit(t *testing.T) {
 	t.Run("Crash", n.sub(testUnitCrash))
 	t.Run("Watchdog", n.sub(testUnitWatchdog))
 	t.Run("Reload", n.sub(testUnitReload))
+	t.Run("Upgrade", n.sub(testUnitUpgrade))
 	t.Run("ContainerdRestarts", n.sub(testUnitContainerd))
 	t.Run("CNI", n.sub(testUnitCNI))
 	t.Run("BadConfig", n.sub(testUnitBadConfig))
@@ -261,6 +266,43 @@ func testUnitReload(n *unitNode, _ map[string]bool) {
 	}
 	n.sh("rm /etc/kubernetes/manifests/limited.yaml")
 	n.await("the pod is gone", time.Minute, func() bool { _, there := n.pods()["limited"]; return !there })
+}
+
+// testUnitUpgrade: other programs take over, and the first ones again, as
+// docs/install.md says how. Pods keep the shim that they have; one that starts
+// afterwards has the new one, and is removed by the old daemon.
+func testUnitUpgrade(n *unitNode, _ map[string]bool) {
+	n.sh("mkdir -p /root/was && cp /usr/local/bin/nodeagent /usr/local/bin/containerd-shim-nodeagent-v1 /root/was/")
+	dir := n.TempDir()
+	root, err := bed.ModuleRoot(n.ctx)
+	if err != nil {
+		n.Fatal(err)
+	}
+	build := exec.CommandContext(n.ctx, "go", "build", "-trimpath", "-ldflags", "-s -w -X main.version=next", "-o", dir+"/",
+		"./cmd/nodeagent", "./cmd/containerd-shim-nodeagent-v1")
+	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+n.g.Arch())
+	if out, err := build.CombinedOutput(); err != nil {
+		n.Fatalf("%v\n%s", err, out)
+	}
+	for _, name := range []string{"nodeagent", "containerd-shim-nodeagent-v1"} {
+		if err := n.g.Put(n.ctx, filepath.Join(dir, name), "/root/next/"+name); err != nil {
+			n.Fatal(err)
+		}
+	}
+	first := n.sh("nodeagent version -o json | grep '\"daemon\"'")
+	for _, from := range []string{"/root/next", "/root/was"} {
+		n.sh("install -m 755 " + from + "/nodeagent " + from + "/containerd-shim-nodeagent-v1 /usr/local/bin/; systemctl restart nodeagent.service")
+		version := n.sh("nodeagent version -o json | grep '\"daemon\"'")
+		if next := strings.Contains(version, `"next"`); next != (from == "/root/next") || !next && version != first {
+			n.Errorf("with %s the daemon is %s, at first %s", from, version, first)
+		}
+		if from == "/root/next" {
+			n.manifest("young", "Always", forever)
+			n.awaitPhases(time.Minute, map[string]string{"young": "Running"})
+		}
+	}
+	n.sh("rm /etc/kubernetes/manifests/young.yaml")
+	n.await("the pod is gone", time.Minute, func() bool { _, there := n.pods()["young"]; return !there })
 }
 
 // testUnitContainerd: a containerd that restarts takes neither the daemon nor a

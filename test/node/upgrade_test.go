@@ -303,7 +303,9 @@ func testUpgrade(t *testing.T, f fixture) {
 	ids := slices.Sorted(maps.Values(idsOf(n.records)))
 	n.replay(f)
 	must(t, n.a.Start(n.ctx))
-	must(t, n.a.WaitPods(n.ctx, func(pods map[string]*corev1.Pod) bool {
+	soon, cancel := context.WithTimeout(n.ctx, 2*time.Minute)
+	defer cancel()
+	must(t, n.a.WaitPods(soon, func(pods map[string]*corev1.Pod) bool {
 		for _, p := range pods {
 			if p.Name != "never-node" && !bed.Ready(p) {
 				return false
