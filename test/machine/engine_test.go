@@ -1,23 +1,53 @@
 package machine_test
 
 import (
+	"os"
 	"testing"
 
 	"nodeagent/test/machine/guest"
 )
 
+// suite is one package's tests: those of every day, chosen for what differs on
+// cgroup v2 and under systemd, and all of them where there is an hour.
+type suite struct{ pkg, daily string }
+
+var engine = []suite{
+	{"nodeagent/internal/net/podnet", "^(TestTrafficOfPods|TestPodInterface|TestHostPorts|TestForwardPolicyDrop|TestTableComesBack|TestRestartKeepsPods)$"},
+	{"nodeagent/cmd/containerd-shim-nodeagent-v1", "^(TestLogAndExit|TestExitWithContainerdDead|TestAttach|TestMemoryCgroup|TestCgroupMount|TestOOMKills)$"},
+	{"nodeagent/internal/cri", "^(TestPodStartsStopsAndLeavesNothing|TestKernelSees|TestHostNamespaces|TestShareProcessNamespace|TestOOMKilled|TestStop|TestReboot)$"},
+	{"nodeagent/test/node", "^(TestPodComesAndGoes|TestContainerIsWhatWasAskedFor|TestExitIsNeverLost)$"},
+}
+
+// full says whether everything was asked for: make test-machine FULL=1.
+func full() bool { return os.Getenv("NODEAGENT_MACHINE_FULL") != "" }
+
+func (s suite) run(t *testing.T, g *guest.Guest) {
+	t.Run(s.pkg, func(t *testing.T) {
+		if full() {
+			g.GoTest(t, s.pkg, "-timeout", "90m")
+		} else {
+			g.GoTest(t, s.pkg, "-short", "-run", s.daily)
+		}
+	})
+}
+
 // TestEngine runs the engine's tests on cgroup v2 under systemd, one guest for
 // all of them.
 func TestEngine(t *testing.T) {
 	g := guest.Start(t, guest.Options{})
-	for _, p := range []struct {
-		pkg  string
-		args []string
-	}{
-		{pkg: "nodeagent/internal/net/podnet"},
-		{pkg: "nodeagent/cmd/containerd-shim-nodeagent-v1"},
-		{pkg: "nodeagent/internal/cri"},
-	} {
-		t.Run(p.pkg, func(t *testing.T) { g.GoTest(t, p.pkg, p.args...) })
+	for _, s := range engine {
+		s.run(t, g)
+	}
+}
+
+// TestEngineV1 runs those that stand on cgroups once more on v1 under systemd,
+// where everything was asked for.
+func TestEngineV1(t *testing.T) {
+	if !full() {
+		t.Skip("an hour more: make test-machine FULL=1")
+	}
+	g := guest.Start(t, guest.Options{Cmdline: []string{"systemd.unified_cgroup_hierarchy=0"}})
+	for _, s := range engine[1:] {
+		s.run(t, g)
 	}
 }
