@@ -61,6 +61,7 @@ func newFaultNode(t *testing.T, prepare func(*faultNode) bed.AgentOptions) *faul
 	must(t, err)
 	must(t, n.a.WriteManifest("bystander", onePod("bystander", "Always", "[/podtool, sleep, forever]")))
 	must(t, n.a.WaitPhase(ctx, "default/bystander-node", corev1.PodRunning))
+	must(t, n.b.WaitCatches(ctx, "podtool", int(unix.SIGTERM))) // until then its process is runc
 	n.look()
 	return n
 }
