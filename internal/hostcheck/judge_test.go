@@ -220,7 +220,7 @@ func TestDocs(t *testing.T) {
 
 func TestOldContainerd(t *testing.T) {
 	for v, old := range map[string]bool{
-		"1.6.20~ds1": true, "v1.7.24": true, "1.7": true, "2.0.0": false, "v2.0.0-rc.1": false, "2.4.2": false, "3.0.0": false, "(devel)": false, "": false,
+		"1.6.20~ds1": true, "v1.7.24": true, "1.7": true, "2.0.5": true, "2.2.9": true, "2.3.0": false, "v2.3.0-rc.1": false, "2.4.2": false, "3.0.0": false, "(devel)": false, "": false,
 	} {
 		if got := hostcheck.OldContainerd(v) != ""; got != old {
 			t.Errorf("OldContainerd(%q) = %v, want %v", v, got, old)

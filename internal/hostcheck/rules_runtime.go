@@ -7,10 +7,11 @@ import (
 	"k8s.io/apimachinery/pkg/util/version"
 )
 
-// Versions of containerd: the oldest with which the daemon works, and the line
-// that it is tested with.
+// Versions of containerd: the oldest that starts a shim in the way of today, by
+// a message on its standard input (an older one's first start of each pod
+// fails), and the line that the daemon is tested with.
 const (
-	OldestContainerd = "2.0.0"
+	OldestContainerd = "2.3.0"
 	TestedContainerd = "2.4"
 )
 
