@@ -79,10 +79,25 @@ func TestReboot(t *testing.T) {
 			n.await("the daemon is ready", 2*time.Minute, n.ready)
 			want["busy"] = "Failed"
 			n.awaitPhases(10*time.Minute, want)
+			n.await("other containers run in place of those before", 10*time.Minute, func() bool { return n.again(before) })
 			n.rebooted(before, factor)
 			n.noStale()
 		})
 	}
+}
+
+// again tells that every pod that should run runs in a container of this boot:
+// its phase is Running from the moment at which the daemon knows it.
+func (n *unitNode) again(before map[string]unitPod) bool {
+	n.Helper()
+	n.wrong = nil
+	for name, p := range n.pods() {
+		id, state, _, _ := p.last()
+		if oldID, _, _, _ := before[name].last(); strings.HasPrefix(name, "p") && (id == oldID || state != "Running") {
+			n.wrong = append(n.wrong, name+" is "+state)
+		}
+	}
+	return len(n.wrong) == 0
 }
 
 // rebooted looks at the pods after a reboot.
@@ -147,9 +162,19 @@ func (n *unitNode) wall(unit string) time.Time {
 	return time.Unix(0, now).Add(-time.Duration((uptime - active/1e6) * 1e9))
 }
 
-// noStale proves that every thing on the node belongs to a pod that is there.
+// noStale waits until every thing on the node belongs to a pod that is there.
 func (n *unitNode) noStale() {
 	n.Helper()
+	n.await("nothing is on the node that belongs to no pod", 3*time.Minute, func() bool {
+		n.wrong = n.stale()
+		return len(n.wrong) == 0
+	})
+}
+
+// stale is what belongs to no pod, or to two.
+func (n *unitNode) stale() (found []string) {
+	n.Helper()
+	say := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
 	pods := n.pods()
 	uids, ids, live := map[string]bool{}, map[string]bool{}, 0
 	addrs := map[string]string{}
@@ -161,7 +186,7 @@ func (n *unitNode) noStale() {
 			live++
 			for _, ip := range p.IPs {
 				if other, twice := addrs[ip]; twice {
-					n.Errorf("%s and %s both have %s", name, other, ip)
+					say("%s and %s both have %s", name, other, ip)
 				}
 				addrs[ip] = name
 			}
@@ -171,7 +196,7 @@ func (n *unitNode) noStale() {
 		uids[f] = true
 	}
 	if len(addrs) != 2*live || len(uids) != len(pods) {
-		n.Errorf("%d running pods have %d addresses; %d pods have %d directories", live, len(addrs), len(pods), len(uids))
+		say("%d running pods have %d addresses; %d pods have %d directories", live, len(addrs), len(pods), len(uids))
 	}
 	for what, script := range map[string]string{
 		"network namespaces": "ls /run/netns",
@@ -182,7 +207,7 @@ func (n *unitNode) noStale() {
 		"shims":              "pgrep -f '^[^ ]*containerd-shim-nodeagent-v1'",
 	} {
 		if lines := nonEmptyLines(n.sh(script + " || true")); len(lines) != live {
-			n.Errorf("%d %s for %d running pods: %v", len(lines), what, live, lines)
+			say("%d %s for %d running pods: %v", len(lines), what, live, lines)
 		}
 	}
 	for what, script := range map[string]string{
@@ -191,22 +216,23 @@ func (n *unitNode) noStale() {
 	} {
 		for _, id := range nonEmptyLines(n.sh(script)) {
 			if !ids[id] {
-				n.Errorf("%s has %s, which is no container of a pod", what, id)
+				say("%s has %s, which is no container of a pod", what, id)
 			}
 		}
 	}
 	if logs := nonEmptyLines(n.sh("ls /var/log/pods")); len(logs) != len(pods) {
-		n.Errorf("%d log directories for %d pods: %v", len(logs), len(pods), logs)
+		say("%d log directories for %d pods: %v", len(logs), len(pods), logs)
 	}
 	if leases := nonEmptyLines(n.sh("ctr -n k8s.io leases ls -q")); len(leases) > 0 {
-		n.Errorf("leases: %v", leases)
+		say("leases: %v", leases)
 	}
 	// A sandbox's record is one without an image.
 	records := nonEmptyLines(n.sh("ctr -n k8s.io containers ls | awk 'NR > 1 {print $1}'"))
 	sandboxes := slices.DeleteFunc(records, func(id string) bool { return ids[id] })
 	if len(sandboxes) > len(pods) {
-		n.Errorf("%d sandbox records for %d pods: %v", len(sandboxes), len(pods), sandboxes)
+		say("%d sandbox records for %d pods: %v", len(sandboxes), len(pods), sandboxes)
 	}
+	return found
 }
 
 func nonEmptyLines(s string) []string {
