@@ -61,7 +61,6 @@ func newFaultNode(t *testing.T, prepare func(*faultNode) bed.AgentOptions) *faul
 	must(t, err)
 	must(t, n.a.WriteManifest("bystander", onePod("bystander", "Always", "[/podtool, sleep, forever]")))
 	must(t, n.a.WaitPhase(ctx, "default/bystander-node", corev1.PodRunning))
-	must(t, n.b.WaitCatches(ctx, "podtool", int(unix.SIGTERM))) // until then its process is runc
 	n.look()
 	return n
 }
@@ -69,6 +68,7 @@ func newFaultNode(t *testing.T, prepare func(*faultNode) bed.AgentOptions) *faul
 // look notes how the node is without a fault.
 func (n *faultNode) look() {
 	n.Helper()
+	must(n.T, n.b.WaitCatches(n.ctx, "podtool", int(unix.SIGTERM))) // until then a pod's process is runc
 	var err error
 	n.before, err = n.b.Snapshot(n.ctx)
 	must(n.T, err)
