@@ -459,7 +459,6 @@ func (c *cli) anotherName(t *testing.T) {
 func (c *cli) drift(t *testing.T) {
 	var doc struct {
 		Containers []struct {
-			Asked  struct{ Limits struct{ CPUShares uint64 } }
 			Kernel struct {
 				Cgroup    struct{ Paths map[string]string }
 				Processes []struct{ PID int }
@@ -475,20 +474,32 @@ func (c *cli) drift(t *testing.T) {
 	if d := look(); len(d) > 0 {
 		t.Fatalf("before anything changed: %v", d)
 	}
-	need.Have(t, need.CgroupV1)
 	x := doc.Containers[0]
-	file := filepath.Join("/sys/fs/cgroup/cpu", x.Kernel.Cgroup.Paths["cpu"], "cpu.shares")
+	dir, limit := filepath.Join("/sys/fs/cgroup/cpu", x.Kernel.Cgroup.Paths["cpu"]), "cpu.shares"
+	if need.Lacks(need.CgroupV2) == "" {
+		dir, limit = filepath.Join("/sys/fs/cgroup", x.Kernel.Cgroup.Paths["unified"]), "cpu.weight"
+	}
+	file := filepath.Join(dir, limit)
+	was, err := os.ReadFile(file)
+	must(t, err)
 	must(t, os.WriteFile(file, []byte("777"), 0))
 	d := look()
-	must(t, os.WriteFile(file, fmt.Append(nil, x.Asked.Limits.CPUShares), 0))
-	if len(d) != 1 || d[0].What != "cpu.shares" || d[0].Kernel != "777" {
-		t.Errorf("with cpu.shares at 777 it finds %v", d)
+	must(t, os.WriteFile(file, was, 0))
+	if len(d) != 1 || d[0].What != limit || d[0].Kernel != "777" {
+		t.Errorf("with %s at 777 it finds %v", limit, d)
 	}
-	elsewhere := filepath.Join("/sys/fs/cgroup/cpu", filepath.Dir(x.Kernel.Cgroup.Paths["cpu"]), "cgroup.procs")
-	must(t, os.WriteFile(elsewhere, fmt.Append(nil, x.Kernel.Processes[0].PID), 0))
+	// Elsewhere: on v2 a cgroup with controllers for its children takes no process.
+	elsewhere := filepath.Dir(dir)
+	if limit == "cpu.weight" {
+		elsewhere = "/sys/fs/cgroup"
+	}
+	move := func(to string) {
+		must(t, os.WriteFile(filepath.Join(to, "cgroup.procs"), fmt.Append(nil, x.Kernel.Processes[0].PID), 0))
+	}
+	move(elsewhere)
 	d = look()
-	must(t, os.WriteFile(filepath.Join(filepath.Dir(file), "cgroup.procs"), fmt.Append(nil, x.Kernel.Processes[0].PID), 0))
-	if len(d) == 0 || !strings.HasPrefix(d[0].What, "cgroup of cpu") {
+	move(dir)
+	if !slices.ContainsFunc(d, func(x struct{ What, Asked, Kernel string }) bool { return strings.HasPrefix(x.What, "cgroup of ") }) {
 		t.Errorf("with its process in another cgroup it finds %v", d)
 	}
 	if d := look(); len(d) > 0 {

@@ -17,12 +17,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"nodeagent/internal/logs"
+	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
 	"nodeagent/test/image"
 )
 
 // rowLimit bounds each wait of these tests.
-const rowLimit = 20 * time.Second
+var rowLimit = need.Slow(20 * time.Second)
 
 // rowsNode is a node on which many pods run at once, each of which shows one
 // behaviour.
