@@ -96,18 +96,17 @@ type Privilege struct {
 
 // Cgroups is the hierarchies.
 type Cgroups struct {
-	Mode         string // v1, hybrid, v2, none
-	Driver       string // in force: cgroupfs or systemd
-	PID1         string // name of PID 1
-	ReadOnly     bool
-	Missing      []string // controllers that the daemon requires and that are not there
-	Disabled     []string // by the kernel's command line
-	Elsewhere    []string // controllers of v2 that a v1 hierarchy holds
-	Optional     []string // missing ones without which some limits do nothing
-	Swap         bool     // swap is accounted
-	Namespaced   bool     // the root that is seen is not the kernel's
-	Undelegated  []Undelegated
-	KubepodsPath string
+	Mode        string // v1, hybrid, v2, none
+	Driver      string // in force: cgroupfs or systemd
+	PID1        string // name of PID 1
+	ReadOnly    bool
+	Missing     []string // controllers that the daemon requires and that are not there
+	Disabled    []string // by the kernel's command line
+	Elsewhere   []string // controllers of v2 that a v1 hierarchy holds
+	Optional    []string // missing ones without which some limits do nothing
+	Swap        bool     // swap is accounted
+	Namespaced  bool     // the root that is seen is not the kernel's
+	Undelegated []Undelegated
 }
 
 // Undelegated is a cgroup above the pods' that cannot hand controllers down.
@@ -232,7 +231,6 @@ type Systemd struct {
 // Unit is one unit.
 type Unit struct {
 	Enabled          bool
-	Active           bool
 	KillMode         string
 	RuntimeDirectory []string
 	Preserve         string

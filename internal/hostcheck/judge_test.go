@@ -47,7 +47,7 @@ Kernel:
   MaxUserNS: 15000
 Tried: {Overlay: "", Bridge: "", Veth: "", Nftables: ""}
 Privilege: {Root: true, LowestOOMAdj: -1000}
-Cgroups: {Mode: v2, Driver: systemd, PID1: systemd, Swap: true, KubepodsPath: /kubepods.slice}
+Cgroups: {Mode: v2, Driver: systemd, PID1: systemd, Swap: true}
 Runtime:
   Address: /run/containerd/containerd.sock
   Version: 2.4.2
@@ -70,8 +70,8 @@ Systemd:
   RunDir: /run/nodeagent
   TmpfilesOK: true
   Units:
-    nodeagent.service: {Enabled: true, Active: true, KillMode: process}
-    containerd.service: {Enabled: true, Active: true, KillMode: process}
+    nodeagent.service: {Enabled: true, KillMode: process}
+    containerd.service: {Enabled: true, KillMode: process}
 Node: {Name: node-1, MachineID: 0123456789abcdef0123456789abcdef}
 `
 

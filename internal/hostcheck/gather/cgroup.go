@@ -38,7 +38,7 @@ func (g *gatherer) cgroups(context.Context) (see, error) {
 	default:
 		c.Mode = "v1"
 	}
-	c.Driver, c.Missing, c.Swap, c.KubepodsPath = tree.Driver(), tree.Missing(), tree.Swap(), tree.Kubepods()
+	c.Driver, c.Missing, c.Swap = tree.Driver(), tree.Missing(), tree.Swap()
 	io := "blkio"
 	if tree.V2() {
 		io = "io"

@@ -43,7 +43,6 @@ func unit(ctx context.Context, conn *dbus.Conn, name string) (u hostcheck.Unit, 
 		return u, false, nil
 	}
 	u.Enabled = strings.HasPrefix(word(p["UnitFileState"]), "enabled") || word(p["UnitFileState"]) == "static"
-	u.Active = word(p["ActiveState"]) == "active"
 	if p, err = conn.GetUnitTypePropertiesContext(ctx, name, "Service"); err != nil {
 		return u, true, fmt.Errorf("ask systemd about %s: %w", name, err)
 	}
