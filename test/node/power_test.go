@@ -94,7 +94,8 @@ type outage struct {
 
 func newOutage(t *testing.T, ctx context.Context, seed uint64, plugins bool) *outage {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "nap-")
+	sweepOutages()
+	dir, err := os.MkdirTemp("/tmp", fmt.Sprintf("nap-%d-", os.Getpid()))
 	must(t, err)
 	n := &outage{T: t, ctx: ctx, rng: rand.New(rand.NewPCG(seed, 0)), dir: dir, seen: bed.NewLedger()}
 	t.Cleanup(func() {
@@ -139,6 +140,20 @@ func (n *outage) held() (held []string) {
 		info, err := os.Stat(path)
 		return err != nil || info.Size() == 0
 	})
+}
+
+// sweepOutages removes what tests that were killed have left.
+func sweepOutages() {
+	dirs, _ := filepath.Glob("/tmp/nap-*-*")
+	for _, dir := range dirs {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(dir, "/tmp/nap-"), "-")
+		if _, err := os.Stat("/proc/" + pid); err == nil {
+			continue
+		}
+		_ = unix.Unmount(filepath.Join(dir, "disk/run"), unix.MNT_DETACH)
+		_ = unix.Unmount(filepath.Join(dir, "disk"), unix.MNT_DETACH)
+		_ = os.RemoveAll(dir)
+	}
 }
 
 func (n *outage) path(name string) string { return filepath.Join(n.dir, name) }
