@@ -2,8 +2,10 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -131,6 +133,8 @@ func (k *killer) kill(name string) (died bool) {
 	}
 	if spec == victim {
 		k.must(k.b.WaitCatches(ctx, "podtool", int(unix.SIGTERM)))
+	} else {
+		k.must(k.saysDeaf(ctx)) // a program's first moments are not deaf yet
 	}
 	k.must(k.a.RemoveManifest("victim"))
 	// A watch begins pod by pod, so only the list tells who is not there.
@@ -149,6 +153,26 @@ func (k *killer) kill(name string) (died bool) {
 		k.t.Errorf("the other pod's containers are %v, were %v", now, k.bystander)
 	}
 	return died
+}
+
+// saysDeaf waits for the line that the deaf container prints once it is.
+func (k *killer) saysDeaf(ctx context.Context) error {
+	for {
+		logs, err := filepath.Glob(filepath.Join(k.a.PodLogs(), "default_victim-node_*", "side", "0.log"))
+		if err != nil {
+			return err
+		}
+		for _, l := range logs {
+			if text, err := os.ReadFile(l); err == nil && strings.HasSuffix(string(text), " F deaf\n") {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until the container is deaf: %w", ctx.Err())
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
 
 func (k *killer) must(err error) {
