@@ -204,11 +204,14 @@ func (n *unitNode) stale() (found []string) {
 		"addresses kept":     "ls /run/nodeagent/podnet",
 		"pod cgroups":        "find /sys/fs/cgroup/kubepods.slice -maxdepth 2 -type d -name '*-pod*.slice'",
 		"pins":               "ls /run/nodeagent/ns",
-		"shims":              "pgrep -f '^[^ ]*containerd-shim-nodeagent-v1'",
 	} {
 		if lines := nonEmptyLines(n.sh(script + " || true")); len(lines) != live {
 			say("%d %s for %d running pods: %v", len(lines), what, live, lines)
 		}
+	}
+	// A pod that is done keeps its shim for as long as it is there.
+	if shims := nonEmptyLines(n.sh("pgrep -af '^[^ ]*containerd-shim-nodeagent-v1'")); len(shims) < live || len(shims) > len(pods) {
+		say("%d shims for %d pods, of which %d run: %v", len(shims), len(pods), live, shims)
 	}
 	for what, script := range map[string]string{
 		"exit records": "ls /run/nodeagent/exit | sed 's/.json//'",
