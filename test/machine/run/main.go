@@ -84,13 +84,16 @@ func (r *run) guests(ctx context.Context) error {
 		return err
 	}
 	read := make(chan struct{})
-	go func() { // ends when f is closed
-		defer close(read)
+	go func() { // ends at "end"
 		s := bufio.NewScanner(f)
 		s.Buffer(nil, 1<<20)
 		for s.Scan() {
 			var res guest.Result
-			if s.Text() == "end" {
+			switch s.Text() {
+			case "sync":
+				read <- struct{}{}
+			case "end":
+				close(read)
 				return
 			}
 			if json.Unmarshal(s.Bytes(), &res) == nil {
@@ -106,7 +109,15 @@ func (r *run) guests(ctx context.Context) error {
 	if r.only != "" {
 		argv = append([]string{"-run", r.only}, argv...)
 	}
-	err = goTest(ctx, env, r.ledger.ofMachine, argv...)
+	err = goTest(ctx, env, func(e event) {
+		// What was said through the FIFO before this event is known first.
+		if e.Action == "pass" || e.Action == "fail" || e.Action == "skip" {
+			if _, err := f.WriteString("sync\n"); err == nil {
+				<-read
+			}
+		}
+		r.ledger.ofMachine(e)
+	}, argv...)
 	_, werr := f.WriteString("end\n")
 	<-read
 	return errors.Join(err, werr, f.Close())
