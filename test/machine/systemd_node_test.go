@@ -59,11 +59,11 @@ type unitPod struct {
 	Restarts            int
 	IPs                 []string
 	Containers          []struct {
-		ID, State, Reason string
-		Latest            bool
-		Pid               int
-		ExitCode          *int
-		StartedAt         time.Time
+		ID, SandboxID, State, Reason string
+		Latest                       bool
+		Pid                          int
+		ExitCode                     *int
+		StartedAt                    time.Time
 	}
 }
 

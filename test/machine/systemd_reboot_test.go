@@ -176,11 +176,11 @@ func (n *unitNode) stale() (found []string) {
 	n.Helper()
 	say := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
 	pods := n.pods()
-	uids, ids, live := map[string]bool{}, map[string]bool{}, 0
+	uids, ids, sandboxes, live := map[string]bool{}, map[string]bool{}, map[string]bool{}, 0
 	addrs := map[string]string{}
 	for name, p := range pods {
 		for _, c := range p.Containers {
-			ids[c.ID] = true
+			ids[c.ID], sandboxes[c.SandboxID] = true, true
 		}
 		if p.Phase == "Running" {
 			live++
@@ -229,11 +229,15 @@ func (n *unitNode) stale() (found []string) {
 	if leases := nonEmptyLines(n.sh("ctr -n k8s.io leases ls -q")); len(leases) > 0 {
 		say("leases: %v", leases)
 	}
-	// A sandbox's record is one without an image.
-	records := nonEmptyLines(n.sh("ctr -n k8s.io containers ls | awk 'NR > 1 {print $1}'"))
-	sandboxes := slices.DeleteFunc(records, func(id string) bool { return ids[id] })
-	if len(sandboxes) > len(pods) {
-		say("%d sandbox records for %d pods: %v", len(sandboxes), len(pods), sandboxes)
+	// A sandbox is kept for as long as a container of it is, and of each container
+	// the run that is and the one before.
+	for _, id := range nonEmptyLines(n.sh("ctr -n k8s.io containers ls -q")) {
+		if !ids[id] && !sandboxes[id] {
+			say("the record %s is neither a pod's container nor the sandbox of one", id)
+		}
+	}
+	if len(sandboxes) > 2*len(pods) || len(ids) > 2*len(pods) {
+		say("%d sandboxes and %d containers for %d pods", len(sandboxes), len(ids), len(pods))
 	}
 	return found
 }
