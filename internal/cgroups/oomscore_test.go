@@ -92,6 +92,8 @@ func TestSetOOMScoreAdj(t *testing.T) {
 		script(t, tree, parent+"/c", `sleep 1000 & sleep 1000 & echo ready; wait`)
 		script(t, tree, parent+"/c/below", `echo ready; sleep 1000`)
 		other := script(t, tree, parent+"/other", `echo ready; sleep 1000`)
+		// Between vfork and exec a process has no score: it borrows its parent's memory.
+		awaitComm(t, tree, parent, "c", "sleep", 3)
 		if n, err := tree.SetOOMScoreAdj(t.Context(), scores, parent, "c", 900); err != nil || n < 4 {
 			t.Fatalf("%d changed, %v", n, err)
 		}
@@ -117,4 +119,30 @@ func TestSetOOMScoreAdj(t *testing.T) {
 			t.Errorf("a container that is gone: %d, %v", n, err)
 		}
 	})
+}
+
+// awaitComm waits until n processes of the container run the program.
+func awaitComm(t *testing.T, tree *Tree, parent, container, program string, n int) {
+	t.Helper()
+	ctx := within(t, 10*time.Second)
+	for {
+		f, err := tree.ContainerFacts(ctx, parent, container)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		for _, p := range f.Processes {
+			if p.Comm == program {
+				found++
+			}
+		}
+		if found >= n {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("%d processes run %s, want %d", found, program, n)
+		case <-time.After(time.Millisecond):
+		}
+	}
 }

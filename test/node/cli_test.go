@@ -167,15 +167,17 @@ func TestCommandLine(t *testing.T) {
 	}
 	must(t, a.WriteManifest("bad", "apiVersion: v1\nkind: Pod\nmetadata:\n  name: bad\nspec:\n  nonsense: 1\n"))
 	must(t, a.WriteManifest("crash", onePod("crash", "Always", `[/podtool, seq, stderr, last-words, ";", exit, "3"]`)))
-	must(t, a.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool {
+	crashed := func(pods map[string]*corev1.Pod) bool {
 		p := pods["default/crash-node"]
 		return p != nil && len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].RestartCount > 0 &&
 			p.Status.ContainerStatuses[0].State.Waiting != nil
-	}))
+	}
+	must(t, a.WaitPods(ctx, crashed))
 	t.Run("alive", func(t *testing.T) {
 		c.reading(t, "daemon")
 		c.follow(t, "talk-alive")
 	})
+	must(t, a.WaitPods(ctx, crashed)) // not in the middle of its next start
 	must(t, a.Kill())
 	before, err := b.Snapshot(ctx)
 	must(t, err)
