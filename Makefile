@@ -30,7 +30,7 @@ test-host: deps ## vet, unit, architecture, kernel and simulation tests, and the
 	@$(GO) run ./test/runner
 
 test-machine: deps ## vital parts on a real machine: Debian guests with systemd (ARCH=arm64; FULL=1: everything)
-	@DEPS=$(DEPS) $(GO) run ./test/machine/run -arch $(or $(ARCH),amd64) $(if $(RUN),-run '$(RUN)')
+	@DEPS=$(DEPS) $(GO) run ./test/machine/run -arch $(or $(ARCH),amd64) $(if $(value RUN),-run '$(value RUN)')
 
 bench: deps build ## one table: our times over those of containerd and runc alone (root)
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/ ./test/bench ./test/floor

@@ -160,6 +160,13 @@ func (l *ledger) nowhere(lacks func(fact string) bool) []string {
 	return names
 }
 
+// none tells that no test passed, failed or was skipped.
+func (l *ledger) none() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.passed+len(l.failed)+l.skipped == 0
+}
+
 func (l *ledger) summary() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

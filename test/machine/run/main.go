@@ -62,6 +62,9 @@ func (r *run) run(ctx context.Context) error {
 	if r.only == "" && ctx.Err() == nil {
 		err = errors.Join(err, r.left(ctx))
 	}
+	if err == nil && r.ledger.none() {
+		err = errors.New("no test ran: does the regexp match any?")
+	}
 	r.ledger.summary()
 	fmt.Printf("in %.0f s\n", time.Since(begin).Seconds())
 	return err
