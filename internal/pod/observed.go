@@ -77,6 +77,20 @@ type Container struct {
 	LogPath   string
 }
 
+// Health is what the probes say of one run of a container.
+type Health struct {
+	// Started: its startup probe has succeeded once, or it has none.
+	Started bool
+	// Ready: its readiness probe succeeds, or it has none.
+	Ready bool
+	// Unhealthy says which probe wants this run ended, and why, in kubelet's
+	// words; "" none does.
+	Unhealthy string
+	// Grace is the probe's own terminationGracePeriodSeconds for that end; nil:
+	// the pod's counts.
+	Grace *int64
+}
+
 // Op names one operation that the worker runs for a pod; at most one of a kind
 // runs at a time for the same object.
 type Op struct {
@@ -106,6 +120,9 @@ type Observed struct {
 	Dirty bool
 	// Released is set once the cgroup of a pod that has ended is gone.
 	Released bool
+	// Health holds the probes' verdicts by container id. A run without an entry
+	// was not judged yet: see HealthOf.
+	Health map[string]Health
 	// Running holds the operations in flight.
 	Running map[Op]bool
 	// Failed holds the operations whose last run failed.

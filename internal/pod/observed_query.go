@@ -1,5 +1,7 @@
 package pod
 
+import corev1 "k8s.io/api/core/v1"
+
 // newestSandbox returns the sandbox of the highest attempt, or nil.
 func (s RuntimeState) newestSandbox() *Sandbox {
 	var newest *Sandbox
@@ -72,4 +74,18 @@ func (o Observed) inFlight(kind ActionKind) bool {
 		}
 	}
 	return false
+}
+
+// HealthOf is the probes' verdict on a run of c. Where there is none yet, a
+// container without probes is healthy, and one with probes has to prove it
+// (KEP-950: startup holds up the others; kubelet's initial results: startup
+// unknown, readiness false, liveness true).
+func (o Observed) HealthOf(c *corev1.Container, run *Container) Health {
+	if h, judged := o.Health[run.ID]; judged {
+		return h
+	}
+	return Health{
+		Started: c.StartupProbe == nil,
+		Ready:   c.StartupProbe == nil && c.ReadinessProbe == nil,
+	}
 }
