@@ -7,25 +7,16 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"nodeagent/internal/test/env"
 	"nodeagent/internal/test/need"
+	"nodeagent/internal/test/power"
 )
-
-// cutKinds are the ways in which EXT4_IOC_SHUTDOWN ends a file system. The last
-// drops what the journal holds in memory, as a power cut does; the first two
-// write more than was asked for, which must not matter.
-var cutKinds = []struct {
-	name  string
-	flags uint32
-}{{"flush all", 0}, {"flush the journal", 1}, {"flush nothing", 2}}
 
 // TestPowerCut cuts the power of a disk at random moments while writers save,
 // overwrite and remove, and looks at it as a daemon that starts does: every call
@@ -34,8 +25,7 @@ var cutKinds = []struct {
 // DURABLE_CUTS sets the number of cuts, DURABLE_SEED repeats a row of moments.
 func TestPowerCut(t *testing.T) {
 	need.Have(t, need.Root)
-	cuts, seed := envInt(t, "DURABLE_CUTS", 200), envInt(t, "DURABLE_SEED", rand.Uint64()>>1)
-	t.Logf("DURABLE_SEED=%d", seed)
+	cuts, seed := env.Number(t, "DURABLE_CUTS", 200), env.Seed(t, "DURABLE_SEED")
 	rng := rand.New(rand.NewPCG(seed, 0))
 	// In memory: what the disk below does about a flush is not the matter, and on
 	// a busy one 200 cuts take minutes.
@@ -48,7 +38,7 @@ func TestPowerCut(t *testing.T) {
 	var acked atomic.Int64
 	var temps int
 	for cut := range int(cuts) {
-		kind := cutKinds[cut%len(cutKinds)]
+		kind := power.Kind(cut % 3)
 		// So many calls and so long after them: the moment is anywhere in a call.
 		after, spin := rng.Int64N(24), time.Duration(rng.Int64N(int64(3*time.Millisecond)))
 		start := acked.Load()
@@ -67,7 +57,7 @@ func TestPowerCut(t *testing.T) {
 		<-due
 		for since := time.Now(); time.Since(since) < spin; {
 		}
-		powerOff(t, dir, kind.flags)
+		must(t, power.Cut(dir, kind))
 		row.Wait() // each writer ends at its first error
 		umount()
 		dir, umount = loop(t, image)
@@ -75,32 +65,12 @@ func TestPowerCut(t *testing.T) {
 			temps += w.check(t, dir)
 		}
 		if t.Failed() {
-			t.Fatalf("cut %d (%s)", cut, kind.name)
+			t.Fatalf("cut %d (%s)", cut, kind)
 		}
 	}
 	umount()
 	run(t, "e2fsck", "-fn", image)
 	t.Logf("%d cuts, %d calls acknowledged, %d temporary files removed afterwards", cuts, acked.Load(), temps)
-}
-
-func envInt(t *testing.T, name string, or uint64) uint64 {
-	t.Helper()
-	s := os.Getenv(name)
-	if s == "" {
-		return or
-	}
-	n, err := strconv.ParseUint(s, 10, 64)
-	must(t, err)
-	return n
-}
-
-func powerOff(t *testing.T, dir string, flags uint32) {
-	t.Helper()
-	f, err := os.Open(dir)
-	must(t, err)
-	defer f.Close()
-	const shutdown = 0x8004587D // EXT4_IOC_SHUTDOWN
-	must(t, unix.IoctlSetPointerInt(int(f.Fd()), shutdown, int(flags)))
 }
 
 // writer is one owner of state files. It knows what it was promised.

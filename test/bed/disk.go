@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/test/power"
 )
 
 // Disk is a small ext4 file system of its own, mounted at a directory of the
@@ -19,6 +21,7 @@ import (
 type Disk struct {
 	Dir  string
 	bed  *Bed
+	img  string
 	loop string // its device, such as loop0
 }
 
@@ -48,7 +51,13 @@ func (d *Disk) mount(ctx context.Context, size int64, mkfs []string) error {
 	if err := errors.Join(os.MkdirAll(d.Dir, 0o755), command(ctx, argv...)); err != nil {
 		return err
 	}
-	if err := command(ctx, "mount", "-t", "ext4", "-o", "loop,errors=remount-ro", img, d.Dir); err != nil {
+	d.img = img
+	return d.attach(ctx)
+}
+
+// attach mounts the disk, in the host's mount namespace and in a private one.
+func (d *Disk) attach(ctx context.Context) error {
+	if err := command(ctx, "mount", "-t", "ext4", "-o", "loop,errors=remount-ro", d.img, d.Dir); err != nil {
 		return err
 	}
 	mounts, err := mountinfo("self")
@@ -109,13 +118,16 @@ func (d *Disk) Break() error {
 }
 
 // CutPower drops everything that was not committed and stops the file system, as
-// a power cut does (EXT4_IOC_SHUTDOWN, flag NOLOGFLUSH).
-func (d *Disk) CutPower() error {
-	f, err := os.Open(d.Dir)
-	if err != nil {
-		return err
+// a power cut does.
+func (d *Disk) CutPower() error { return power.Cut(d.Dir, power.FlushNothing) }
+
+// Remount mounts the disk anew after a power cut, as a boot does. Nobody may have
+// a file of it open any more.
+func (d *Disk) Remount(ctx context.Context) error {
+	if d.bed.opts.Private {
+		if err := d.bed.Do(func() error { return unix.Unmount(d.Dir, 0) }); err != nil {
+			return err
+		}
 	}
-	defer f.Close()
-	const shutdown, noLogFlush = 0x8004587D, 2
-	return unix.IoctlSetPointerInt(int(f.Fd()), shutdown, noLogFlush)
+	return errors.Join(command(ctx, "umount", d.Dir), d.attach(ctx))
 }

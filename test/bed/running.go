@@ -58,6 +58,15 @@ func (b *Bed) Running(ctx context.Context) (map[string]string, error) {
 // PinDir is the directory of a private bed's pinned network namespaces.
 func (b *Bed) PinDir() string { return filepath.Join("/proc", b.seen(), "root/run/netns") }
 
+// Pause waits for d or the end of ctx: for tests that act at any moment, not for
+// those that wait for something.
+func Pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
 // WaitCatches waits until every process of the bed that runs the program, or is
 // about to, catches the signal: an init of a PID namespace that does not is deaf
 // to it, and a program's first milliseconds do not.

@@ -1,9 +1,9 @@
 package machine_test
 
 import (
-	"os"
 	"testing"
 
+	"nodeagent/internal/test/need"
 	"nodeagent/test/machine/guest"
 )
 
@@ -18,12 +18,9 @@ var engine = []suite{
 	{"nodeagent/test/node", "^(TestPodComesAndGoes|TestContainerIsWhatWasAskedFor|TestExitIsNeverLost)$"},
 }
 
-// full says whether everything was asked for: make test-machine FULL=1.
-func full() bool { return os.Getenv("NODEAGENT_MACHINE_FULL") != "" }
-
 func (s suite) run(t *testing.T, g *guest.Guest) {
 	t.Run(s.pkg, func(t *testing.T) {
-		if full() {
+		if need.Lacks(need.Full) == "" {
 			g.GoTest(t, s.pkg, "-timeout", "90m")
 		} else {
 			g.GoTest(t, s.pkg, "-short", "-run", s.daily)
@@ -43,9 +40,7 @@ func TestEngine(t *testing.T) {
 // TestEngineV1 runs those that stand on cgroups once more on v1 under systemd,
 // where everything was asked for.
 func TestEngineV1(t *testing.T) {
-	if !full() {
-		t.Skip("an hour more: make test-machine FULL=1")
-	}
+	need.Have(t, need.Full)
 	g := guest.Start(t, guest.Options{Cmdline: []string{"systemd.unified_cgroup_hierarchy=0"}})
 	for _, s := range engine[1:] {
 		s.run(t, g)

@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +15,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"nodeagent/internal/test/env"
 	"nodeagent/test/bed"
 	"nodeagent/test/machine/guest"
 )
@@ -27,11 +26,10 @@ import (
 // sets the number of cuts (3), POWER_SEED repeats a row of moments as far as a
 // machine can.
 func TestPowerCut(t *testing.T) {
-	cuts, seed := powerNumber(t, "POWER_CUTS", 3), powerNumber(t, "POWER_SEED", rand.Uint64()>>1)
+	cuts, seed := env.Number(t, "POWER_CUTS", 3), env.Seed(t, "POWER_SEED")
 	g := guest.Start(t, guest.Options{Fresh: true, Durable: true})
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(cuts)*5*time.Minute)
 	defer cancel()
-	t.Logf("POWER_SEED=%d", seed)
 	p := &outage{
 		unitNode: newUnitNode(t, ctx, g), rng: rand.New(rand.NewPCG(seed, 0)),
 		seen: bed.NewLedger(), wanted: map[string]string{}, stop: func() {},
@@ -48,19 +46,6 @@ func TestPowerCut(t *testing.T) {
 		}
 	}
 	p.end()
-}
-
-func powerNumber(t *testing.T, name string, or uint64) uint64 {
-	t.Helper()
-	s := os.Getenv(name)
-	if s == "" {
-		return or
-	}
-	n, err := strconv.ParseUint(s, 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
 }
 
 // outage is a node whose power is cut.
@@ -115,12 +100,7 @@ func (p *outage) remove(name string) {
 	p.sh("rm /etc/kubernetes/manifests/" + name + ".yaml")
 }
 
-func (p *outage) pause(d time.Duration) {
-	select {
-	case <-p.ctx.Done():
-	case <-time.After(d):
-	}
-}
+func (p *outage) pause(d time.Duration) { bed.Pause(p.ctx, d) }
 
 // cut takes the power and gives it again.
 func (p *outage) cut() {

@@ -202,16 +202,22 @@ func hold(t *testing.T, b *bed.Bed, name string, args ...string) {
 	}
 }
 
-// TestCheck breaks a host in one way after the other; each is found, and nothing
-// else.
-func TestCheck(t *testing.T) {
+// newHost is a host on which the daemon was installed and has never run.
+func newHost(t *testing.T) (context.Context, *bed.Bed, *bed.AgentProcess, *cli) {
+	t.Helper()
 	need.Have(t, need.Root)
 	ctx, cancel := context.WithTimeout(t.Context(), need.Slow(5*time.Minute))
-	defer cancel()
+	t.Cleanup(cancel)
 	b := bed.Containerd(t, bed.Options{})
 	a, err := b.NewAgent(ctx, bed.AgentOptions{})
 	must(t, err)
-	c := newCLI(t, ctx, b, a)
+	return ctx, b, a, newCLI(t, ctx, b, a)
+}
+
+// TestCheck breaks a host in one way after the other; each is found, and nothing
+// else.
+func TestCheck(t *testing.T) {
+	ctx, b, a, c := newHost(t)
 	base := c.check(t)
 	if want := hostIDs(t, b); !slices.Equal(base.ids(), want) {
 		t.Fatalf("on this host are found %v, want %v\n%+v", base.ids(), want, base)
@@ -497,13 +503,7 @@ func (oldVersion) Version(context.Context, *emptypb.Empty) (*version.VersionResp
 
 // TestCheckDisks breaks the file system of the daemon's root directory.
 func TestCheckDisks(t *testing.T) {
-	need.Have(t, need.Root)
-	ctx, cancel := context.WithTimeout(t.Context(), need.Slow(5*time.Minute))
-	defer cancel()
-	b := bed.Containerd(t, bed.Options{})
-	a, err := b.NewAgent(ctx, bed.AgentOptions{})
-	must(t, err)
-	c := newCLI(t, ctx, b, a)
+	_, _, a, c := newHost(t)
 	base := c.check(t)
 	for _, x := range []struct {
 		options string

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -19,7 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
+	"nodeagent/internal/test/env"
 	"nodeagent/internal/test/need"
+	"nodeagent/internal/test/power"
 	"nodeagent/test/bed"
 	"nodeagent/test/image"
 )
@@ -32,8 +33,7 @@ import (
 // NODE_SEED repeats a row of moments as far as a node can.
 func TestPowerCut(t *testing.T) {
 	need.Have(t, need.Root)
-	cuts, seed := numberOf(t, "NODE_CUTS", 4), numberOf(t, "NODE_SEED", rand.Uint64()>>1)
-	t.Logf("NODE_SEED=%d", seed)
+	cuts, seed := env.Number(t, "NODE_CUTS", 4), env.Seed(t, "NODE_SEED")
 	for name, plugins := range map[string]bool{"bridge": false, "plugins": true} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute+time.Duration(cuts)*time.Minute)
@@ -63,17 +63,6 @@ func (n *outage) run(cuts int) {
 		}
 	}
 	n.end(empty)
-}
-
-func numberOf(t *testing.T, name string, or uint64) uint64 {
-	t.Helper()
-	s := os.Getenv(name)
-	if s == "" {
-		return or
-	}
-	v, err := strconv.ParseUint(s, 10, 64)
-	must(t, err)
-	return v
 }
 
 // outage is a node whose disk outlives its beds.
@@ -233,13 +222,8 @@ func syncDisk(dir string) error {
 // about their end reaches it.
 func (n *outage) cut() {
 	n.Helper()
-	f, err := os.Open(n.path("disk"))
-	must(n.T, err)
 	n.seen.Dark() // before, not after: what is shown in between may be lost
-	const shutdown, noLogFlush = 0x8004587D, 2
-	err = unix.IoctlSetPointerInt(int(f.Fd()), shutdown, noLogFlush)
-	f.Close()
-	must(n.T, err)
+	must(n.T, power.Cut(n.path("disk"), power.FlushNothing))
 	n.down()
 }
 
@@ -336,12 +320,7 @@ func syncDir(dir string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-func (n *outage) pause(d time.Duration) {
-	select {
-	case <-n.ctx.Done():
-	case <-time.After(d):
-	}
-}
+func (n *outage) pause(d time.Duration) { bed.Pause(n.ctx, d) }
 
 // settled waits until every pod that shall run does, and those that have ended
 // are shown as before; then it looks at what must never have been seen.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -16,6 +15,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"nodeagent/internal/test/env"
 	"nodeagent/test/bed"
 )
 
@@ -25,9 +25,8 @@ import (
 // sync what it unpacks, and a program of no bytes would then be run for ever.
 // IMAGE_CUTS sets the number of cuts, IMAGE_SEED repeats a row of moments.
 func TestPowerCut(t *testing.T) {
-	cuts, seed := envInt(t, "IMAGE_CUTS", 8), envInt(t, "IMAGE_SEED", rand.Uint64()>>1)
+	cuts, seed := env.Number(t, "IMAGE_CUTS", 8), env.Seed(t, "IMAGE_SEED")
 	b := bed.Containerd(t, bed.Options{Stock: true})
-	t.Logf("IMAGE_SEED=%d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	must(t, b.Kill())
 	disk := b.Disk(t.Context(), t, "root", 96<<20)
@@ -48,24 +47,13 @@ func TestPowerCut(t *testing.T) {
 			after = time.Duration(rng.Int64N(int64(60 * time.Millisecond)))
 		}
 		acked[ref] = pullAndCut(t, b, disk, ref, after)
-		must(t, again(disk))
+		must(t, disk.Remount(t.Context()))
 		must(t, b.StartAgain(t.Context()))
 		checkImages(t, b, want, acked)
 		if t.Failed() {
 			t.Fatalf("cut %d, %s after the start of the pull, acknowledged: %t", cut, after, acked[ref])
 		}
 	}
-}
-
-func envInt(t *testing.T, name string, or uint64) uint64 {
-	t.Helper()
-	s := os.Getenv(name)
-	if s == "" {
-		return or
-	}
-	n, err := strconv.ParseUint(s, 10, 64)
-	must(t, err)
-	return n
 }
 
 func must(t *testing.T, err error) {
@@ -91,17 +79,24 @@ func someFiles(rng *rand.Rand) (layers [3]map[string]string) {
 	return layers
 }
 
+// powerStore is the store of a daemon that started since containerd did.
+func powerStore(t *testing.T, b *bed.Bed) (s *Store, end func() error) {
+	t.Helper()
+	client, err := b.Dial()
+	must(t, err)
+	s, err = New(Config{Client: client, DockerConfigs: []string{}})
+	must(t, err)
+	return s, client.Close
+}
+
 // pullAndCut cuts the power some time after the start of a pull, or after its
 // end, and tells whether it had been acknowledged.
 func pullAndCut(t *testing.T, b *bed.Bed, disk *bed.Disk, ref string, after time.Duration) (acked bool) {
 	t.Helper()
-	client, err := b.Dial()
-	must(t, err)
-	defer client.Close()
-	store, err := New(Config{Client: client, DockerConfigs: []string{}})
-	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
+	store, end := powerStore(t, b)
+	defer end()
 	done := make(chan error, 1)
 	go func() {
 		_, err := store.Pull(ctx, ref, nil, nil)
@@ -109,7 +104,7 @@ func pullAndCut(t *testing.T, b *bed.Bed, disk *bed.Disk, ref string, after time
 	}()
 	if after > 0 {
 		select {
-		case err = <-done:
+		case err := <-done:
 			acked = err == nil
 		case <-time.After(after):
 		}
@@ -126,27 +121,13 @@ func pullAndCut(t *testing.T, b *bed.Bed, disk *bed.Disk, ref string, after time
 	return acked
 }
 
-// again mounts the disk anew, as a boot does.
-func again(d *bed.Disk) error {
-	img := filepath.Join(filepath.Dir(d.Dir), "tmp", filepath.Base(d.Dir)+".img")
-	for _, argv := range [][]string{{"umount", d.Dir}, {"mount", "-t", "ext4", "-o", "loop", img, d.Dir}} {
-		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, out)
-		}
-	}
-	return nil
-}
-
 // checkImages looks at the store as a daemon that starts does.
 func checkImages(t *testing.T, b *bed.Bed, want map[string]map[string]string, acked map[string]bool) {
 	t.Helper()
-	client, err := b.Dial()
-	must(t, err)
-	defer client.Close()
-	store, err := New(Config{Client: client, DockerConfigs: []string{}})
-	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
+	store, end := powerStore(t, b)
+	defer end()
 	for ref, files := range want {
 		img, err := store.Get(ctx, ref)
 		if !acked[ref] && (IsNotFound(err) || err == nil && !img.Unpacked) {

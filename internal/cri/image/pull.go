@@ -48,8 +48,8 @@ type pullKey struct {
 // one at a time and must not block.
 //
 // The bytes go from the registry to containerd, and are unpacked there when all
-// of them have come. ctx
-// bounds the whole; Config.ProgressDeadline ends a pull in which nothing moves.
+// of them have come. ctx bounds the whole; Config.ProgressDeadline ends a pull in
+// which nothing moves.
 func (s *Store) Pull(ctx context.Context, ref string, auth *Auth, progress func(Progress)) (Image, error) {
 	named, err := parseName(ref)
 	if err != nil {

@@ -6,18 +6,18 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"nodeagent/internal/test/env"
 	"nodeagent/internal/test/need"
+	"nodeagent/internal/test/power"
 )
 
 // TestPowerCut cuts the power of the state directory's disk while networks of
@@ -26,14 +26,7 @@ import (
 // that was dropped is gone, none is refused. PODNET_SEED repeats a row of moments.
 func TestPowerCut(t *testing.T) {
 	need.Have(t, need.Root)
-	seed := rand.Uint64() >> 1
-	if s := os.Getenv("PODNET_SEED"); s != "" {
-		var err error
-		seed, err = strconv.ParseUint(s, 10, 64)
-		must(t, err)
-	}
-	t.Logf("PODNET_SEED=%d", seed)
-	rng := rand.New(rand.NewPCG(seed, 0))
+	rng := rand.New(rand.NewPCG(env.Seed(t, "PODNET_SEED"), 0))
 	dir, below := t.TempDir(), t.TempDir()
 	must(t, unix.Mount("none", below, "tmpfs", 0, "size=40m")) // a busy disk would take minutes
 	t.Cleanup(func() { must(t, unix.Unmount(below, 0)) })
@@ -75,13 +68,14 @@ func TestPowerCut(t *testing.T) {
 		<-due
 		for since := time.Now(); time.Since(since) < spin; {
 		}
-		must(t, shutDown(dir, cut%3))
+		kind := power.Kind(cut % 3)
+		must(t, power.Cut(dir, kind))
 		wg.Wait()
 		tool(t, "umount", dir)
 		tool(t, "mount", "-o", "loop", image, dir)
 		compare(t, dir, promised, open)
 		if t.Failed() {
-			t.Fatalf("cut %d, kind %d", cut, cut%3)
+			t.Fatalf("cut %d (%s)", cut, kind)
 		}
 	}
 }
@@ -173,17 +167,6 @@ func compare(t *testing.T, dir string, promised map[string]*record, open []chang
 	if len(temps) > 0 {
 		t.Errorf("left: %v", temps)
 	}
-}
-
-// shutDown ends the file system at dir by EXT4_IOC_SHUTDOWN; 0 writes all there
-// is, 1 the journal, 2 nothing.
-func shutDown(dir string, flags int) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return unix.IoctlSetPointerInt(int(f.Fd()), 0x8004587D, flags)
 }
 
 func tool(t *testing.T, argv ...string) {

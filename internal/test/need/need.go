@@ -31,6 +31,7 @@ const (
 	AppArmor    Fact = "apparmor"     // AppArmor is active
 	IPVS        Fact = "ipvs"         // IPVS is in the kernel
 	Machine     Fact = "machine"      // guests may be booted: make test-machine asks for it
+	Full        Fact = "full"         // there is an hour more: make test-machine FULL=1
 )
 
 // Have skips t unless the machine has every fact.
@@ -47,7 +48,7 @@ func Have(t testing.TB, facts ...Fact) {
 func ByName(name string) (Fact, bool) {
 	f, ok := map[string]Fact{
 		"Root": Root, "SysResource": SysResource, "CgroupV1": CgroupV1, "CgroupV2": CgroupV2, "HugetlbV2": HugetlbV2,
-		"Systemd": Systemd, "AppArmor": AppArmor, "IPVS": IPVS, "Machine": Machine,
+		"Systemd": Systemd, "AppArmor": AppArmor, "IPVS": IPVS, "Machine": Machine, "Full": Full,
 	}[name]
 	return f, ok
 }
@@ -90,6 +91,10 @@ func Lacks(f Fact) string {
 	case Machine:
 		if os.Getenv("NODEAGENT_MACHINE") == "" {
 			return "booting a guest takes minutes: make test-machine"
+		}
+	case Full:
+		if os.Getenv("NODEAGENT_MACHINE_FULL") == "" {
+			return "an hour more: make test-machine FULL=1"
 		}
 	default:
 		return "unknown fact " + string(f)

@@ -20,8 +20,8 @@ type event struct {
 type ledger struct {
 	mu      sync.Mutex
 	results []guest.Result
-	inside  map[string]bool // names that go test gives to tests inside guests
-	said    map[string]*strings.Builder
+	inside  map[string]bool   // names that go test gives to tests inside guests
+	said    map[string]string // by package and test, while it runs
 	failed  []string
 	passed  int
 	skipped int
@@ -63,10 +63,6 @@ func (l *ledger) count(action, name string) {
 func (l *ledger) ofMachine(e event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	key := e.Package + " " + e.Test
-	if l.said == nil {
-		l.said = map[string]*strings.Builder{}
-	}
 	switch e.Action {
 	case "build-output":
 		fmt.Print(e.Output)
@@ -77,30 +73,41 @@ func (l *ledger) ofMachine(e event) {
 			}
 			return
 		}
-		if l.said[key] == nil {
-			l.said[key] = &strings.Builder{}
-		}
-		l.said[key].WriteString(e.Output)
+		l.say(e)
 	case "pass", "skip", "fail":
-		l.ended(key, e)
+		l.ended(e)
 	}
 }
 
-func (l *ledger) ended(key string, e event) {
-	said := l.said[key]
-	delete(l.said, key)
+// say keeps what a test prints until it has ended.
+func (l *ledger) say(e event) {
+	if l.said == nil {
+		l.said = map[string]string{}
+	}
+	l.said[e.Package+" "+e.Test] += e.Output
+}
+
+// heard is what a test that has ended had printed.
+func (l *ledger) heard(e event) string {
+	key := e.Package + " " + e.Test
+	defer delete(l.said, key)
+	return l.said[key]
+}
+
+func (l *ledger) ended(e event) {
+	said := l.heard(e)
 	if e.Test == "" {
 		return
 	}
-	if e.Action == "fail" && said != nil {
-		fmt.Print(said.String())
+	if e.Action == "fail" {
+		fmt.Print(said)
 	}
 	if l.inside[e.Test] {
 		return // printed when it ended
 	}
 	why := ""
-	if e.Action == "skip" && said != nil {
-		why = ": " + guest.Reason(said.String())
+	if e.Action == "skip" {
+		why = ": " + guest.Reason(said)
 	}
 	fmt.Printf("--- %s: %s (%.2fs)%s\n", strings.ToUpper(e.Action), e.Test, e.Elapsed, why)
 	l.count(e.Action, e.Test)
@@ -110,20 +117,13 @@ func (l *ledger) ended(key string, e event) {
 func (l *ledger) onHost(e event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	key := e.Package + " " + e.Test
-	if l.said == nil {
-		l.said = map[string]*strings.Builder{}
-	}
 	switch e.Action {
 	case "output":
-		if l.said[key] == nil {
-			l.said[key] = &strings.Builder{}
-		}
-		l.said[key].WriteString(e.Output)
+		l.say(e)
 	case "pass", "skip", "fail":
 		r := guest.Result{Guest: "host", Package: e.Package, Test: e.Test, Action: e.Action}
-		if said := l.said[key]; e.Action == "skip" && said != nil {
-			r.Why = guest.Reason(said.String())
+		if said := l.heard(e); e.Action == "skip" {
+			r.Why = guest.Reason(said)
 		}
 		if e.Test != "" {
 			l.results = append(l.results, r)
