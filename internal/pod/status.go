@@ -141,7 +141,8 @@ func (b *statusBuilder) container(c *corev1.Container, init bool) corev1.Contain
 	switch last.State {
 	case ContainerRunning:
 		s.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(last.Started)}
-		s.Started, s.Ready = new(true), !init
+		h := b.o.HealthOf(c, last)
+		s.Started, s.Ready = new(h.Started), h.Ready && (!init || sidecar(b.d.Pod, c))
 	case ContainerExited:
 		b.exited(&s, last, init)
 	default:

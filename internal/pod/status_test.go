@@ -42,6 +42,19 @@ func brief(s corev1.PodStatus) string {
 	return text
 }
 
+// probedPod has a container with a probe of each kind.
+func probedPod() *corev1.Pod {
+	p := testPod(corev1.RestartPolicyAlways, "", "a")
+	c := &p.Spec.Containers[0]
+	c.StartupProbe, c.ReadinessProbe, c.LivenessProbe = &corev1.Probe{}, &corev1.Probe{}, &corev1.Probe{}
+	return p
+}
+
+// healthy gives the first container of all a verdict.
+func healthy(h Health) func(*Desired, *Observed) {
+	return func(_ *Desired, o *Observed) { o.Health = map[string]Health{o.Containers[0].ID: h} }
+}
+
 func TestStatus(t *testing.T) {
 	always, never, onFailure := corev1.RestartPolicyAlways, corev1.RestartPolicyNever, corev1.RestartPolicyOnFailure
 	failed := func(kind ActionKind, object, reason string, count int) func(*Desired, *Observed) {
@@ -85,6 +98,14 @@ func TestStatus(t *testing.T) {
 			"Failed, not ready: i#0 ended 3 Error, a#0 waits PodInitializing"},
 		{"init fails again and again", testPod(always, "i", "a"), observed(ready, "i#1@s0 exited3"), backoff,
 			"Pending, not ready: i#1 waits CrashLoopBackOff after 3 Error, a#0 waits PodInitializing"},
+		{"not started yet", probedPod(), observed(ready, "a#0@s0 running"), nil,
+			"Running, not ready: a#0 running"},
+		{"started, not ready", probedPod(), observed(ready, "a#0@s0 running"), healthy(Health{Started: true}),
+			"Running, not ready: a#0 running"},
+		{"ready by its probe", probedPod(), observed(ready, "a#0@s0 running"), healthy(Health{Started: true, Ready: true}),
+			"Running, ready: a#0 running"},
+		{"the verdict is on another run", probedPod(), observed(ready, "a#0@s0 exited1", "a#1@s0 running"), healthy(Health{Started: true, Ready: true}),
+			"Running, not ready: a#1 running after 1 Error"},
 		{"not admitted", testPod(always, "", "a"), observed(nil), func(d *Desired, _ *Observed) { d.Rejected = &Rejection{Reason: "PodOSNotSupported"} },
 			"Failed, not ready: a#0 waits ContainerCreating [PodOSNotSupported]"},
 	} {

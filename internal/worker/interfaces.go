@@ -83,6 +83,15 @@ type Links interface {
 	UnlinkLog(namespace, name, container, id string) error
 }
 
+// Probes judges running containers.
+type Probes interface {
+	// Watch hands over what is wanted and what is there of a pod, at each turn
+	// of its worker, and returns the verdicts so far by container id, which must
+	// not be changed. It never blocks. A verdict that changes later wakes the
+	// pod set; a pod of which nothing is left is forgotten.
+	Watch(d pod.Desired, seen pod.RuntimeState) map[string]pod.Health
+}
+
 // Node holds the facts of the node that pods depend on.
 type Node struct {
 	// Addrs are the node's addresses, the pods' addresses on the host network.

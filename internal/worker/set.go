@@ -27,6 +27,7 @@ type Config struct {
 	Dirs       Dirs
 	Files      Files
 	Links      Links
+	Probes     Probes
 
 	// Sources names the sources that must have synced before any pod that none
 	// of them lists is removed.

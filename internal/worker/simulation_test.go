@@ -157,7 +157,7 @@ func (s *scene) start() {
 	s.d = s.w.Daemon()
 	set, err := worker.New(worker.Config{
 		Runtime: s.d, Sandboxes: s.d, Containers: s.d, Images: s.d, Cgroups: s.d,
-		Network: s.d, Dirs: s.d, Files: s.d, Links: s.d, Stray: s.d.Stray,
+		Network: s.d, Dirs: s.d, Files: s.d, Links: s.d, Probes: s.d, Stray: s.d.Stray,
 		Sources: []string{"file"}, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

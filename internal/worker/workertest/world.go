@@ -31,6 +31,12 @@ type Behaviour struct {
 	Runs       time.Duration // until it exits by itself; 0: for ever
 	Code       int32
 	IgnoreTERM bool
+	// StartupTakes is when its startup probe succeeds; 0: it has none.
+	StartupTakes time.Duration
+	// FailsAfter is when its liveness probe has failed often enough; 0: never.
+	FailsAfter time.Duration
+	// Grace is the liveness probe's own grace period in seconds.
+	Grace *int64
 }
 
 // Faults say what goes wrong.
@@ -158,6 +164,13 @@ func (w *World) LoseNetwork(uid types.UID) {
 	w.tell(uid)
 }
 
+// Wake tells the daemon there is that something of the pod changed.
+func (w *World) Wake(uid types.UID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tell(uid)
+}
+
 // KillContainer ends a running container from outside.
 func (w *World) KillContainer(uid types.UID, name string) {
 	w.mu.Lock()
@@ -247,6 +260,11 @@ func (w *World) run(c *container) {
 	}
 	if s := w.sandboxes[c.SandboxID]; s == nil || s.Stopped {
 		w.breaks("%s of pod %s runs in a sandbox that is not there", c.Name, c.uid)
+	}
+	for _, d := range []time.Duration{c.behaviour.StartupTakes, c.behaviour.FailsAfter} {
+		if d > 0 {
+			time.AfterFunc(d, func() { w.Wake(c.uid) })
+		}
 	}
 	if c.behaviour.Runs > 0 {
 		epoch := c.epoch
