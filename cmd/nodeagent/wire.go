@@ -119,7 +119,7 @@ func (d *daemon) fitSet() error {
 	d.set, err = worker.New(worker.Config{
 		Runtime: d.runtime, Sandboxes: d.runtime, Containers: d.runtime, Images: images{d.runtime.Images()},
 		Cgroups: d.tree, Network: d.network, Dirs: d.dirs, Files: d.dirs, Links: d.dirs,
-		Sources: []string{sourceFile}, Stray: d.stray, Node: node, Logger: d.log,
+		Objects: noObjects{}, Sources: []string{sourceFile}, Stray: d.stray, Node: node, Logger: d.log,
 	})
 	d.parts = append(d.parts, part{"pods", d.set.Run},
 		part{"memory", func(ctx context.Context) error { return giveBack(ctx, d.set) }})

@@ -104,6 +104,9 @@ type Failure struct {
 	Message string
 	Count   int       // failures in a row
 	At      time.Time // when the last one ended
+	// Absent: it failed for want of an object or of a key in one. Time does not
+	// mend that: the change of the object does, and then the failure is forgotten.
+	Absent bool
 }
 
 // Observed is everything that a plan is made from, besides the wish.

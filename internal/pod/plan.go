@@ -47,6 +47,9 @@ func (p *planner) do(a Action) {
 		return
 	}
 	if f, failed := p.o.Failed[op]; failed {
+		if f.Absent {
+			return // whoever brings the object wakes us
+		}
 		if at := f.RetryAt(); at.After(p.now) {
 			p.wake(at)
 			return

@@ -40,6 +40,15 @@ type Images interface {
 	Ensure(ctx context.Context, image string, policy corev1.PullPolicy) (ref string, reason string, err error)
 }
 
+// Objects has the ConfigMaps and Secrets that pods refer to. It answers from
+// memory. One that is not there is an error of which apierrors.IsNotFound is
+// true; who has them calls Set.ObjectChanged when one comes, goes or changes.
+// What is returned must not be changed; its values appear in no error.
+type Objects interface {
+	ConfigMap(namespace, name string) (*corev1.ConfigMap, error)
+	Secret(namespace, name string) (*corev1.Secret, error)
+}
+
 // Cgroups owns the cgroup of each pod. RemovePod kills what is left in it.
 type Cgroups interface {
 	EnsurePod(ctx context.Context, uid types.UID, qos corev1.PodQOSClass, r pod.Resources) (parent string, err error)

@@ -28,6 +28,7 @@ type Config struct {
 	Files      Files
 	Links      Links
 	Probes     Probes
+	Objects    Objects
 
 	// Sources names the sources that must have synced before any pod that none
 	// of them lists is removed.
@@ -75,7 +76,7 @@ type Set struct {
 // New returns a pod set that does nothing until Run.
 func New(cfg Config) (*Set, error) {
 	if cfg.Runtime == nil || cfg.Sandboxes == nil || cfg.Containers == nil || cfg.Images == nil ||
-		cfg.Cgroups == nil || cfg.Network == nil || cfg.Dirs == nil || cfg.Files == nil || cfg.Links == nil {
+		cfg.Cgroups == nil || cfg.Network == nil || cfg.Dirs == nil || cfg.Files == nil || cfg.Links == nil || cfg.Objects == nil {
 		return nil, errors.New("configure the pod set: a collaborator is missing")
 	}
 	if cfg.Logger == nil {
@@ -129,6 +130,17 @@ func (s *Set) WakeAll() {
 	defer s.mu.Unlock()
 	for _, w := range s.workers {
 		w.wake()
+	}
+}
+
+// ObjectChanged tells that a ConfigMap or Secret came, went or changed: the pods
+// that refer to it look again, and what failed for want of it is tried at once.
+// It never blocks.
+func (s *Set) ObjectChanged(ref pod.ObjectRef) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.workers {
+		w.objectChanged(ref)
 	}
 }
 

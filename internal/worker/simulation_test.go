@@ -157,7 +157,7 @@ func (s *scene) start() {
 	s.d = s.w.Daemon()
 	set, err := worker.New(worker.Config{
 		Runtime: s.d, Sandboxes: s.d, Containers: s.d, Images: s.d, Cgroups: s.d,
-		Network: s.d, Dirs: s.d, Files: s.d, Links: s.d, Probes: s.d, Stray: s.d.Stray,
+		Network: s.d, Dirs: s.d, Files: s.d, Links: s.d, Objects: s.d, Probes: s.d, Stray: s.d.Stray,
 		Sources: []string{"file"}, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -165,6 +165,7 @@ func (s *scene) start() {
 	}
 	s.set = set
 	s.d.Attach(set.Wake)
+	s.d.AttachObjects(set.ObjectChanged)
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel, s.done = cancel, make(chan error, 1)
 	go func() { s.done <- set.Run(ctx) }()

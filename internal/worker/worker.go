@@ -24,11 +24,13 @@ type worker struct {
 
 	mu      sync.Mutex
 	desired pod.Desired
+	objects uint64        // counts the changes of what the pod refers to
 	poke    chan struct{} // holds one: something changed
 
 	wanted   context.Context // ends when the pod is to go
 	unwanted context.CancelFunc
 
+	answered uint64 // of objects: the changes that were acted on
 	prepared bool
 	dirty    bool
 	released bool // the cgroup of a pod that has ended is gone already
@@ -47,6 +49,7 @@ type result struct {
 	err     error
 	took    time.Duration
 	crashed bool
+	objects uint64 // worker.objects when it began
 }
 
 // newWorker returns the worker of a pod. Of one with leftovers, what an earlier
@@ -71,6 +74,9 @@ func newWorker(s *Set, uid types.UID, name string, d pod.Desired, leftovers bool
 func (w *worker) offer(d pod.Desired) {
 	w.mu.Lock()
 	if w.desired.Wish != pod.WishAbsent {
+		if w.desired.Pod != d.Pod {
+			w.objects++ // it may refer to others now
+		}
 		w.desired = d
 	}
 	if w.desired.Wish == pod.WishAbsent {
@@ -135,6 +141,7 @@ func (w *worker) decide(ctx, ops context.Context, now time.Time) (steps pod.Step
 		}
 	}()
 	d := w.wish()
+	w.answerObjects()
 	o := w.observe(d)
 	steps = pod.Plan(d, o, now)
 	for _, a := range steps.Actions {
@@ -210,8 +217,10 @@ func (w *worker) start(ctx, ops context.Context, a pod.Action, d pod.Desired) {
 	if a.Kind == pod.StopContainer {
 		ops = ctx // it may wait for the whole grace period, which is kept on disk
 	}
+	objects := w.answered
 	w.set.ops.Go(func() {
 		r := w.execute(ops, a, d)
+		r.objects = objects
 		select {
 		case w.results <- r:
 		case <-ctx.Done():
@@ -241,7 +250,10 @@ func (w *worker) finish(r result) {
 	delete(w.running, op)
 	if r.err != nil {
 		f := w.failed[op]
-		w.failed[op] = pod.Failure{Reason: r.reason, Message: r.err.Error(), Count: f.Count + 1, At: time.Now()}
+		w.failed[op] = pod.Failure{
+			Reason: r.reason, Message: r.err.Error(), Count: f.Count + 1, At: time.Now(),
+			Absent: absent(r.err) && r.objects == w.answered,
+		}
 		w.log.Warn("retry later", "action", r.action.Kind, "container", r.action.Name, "reason", r.reason, "err", r.err)
 		if r.crashed {
 			w.set.crashed()

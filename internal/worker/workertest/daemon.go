@@ -46,7 +46,7 @@ func (d *Daemon) Kill() {
 	d.dead.Store(true)
 	d.w.mu.Lock()
 	defer d.w.mu.Unlock()
-	d.w.wake = nil
+	d.w.wake, d.w.objectChanged = nil, nil
 }
 
 var errDead = errors.New("the daemon is dead")

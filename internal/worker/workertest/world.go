@@ -54,21 +54,24 @@ type World struct {
 	seed   uint64
 	faults Faults
 
-	mu         sync.Mutex
-	wake       func(types.UID)
-	sandboxes  map[string]*sandbox
-	containers map[string]*container
-	cgroups    map[types.UID]bool
-	dirs       map[types.UID]bool
-	links      map[string]bool
-	addrs      map[netip.Addr]string // address -> sandbox
-	behave     func(podName, container string, attempt uint32) Behaviour
-	calls      int
-	perCall    map[string]int
-	nextID     int
-	broken     []string
-	started    map[string]int // pod uid/container -> runs ever started
-	log        []string
+	mu      sync.Mutex
+	wake    func(types.UID)
+	objects map[pod.ObjectRef]any // ConfigMaps and Secrets; nil for one that is gone
+
+	objectChanged func(pod.ObjectRef)
+	sandboxes     map[string]*sandbox
+	containers    map[string]*container
+	cgroups       map[types.UID]bool
+	dirs          map[types.UID]bool
+	links         map[string]bool
+	addrs         map[netip.Addr]string // address -> sandbox
+	behave        func(podName, container string, attempt uint32) Behaviour
+	calls         int
+	perCall       map[string]int
+	nextID        int
+	broken        []string
+	started       map[string]int // pod uid/container -> runs ever started
+	log           []string
 }
 
 type sandbox struct {

@@ -1,0 +1,5 @@
+package worker
+
+import "log/slog"
+
+var quietLogger = slog.New(slog.DiscardHandler)
