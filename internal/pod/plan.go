@@ -191,9 +191,7 @@ func (p *planner) keep(s *Sandbox, c *corev1.Container, policy corev1.RestartPol
 	case last == nil:
 		p.do(start)
 	case last.State == ContainerRunning:
-		if !init && last.SandboxID == s.ID && last.Hash != ContainerHash(c) {
-			p.stop(*last, "its spec changed")
-		}
+		p.check(s, c, last, init)
 	case last.State == ContainerCreated:
 		// Its daemon died, or the call failed, before it was started.
 		p.do(Action{Kind: RemoveContainer, Container: last.ID, Name: last.Name})
@@ -211,6 +209,21 @@ func (p *planner) keep(s *Sandbox, c *corev1.Container, policy corev1.RestartPol
 			return
 		}
 		p.do(start)
+	}
+}
+
+// check stops a run that is not what it should be: of another spec, or one that a
+// probe wants ended. Whether it runs again is its restart policy's affair.
+func (p *planner) check(s *Sandbox, c *corev1.Container, run *Container, init bool) {
+	if init || run.SandboxID != s.ID {
+		return
+	}
+	health := p.o.HealthOf(c, run)
+	switch {
+	case run.Hash != ContainerHash(c):
+		p.stop(*run, "its spec changed")
+	case health.Unhealthy != "":
+		p.stopWithin(*run, p.probeGrace(health), health.Unhealthy)
 	}
 }
 
@@ -236,8 +249,20 @@ func (p *planner) stopAll(why string) bool {
 	return !p.o.anyRunning()
 }
 
-func (p *planner) stop(c Container, why string) {
-	p.do(Action{Kind: StopContainer, Container: c.ID, Name: c.Name, Grace: p.grace(), Reason: why})
+func (p *planner) stop(c Container, why string) { p.stopWithin(c, p.grace(), why) }
+
+func (p *planner) stopWithin(c Container, grace time.Duration, why string) {
+	p.do(Action{Kind: StopContainer, Container: c.ID, Name: c.Name, Grace: grace, Reason: why})
+}
+
+// probeGrace is the time that a container gets to obey TERM when a probe wants its
+// end: the pod's own when that is on its way out, else the probe's where it has one
+// (kubelet's setTerminationGracePeriod).
+func (p *planner) probeGrace(h Health) time.Duration {
+	if p.d.Grace != nil || h.Grace == nil {
+		return p.grace()
+	}
+	return max(time.Duration(*h.Grace)*time.Second, minGrace)
 }
 
 // stopSandboxes releases network and namespaces of every sandbox and tells

@@ -112,6 +112,9 @@ func TestPlan(t *testing.T) {
 	unknown := func(f func(*Desired, *Observed)) func(*Desired, *Observed) {
 		return func(d *Desired, o *Observed) { f(d, o); o.Containers[0].Reason = ReasonContainerStatusUnknown }
 	}
+	unhealthy := func(grace *int64) func(*Desired, *Observed) {
+		return func(_ *Desired, o *Observed) { o.Health = map[string]Health{"a0": {Unhealthy: "why", Grace: grace}} }
+	}
 	for _, c := range []struct {
 		name string
 		d    Desired
@@ -146,6 +149,10 @@ func TestPlan(t *testing.T) {
 		pair("a lost sandbox ends its containers first")(want(testPod(always, "", "a"), observed(lost, "a#0@s0 running")))("StopContainer a0 30s"),
 		pair("then is released")(want(testPod(always, "", "a"), observed(lost, "a#0@s0 exited137")))("StopSandbox s0"),
 		pair("then replaced")(want(testPod(always, "", "a"), observed(stopped, "a#0@s0 exited137")))("RunSandbox #1"),
+		pair("a run that a probe wants ended is stopped")(with(want(testPod(always, "", "a"), observed(ready, "a#0@s0 running")))(unhealthy(nil)))("StopContainer a0 30s"),
+		pair("with the probe's own grace")(with(want(testPod(always, "", "a"), observed(ready, "a#0@s0 running")))(unhealthy(new(int64(5)))))("StopContainer a0 5s"),
+		pair("of at least 2 s")(with(want(testPod(always, "", "a"), observed(ready, "a#0@s0 running")))(unhealthy(new(int64(0)))))("StopContainer a0 2s"),
+		pair("a verdict on an earlier run counts no more")(with(want(testPod(always, "", "a"), observed(ready, "a#0@s0 exited137", "a#1@s0 running")))(unhealthy(nil)))(""),
 		pair("a created container whose daemon died is removed")(want(testPod(always, "", "a"), observed(ready, "a#0@s0 created")))("RemoveContainer a0"),
 		pair("of dead runs one is kept")(want(testPod(always, "", "a"), observed(ready, "a#0@s0 exited1", "a#1@s0 exited1", "a#2@s0 running")))("RemoveContainer a0"),
 		pair("no network, no sandbox")(with(want(testPod(always, "", "a"), observed(nil)))(func(_ *Desired, o *Observed) { o.NetworkNotReady = "why" }))(""),
