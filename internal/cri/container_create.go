@@ -15,7 +15,6 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
-	"golang.org/x/sync/errgroup"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"nodeagent/internal/cri/image"
@@ -198,39 +197,36 @@ func containerLabels(s *sandbox, c *container, config *runtimeapi.ContainerConfi
 	return l
 }
 
-// makeContainer writes record and snapshot side by side. Should containerd's
-// collector run after the snapshot and before the record, the snapshot is gone;
-// StartContainer notices.
+// makeContainer writes the record and then makes the snapshot that it refers to:
+// the other way round, or side by side, containerd's collector may run between
+// the two and takes the snapshot, which nothing refers to yet.
 func (n *Native) makeContainer(ctx context.Context, c *container, record containers.Container, img image.Image) error {
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		if err := failpoint.At(failpoint.CRIContainerRecordBefore); err != nil {
-			return err
-		}
-		cctx, cancel := n.call(gctx)
-		defer cancel()
-		if _, err := n.client.ContainerService().Create(cctx, record); err != nil {
-			return fmt.Errorf("write record: %w", err)
-		}
-		return failpoint.At(failpoint.CRIContainerRecordAfter)
-	})
-	g.Go(func() error {
-		if err := failpoint.At(failpoint.CRISnapshotPrepareBefore); err != nil {
-			return err
-		}
-		mounts, err := n.prepareSnapshot(gctx, c, img)
-		if err != nil {
-			return fmt.Errorf("prepare root file system: %w", err)
-		}
-		n.state.edit(func() { c.mounts = protoMounts(mounts) })
-		return failpoint.At(failpoint.CRISnapshotPrepareAfter)
-	})
-	return g.Wait()
+	if err := n.recordContainer(ctx, record); err != nil {
+		return err
+	}
+	if err := failpoint.At(failpoint.CRISnapshotPrepareBefore); err != nil {
+		return err
+	}
+	mounts, err := n.prepareSnapshot(ctx, c, img)
+	if err != nil {
+		return fmt.Errorf("prepare root file system: %w", err)
+	}
+	n.state.edit(func() { c.mounts = protoMounts(mounts) })
+	return failpoint.At(failpoint.CRISnapshotPrepareAfter)
 }
 
-// prepareSnapshot makes the container's snapshot on top of the image's. That
-// the image was unpacked is remembered; when containerd has lost it since, it
-// is unpacked anew.
+func (n *Native) recordContainer(ctx context.Context, record containers.Container) error {
+	if err := failpoint.At(failpoint.CRIContainerRecordBefore); err != nil {
+		return err
+	}
+	ctx, cancel := n.call(ctx)
+	defer cancel()
+	if _, err := n.client.ContainerService().Create(ctx, record); err != nil {
+		return fmt.Errorf("write record: %w", err)
+	}
+	return failpoint.At(failpoint.CRIContainerRecordAfter)
+}
+
 func (n *Native) prepareSnapshot(ctx context.Context, c *container, img image.Image) ([]mount.Mount, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.CreateTimeout)
 	defer cancel()

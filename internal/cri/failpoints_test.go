@@ -11,8 +11,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/containerd/containerd/v2/core/leases"
 
 	"nodeagent/internal/cri/critest"
 	"nodeagent/internal/failpoint"
@@ -62,6 +65,47 @@ func TestFailpoints(t *testing.T) {
 	for _, name := range failpoint.All() {
 		if strings.HasPrefix(string(name), "cri/") && !strings.Contains(string(seen), string(name)+"\n") {
 			t.Errorf("%s was never visited", name)
+		}
+	}
+}
+
+// TestFailpointCollector has containerd collect without a pause while a start
+// stands still before each of its two writes: what it has made by then must be
+// referred to already.
+func TestFailpointCollector(t *testing.T) {
+	n := newNode(t, bed.Options{})
+	n.stop()
+	collecting, stop := context.WithCancel(t.Context())
+	var collector sync.WaitGroup
+	collector.Go(func() { n.collect(collecting) })
+	for _, point := range []failpoint.Name{failpoint.CRIContainerRecordBefore, failpoint.CRISnapshotPrepareBefore} {
+		out, err := n.child(string(point)+"=delay(300ms)", "")
+		if err != nil || strings.Contains(out, "run a whole pod: ") {
+			t.Errorf("%s: %v\n%s", point, err, out)
+		}
+	}
+	stop()
+	collector.Wait()
+}
+
+// collect makes containerd collect until ctx ends: a lease given back
+// synchronously returns after a collection.
+func (n *node) collect(ctx context.Context) {
+	client, err := n.bed.Dial()
+	if err != nil {
+		n.t.Error(err)
+		return
+	}
+	defer client.Close()
+	store, bounded := client.LeasesService(), context.WithoutCancel(ctx)
+	for ctx.Err() == nil {
+		l, err := store.Create(bounded, leases.WithRandomID(), leases.WithExpiration(time.Hour))
+		if err == nil {
+			err = store.Delete(bounded, l, leases.SynchronousDelete)
+		}
+		if err != nil {
+			n.t.Error(err)
+			return
 		}
 	}
 }

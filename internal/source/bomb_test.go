@@ -116,6 +116,14 @@ func TestBombs(t *testing.T) {
 			if cost > mostBytes {
 				t.Errorf("it cost %d MiB", cost>>20)
 			}
+			for range 4 { // what shares the core can only make it longer
+				if took <= mostTime*slowdown {
+					break
+				}
+				start = threadTime(t)
+				m.decode(file, got.data)
+				took = min(took, threadTime(t)-start)
+			}
 			if took > mostTime*slowdown {
 				t.Errorf("it took %s", took)
 			}
