@@ -16,7 +16,9 @@ import (
 	"nodeagent/internal/cri"
 )
 
-type oldVersion struct{ version.UnimplementedVersionServer }
+type oldVersion struct {
+	version.UnimplementedVersionServer
+}
 
 func (oldVersion) Version(context.Context, *emptypb.Empty) (*version.VersionResponse, error) {
 	return &version.VersionResponse{Version: "1.6.20~ds1"}, nil

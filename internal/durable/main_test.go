@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/test/power"
 )
 
 // insideEnv marks the test process with a mount namespace of its own, so that
@@ -92,7 +94,9 @@ func ext4(t testing.TB, on, size string, mkfs ...string) (image, dir string, umo
 func loop(t testing.TB, image string) (dir string, umount func()) {
 	t.Helper()
 	dir = t.TempDir()
-	run(t, "mount", "-o", "loop", image, dir)
+	if _, err := power.Mount(image, dir); err != nil {
+		t.Fatal(err)
+	}
 	done := false
 	umount = func() {
 		if !done {

@@ -57,22 +57,15 @@ func (d *Disk) mount(ctx context.Context, size int64, mkfs []string) error {
 
 // attach mounts the disk, in the host's mount namespace and in a private one.
 func (d *Disk) attach(ctx context.Context) error {
-	if err := command(ctx, "mount", "-t", "ext4", "-o", "loop,errors=remount-ro", d.img, d.Dir); err != nil {
-		return err
-	}
-	mounts, err := mountinfo("self")
+	device, err := power.Mount(d.img, d.Dir, "errors=remount-ro")
 	if err != nil {
 		return err
 	}
-	for _, m := range mounts {
-		if m.Point == d.Dir {
-			d.loop = filepath.Base(m.Source)
-		}
-	}
+	d.loop = filepath.Base(device)
 	if !d.bed.opts.Private {
 		return nil
 	}
-	return d.bed.Do(func() error { return unix.Mount("/dev/"+d.loop, d.Dir, "ext4", 0, "errors=remount-ro") })
+	return d.bed.Do(func() error { return unix.Mount(device, d.Dir, "ext4", 0, "errors=remount-ro") })
 }
 
 func command(ctx context.Context, argv ...string) error {

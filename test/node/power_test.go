@@ -158,7 +158,8 @@ func host(ctx context.Context, argv ...string) error {
 func (n *outage) boot(first bool) {
 	n.Helper()
 	n.boots++
-	must(n.T, host(n.ctx, "mount", "-o", "loop", n.path("image"), n.path("disk")))
+	_, err := power.Mount(n.path("image"), n.path("disk"))
+	must(n.T, err)
 	must(n.T, os.MkdirAll(n.path("disk/run"), 0o755))
 	must(n.T, unix.Mount("none", n.path("disk/run"), "tmpfs", 0, "mode=755"))
 	b, err := bed.Start(n.ctx, bed.Options{Private: true})

@@ -33,7 +33,7 @@ func TestPowerCut(t *testing.T) {
 	image := filepath.Join(below, "image")
 	tool(t, "truncate", "-s", "32M", image)
 	tool(t, "mkfs.ext4", "-q", image)
-	tool(t, "mount", "-o", "loop", image, dir)
+	plug(t, image, dir)
 	t.Cleanup(func() { tool(t, "umount", dir) })
 	promised := map[string]*record{} // by sandbox
 	for cut := range 60 {
@@ -72,12 +72,19 @@ func TestPowerCut(t *testing.T) {
 		must(t, power.Cut(dir, kind))
 		wg.Wait()
 		tool(t, "umount", dir)
-		tool(t, "mount", "-o", "loop", image, dir)
+		plug(t, image, dir)
 		compare(t, dir, promised, open)
 		if t.Failed() {
 			t.Fatalf("cut %d (%s)", cut, kind)
 		}
 	}
+}
+
+// plug mounts the disk.
+func plug(t *testing.T, image, dir string) {
+	t.Helper()
+	_, err := power.Mount(image, dir)
+	must(t, err)
 }
 
 // change is one write of a journal: of a record, or of its end.

@@ -1,5 +1,5 @@
 // Package power owns the cutting of a disk's power in tests: the only caller of
-// EXT4_IOC_SHUTDOWN. It mounts nothing. Safe for concurrent use.
+// EXT4_IOC_SHUTDOWN; and the mount that comes after it. Safe for concurrent use.
 package power
 
 import (
