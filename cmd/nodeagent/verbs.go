@@ -81,7 +81,7 @@ func openNode(flags config.Flags) (*node, error) {
 	}
 	n.eye, err = diag.New(diag.Config{
 		Socket: n.socket(), Runtime: n.runtime, Manifests: n.manifests, NodeName: cfg.NodeName, Addrs: n.addrs(),
-		UnsafeSysctls: cfg.Kubelet.AllowedUnsafeSysctls,
+		Allowed: allowed(cfg),
 	})
 	if err != nil {
 		return nil, errors.Join(err, n.runtime.Close())

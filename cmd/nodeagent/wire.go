@@ -86,6 +86,7 @@ func (d *daemon) fitRuntime() (err error) {
 	r := d.cfg.Agent.Runtimes[""]
 	d.runtime, err = cri.New(cri.Config{
 		Address: d.cfg.Endpoint(), Runtime: r.Shim, RuncBinary: r.Binary, Snapshotter: r.Snapshotter,
+		Handlers:      handlers(d.cfg),
 		SystemdCgroup: d.tree.Driver() == cgroups.Systemd,
 		RunDir:        d.cfg.Agent.RunDir, StateDir: d.cfg.Agent.StateDir,
 		SeccompDir: filepath.Join(d.cfg.RootDir, "seccomp"),
@@ -97,6 +98,16 @@ func (d *daemon) fitRuntime() (err error) {
 	})
 	d.parts = append(d.parts, part{"runtime", d.runtime.Run})
 	return err
+}
+
+// handlers are the configured ways to run containers beside the default one.
+func handlers(cfg *config.Config) map[string]cri.Handler {
+	all := map[string]cri.Handler{}
+	for _, name := range cfg.Handlers() {
+		r := cfg.Agent.Runtimes[name]
+		all[name] = cri.Handler{Runtime: r.Shim, Binary: r.Binary}
+	}
+	return all
 }
 
 func (d *daemon) fitDirs() (err error) {
@@ -194,17 +205,25 @@ func validatePod(p *corev1.Pod) field.ErrorList {
 // offer hands a snapshot of the manifest directory to the pod set.
 func (d *daemon) offer(s source.Snapshot) {
 	d.latest.put(s, d.log)
+	allowed := allowed(d.cfg)
 	snap := worker.Snapshot{Source: s.Source, Synced: s.Synced, Trusted: s.Trusted}
 	for _, p := range s.Pods {
 		desired := pod.Desired{Wish: pod.WishRun, Pod: p}
 		if r, rejected := s.Rejected[p.UID]; rejected {
 			desired.Rejected = &r
 		} else {
-			desired.Rejected = pod.Admit(p, d.cfg.Kubelet.AllowedUnsafeSysctls...)
+			desired.Rejected = pod.Admit(p, allowed)
 		}
 		snap.Pods = append(snap.Pods, desired)
 	}
 	d.set.Offer(snap)
+}
+
+// allowed is what the configuration and the host let pods ask for.
+func allowed(cfg *config.Config) pod.Allowed {
+	return pod.Allowed{
+		UnsafeSysctls: cfg.Kubelet.AllowedUnsafeSysctls, Handlers: cfg.Handlers(), NoAppArmor: cri.NoAppArmor(),
+	}
 }
 
 func (d *daemon) fitServers() error {

@@ -110,3 +110,30 @@ func FuzzSplit(f *testing.F) {
 		}
 	})
 }
+
+// TestRuntimes: a handler has what it leaves out from the default, and what could
+// not work is refused by field.
+func TestRuntimes(t *testing.T) {
+	load := func(text string) (*Config, error) {
+		return Load(Flags{Config: file(t, t.TempDir(), "c.yaml", agent+text), HostnameOverride: "n"})
+	}
+	c, err := load("runtimes: {\"\": {binary: runc}, crun: {binary: /usr/bin/crun}, a: {binary: /a}}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := c.Agent.Runtimes["crun"]; r.Shim != defaultShim || r.Snapshotter != defaultSnapshotter || !slices.Equal(c.Handlers(), []string{"a", "crun"}) {
+		t.Errorf("the handlers %v became %+v", c.Handlers(), r)
+	}
+	for text, want := range map[string]string{
+		"runtimes: {Kata_1: {binary: /kata}}\n":                            `runtimes["Kata_1"]: no pod can name`,
+		"runtimes: {k: {binary: /k, shim: io.containerd.kata.v2}}\n":       `runtimes["k"].shim`,
+		"runtimes: {k: {binary: /k, snapshotter: devmapper}}\n":            `runtimes["k"].snapshotter`,
+		"runtimes: {k: {binary: crun}}\n":                                  `runtimes["k"].binary`,
+		"runtimes: {k: {}}\n":                                              `runtimes["k"].binary`,
+		"runtimes: {\"\": {snapshotter: zfs}, k: {snapshotter: native}}\n": `runtimes["k"].snapshotter`,
+	} {
+		if _, err := load(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is answered with %v, want %s", text, err, want)
+		}
+	}
+}

@@ -3,13 +3,16 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // Defaults of KubeletConfiguration as kubelet has them, where not said
@@ -90,14 +93,48 @@ func (c *Config) defaultRuntime() {
 	if c.Agent.Runtimes == nil {
 		c.Agent.Runtimes = map[string]Runtime{}
 	}
-	r := c.Agent.Runtimes[""]
-	if r.Shim == "" {
-		r.Shim = defaultShim
+	def := c.Agent.Runtimes[""]
+	if def.Shim == "" {
+		def.Shim = defaultShim
 	}
-	if r.Snapshotter == "" {
-		r.Snapshotter = defaultSnapshotter
+	if def.Snapshotter == "" {
+		def.Snapshotter = defaultSnapshotter
 	}
-	c.Agent.Runtimes[""] = r
+	c.Agent.Runtimes[""] = def
+	for name, r := range c.Agent.Runtimes {
+		if r.Shim == "" {
+			r.Shim = defaultShim
+		}
+		if r.Snapshotter == "" {
+			r.Snapshotter = def.Snapshotter
+		}
+		c.Agent.Runtimes[name] = r
+	}
+}
+
+// checkRuntimes judges the handlers: a pod names one by its runtimeClassName.
+func (c *Config) checkRuntimes(bad func(field, format string, args ...any)) {
+	for _, name := range c.Handlers() {
+		at, r := fmt.Sprintf("runtimes[%q]", name), c.Agent.Runtimes[name]
+		if why := validation.IsDNS1123Subdomain(name); len(why) > 0 {
+			bad(at, "no pod can name this handler: %s", strings.Join(why, "; "))
+		}
+		if r.Shim != defaultShim {
+			bad(at+".shim", "%q: a handler beside the default one has the shim %s for now; leave it out", r.Shim, defaultShim)
+		}
+		if def := c.Agent.Runtimes[""].Snapshotter; r.Snapshotter != def {
+			bad(at+".snapshotter", "%q: images are unpacked once, by %q; leave it out", r.Snapshotter, def)
+		}
+		if !filepath.IsAbs(r.Binary) {
+			bad(at+".binary", "%q is not the absolute path of an OCI runtime", r.Binary)
+		}
+	}
+}
+
+// Handlers are the names of the runtime handlers beside the default one, sorted.
+func (c *Config) Handlers() []string {
+	all := slices.Sorted(maps.Keys(c.Agent.Runtimes))
+	return slices.DeleteFunc(all, func(name string) bool { return name == "" })
 }
 
 func (c *Config) defaultNodeName() error {
@@ -144,6 +181,7 @@ func (c *Config) check() error {
 	if !strings.HasPrefix(c.Kubelet.ContainerRuntimeEndpoint, "unix://") {
 		bad("containerRuntimeEndpoint", "%q is not a unix:// address of containerd", c.Kubelet.ContainerRuntimeEndpoint)
 	}
+	c.checkRuntimes(bad)
 	for _, cidr := range c.Agent.PodNetwork.CIDRs {
 		if _, err := netip.ParsePrefix(cidr); err != nil {
 			bad("podNetwork.cidrs", "%v", err)

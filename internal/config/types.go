@@ -20,7 +20,8 @@ type NodeAgentConfiguration struct {
 	// PodNetwork is used where there is neither a CNI configuration nor a pod
 	// CIDR of the node.
 	PodNetwork PodNetwork `json:"podNetwork,omitempty"`
-	// Runtimes by handler name; "" is the default handler.
+	// Runtimes by handler name; "" is the default handler. A pod asks for another
+	// by its runtimeClassName.
 	Runtimes map[string]Runtime `json:"runtimes,omitempty"`
 	// RegistryConfigDir holds <host>/hosts.toml with the mirrors, CAs and
 	// settings of registries, as containerd's CRI plugin reads it. Default

@@ -62,7 +62,7 @@ func (s steps) pod(b *testing.B, n *node, uid string) {
 	ctx := b.Context()
 	config := n.sandboxConfig(uid)
 	began := time.Now()
-	sb, err := n.RunPodSandbox(ctx, config)
+	sb, err := n.RunPodSandbox(ctx, config, "")
 	check(b, err)
 	t := s.took("1-sandbox", began)
 	id, err := n.CreateContainer(ctx, sb, containerConfig("main", 0, "sleep", "forever"), config)

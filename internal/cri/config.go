@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"time"
 
@@ -20,11 +21,14 @@ import (
 
 // Config is what a Native needs. Zero values take the defaults named.
 type Config struct {
-	Address       string // containerd's socket, default /run/containerd/containerd.sock
-	Namespace     string // containerd namespace, default k8s.io
-	Snapshotter   string // default overlayfs
-	Runtime       string // runtime name, default the shim of this project
-	RuncBinary    string // "" means the runc of containerd's PATH
+	Address     string // containerd's socket, default /run/containerd/containerd.sock
+	Namespace   string // containerd namespace, default k8s.io
+	Snapshotter string // default overlayfs
+	Runtime     string // runtime name, default the shim of this project
+	RuncBinary  string // "" means the runc of containerd's PATH
+	// Handlers are the runtime handlers beside the default one, which is Runtime
+	// and RuncBinary, by name.
+	Handlers      map[string]Handler
 	SystemdCgroup bool   // cgroup driver
 	RunDir        string // default /run/nodeagent
 	StateDir      string // default /var/lib/nodeagent
@@ -56,6 +60,11 @@ func (c *Config) setDefaults() {
 	def(&c.Namespace, "k8s.io")
 	def(&c.Snapshotter, "overlayfs")
 	def(&c.Runtime, shimapi.Runtime)
+	c.Handlers = maps.Clone(c.Handlers)
+	for name, h := range c.Handlers {
+		def(&h.Runtime, shimapi.Runtime)
+		c.Handlers[name] = h
+	}
 	def(&c.RunDir, shimapi.DefaultRunDir)
 	def(&c.StateDir, "/var/lib/nodeagent")
 	def(&c.NetnsDir, "/run/netns")
@@ -123,6 +132,7 @@ func New(cfg Config) (*Native, error) {
 		client: client, images: images,
 		state:    newState(),
 		accounts: newAccountsCache(),
+		armor:    &armor{lacking: NoAppArmor()},
 		synced:   make(chan struct{}),
 		health:   health{err: errNotConnected, since: time.Now()},
 		settles:  newSettler(8),

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	apitypes "github.com/containerd/containerd/api/types"
-	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
@@ -159,27 +158,24 @@ func (n *Native) containerRecord(ctx context.Context, s *sandbox, c *container, 
 	if err != nil {
 		return r, fmt.Errorf("encode container spec: %w", err)
 	}
-	options, err := n.runtimeOptions()
+	handler, err := n.handler(s.handler)
 	if err != nil {
 		return r, err
 	}
+	options, err := handler.options(n.cfg.SystemdCgroup)
+	if err != nil {
+		return r, err
+	}
+	c.runtime = handler.Runtime
 	labels := containerLabels(s, c, config)
 	if err := checkLabels(labels); err != nil {
 		return r, err
 	}
 	return containers.Container{
 		ID: c.id, Labels: labels, Image: img.Name, Spec: encoded,
-		Runtime:     containers.RuntimeInfo{Name: n.cfg.Runtime, Options: options},
+		Runtime:     containers.RuntimeInfo{Name: handler.Runtime, Options: options},
 		Snapshotter: c.snapshotter, SnapshotKey: c.id,
 	}, nil
-}
-
-func (n *Native) runtimeOptions() (typeurl.Any, error) {
-	options, err := typeurl.MarshalAny(&runcoptions.Options{BinaryName: n.cfg.RuncBinary, SystemdCgroup: n.cfg.SystemdCgroup})
-	if err != nil {
-		return nil, fmt.Errorf("encode runtime options: %w", err)
-	}
-	return options, nil
 }
 
 func containerLabels(s *sandbox, c *container, config *runtimeapi.ContainerConfig) map[string]string {

@@ -147,7 +147,7 @@ func (n *Native) taskRequest(ctx context.Context, c *container) (*tasks.CreateTa
 		}
 		req.Rootfs = protoMounts(mounts)
 	}
-	if n.cfg.Runtime != shimapi.Runtime || c.info.LogPath == "" {
+	if c.runtime != shimapi.Runtime || c.info.LogPath == "" {
 		return req, nil
 	}
 	if err := mkdir.All(filepath.Dir(c.info.LogPath), 0o755); err != nil {

@@ -146,7 +146,7 @@ func (n *node) life() error {
 
 func (n *node) live(ctx context.Context) error {
 	config := n.sandboxConfig("p1")
-	sb, err := n.RunPodSandbox(ctx, config)
+	sb, err := n.RunPodSandbox(ctx, config, "")
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func TestManyPodsAtOnce(t *testing.T) {
 	for i := range pods {
 		config := n.sandboxConfig(fmt.Sprintf("p%02d", i))
 		wg.Go(func() {
-			sb, err := n.RunPodSandbox(t.Context(), config)
+			sb, err := n.RunPodSandbox(t.Context(), config, "")
 			if err != nil {
 				t.Error(err)
 				return
@@ -162,7 +162,7 @@ func TestNetworkFails(t *testing.T) {
 		"teardown fails once": {{Err: critest.ErrFault, Late: true}, {Err: critest.ErrFault}},
 	} {
 		n.net.Fail(faults...)
-		if _, err := n.RunPodSandbox(t.Context(), config); err == nil {
+		if _, err := n.RunPodSandbox(t.Context(), config, ""); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 		for _, s := range n.Observe("p1").Sandboxes { // as the plan would
@@ -278,7 +278,7 @@ func TestRefused(t *testing.T) {
 	n := newNode(t, bed.Options{Stock: true})
 	config := n.sandboxConfig("p1")
 	config.Linux.Sysctls = map[string]string{"kernel.core_pattern": "|/evil"}
-	if _, err := n.RunPodSandbox(t.Context(), config); err == nil || !strings.Contains(err.Error(), "not namespaced") {
+	if _, err := n.RunPodSandbox(t.Context(), config, ""); err == nil || !strings.Contains(err.Error(), "not namespaced") {
 		t.Error(err)
 	}
 	config.Linux.Sysctls = map[string]string{"net.ipv4.ip_forward": "1", "kernel.shmmax": "1234567"}

@@ -24,6 +24,7 @@ const (
 	labelBoot     = "io.nodeagent.boot"
 	labelNetns    = "io.nodeagent.netns"
 	labelAddrs    = "io.nodeagent.addresses"
+	labelHandler  = "io.nodeagent.handler"  // of the sandbox's containers; none: the default
 	labelImage    = "io.nodeagent.image"    // as the pod's spec wrote it
 	labelImageID  = "io.nodeagent.image.id" // repository digest or config digest
 	labelLog      = "io.nodeagent.log"
@@ -105,6 +106,9 @@ func sandboxLabels(s *sandbox) map[string]string {
 	if s.netns != "" {
 		l[labelNetns] = s.netns
 	}
+	if s.handler != "" {
+		l[labelHandler] = s.handler
+	}
 	if len(s.addrs) > 0 {
 		l[labelAddrs] = joinAddrs(s.addrs)
 	}
@@ -142,7 +146,7 @@ func sandboxOf(r containers.Container) (*sandbox, error) {
 	}
 	s.uid = types.UID(r.Labels[pod.LabelPodUID])
 	s.boot, s.netns, s.created = r.Labels[labelBoot], r.Labels[labelNetns], r.CreatedAt
-	s.addrs = splitAddrs(r.Labels[labelAddrs])
+	s.addrs, s.handler = splitAddrs(r.Labels[labelAddrs]), r.Labels[labelHandler]
 	s.commit(nil)
 	return s, nil
 }
@@ -154,7 +158,7 @@ func containerOf(r containers.Container) *container {
 	c := newContainer(r.ID, l[labelSandbox], types.UID(l[pod.LabelPodUID]))
 	c.namespace, c.podName = l[pod.LabelPodNamespace], l[pod.LabelPodName]
 	c.kind, c.boot, c.cgroup, c.signal = l[labelKind], l[labelBoot], l[labelCgroup], l[labelSignal]
-	c.snapshotter = r.Snapshotter
+	c.snapshotter, c.runtime = r.Snapshotter, r.Runtime.Name
 	attempt, _ := strconv.ParseUint(l[labelAttempt], 10, 32)
 	backoff, _ := time.ParseDuration(l[pod.LabelBackoff])
 	c.info = pod.Container{

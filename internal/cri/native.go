@@ -27,6 +27,7 @@ type Native struct {
 
 	state    *state
 	accounts *accountsCache
+	armor    *armor
 	synced   chan struct{}
 	health   health
 	settles  *settler

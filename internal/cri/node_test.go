@@ -220,7 +220,7 @@ func containerConfig(name string, attempt uint32, args ...string) *runtimeapi.Co
 
 func (n *node) runSandbox(config *runtimeapi.PodSandboxConfig) string {
 	n.t.Helper()
-	id, err := n.RunPodSandbox(n.t.Context(), config)
+	id, err := n.RunPodSandbox(n.t.Context(), config, "")
 	if err != nil {
 		n.t.Fatal(err)
 	}

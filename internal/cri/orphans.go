@@ -85,7 +85,7 @@ func (n *Native) readIntent(id string) (*sandbox, error) {
 	if err := json.Unmarshal(in.Config, s.config); err != nil {
 		return nil, fmt.Errorf("read sandbox intent: %w", err)
 	}
-	s.uid, s.boot, s.netns = types.UID(s.config.GetMetadata().GetUid()), in.Boot, in.Netns
+	s.uid, s.boot, s.netns, s.handler = types.UID(s.config.GetMetadata().GetUid()), in.Boot, in.Netns, in.Handler
 	return s, nil
 }
 

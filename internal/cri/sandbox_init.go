@@ -105,17 +105,22 @@ func (n *Native) initRecord(s *sandbox, c *container) (containers.Container, err
 	if err != nil {
 		return r, fmt.Errorf("encode spec of sandbox init: %w", err)
 	}
-	options, err := n.runtimeOptions()
+	handler, err := n.handler(s.handler)
 	if err != nil {
 		return r, err
 	}
+	options, err := handler.options(n.cfg.SystemdCgroup)
+	if err != nil {
+		return r, err
+	}
+	c.runtime = handler.Runtime
 	labels := podLabels(s.config.GetMetadata())
 	maps.Copy(labels, map[string]string{
 		labelKind: kindInit, labelSandbox: s.id, labelBoot: c.boot, labelCgroup: c.cgroup, labelLog: c.info.LogPath,
 	})
 	return containers.Container{
 		ID: c.id, Labels: labels, Spec: encoded,
-		Runtime: containers.RuntimeInfo{Name: n.cfg.Runtime, Options: options},
+		Runtime: containers.RuntimeInfo{Name: handler.Runtime, Options: options},
 	}, nil
 }
 

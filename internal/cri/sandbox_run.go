@@ -29,8 +29,11 @@ import (
 // the run directory. Resources and intent end with the boot, so it is exactly
 // as durable as what it answers for; the record needs one write only, which
 // already knows the addresses.
-func (n *Native) RunPodSandbox(ctx context.Context, config *runtimeapi.PodSandboxConfig) (string, error) {
-	s, err := n.newSandbox(config)
+//
+// handler names one of Config.Handlers, "" the default. The sandbox keeps it, so
+// that all its containers run by the same.
+func (n *Native) RunPodSandbox(ctx context.Context, config *runtimeapi.PodSandboxConfig, handler string) (string, error) {
+	s, err := n.newSandbox(config, handler)
 	if err != nil {
 		return "", err
 	}
@@ -45,13 +48,16 @@ func (n *Native) RunPodSandbox(ctx context.Context, config *runtimeapi.PodSandbo
 	return s.id, nil
 }
 
-func (n *Native) newSandbox(config *runtimeapi.PodSandboxConfig) (*sandbox, error) {
+func (n *Native) newSandbox(config *runtimeapi.PodSandboxConfig, handler string) (*sandbox, error) {
+	if _, err := n.handler(handler); err != nil {
+		return nil, fmt.Errorf("run sandbox: %w", err)
+	}
 	meta := config.GetMetadata()
 	if meta.GetUid() == "" || meta.GetName() == "" || meta.GetNamespace() == "" {
 		return nil, errors.New("run sandbox: uid, name and namespace of the pod must be set")
 	}
 	s := newSandbox(newID())
-	s.config, s.uid, s.boot, s.created = config, types.UID(meta.GetUid()), n.boot, time.Now()
+	s.config, s.handler, s.uid, s.boot, s.created = config, handler, types.UID(meta.GetUid()), n.boot, time.Now()
 	if !namespacesOf(config).hostNetwork() {
 		s.netns = filepath.Join(n.cfg.NetnsDir, netnsName())
 	}
@@ -86,9 +92,11 @@ func (n *Native) makeSandbox(ctx context.Context, s *sandbox) error {
 
 // intent is what answers for a sandbox's resources until its record is written.
 type intent struct {
-	Boot   string          `json:"boot"`
-	Netns  string          `json:"netns,omitempty"`
-	Config json.RawMessage `json:"config"`
+	Boot  string `json:"boot"`
+	Netns string `json:"netns,omitempty"`
+	// Handler is that of the sandbox's containers; "" the default.
+	Handler string          `json:"handler,omitempty"`
+	Config  json.RawMessage `json:"config"`
 }
 
 func (n *Native) writeIntent(s *sandbox) error {
@@ -99,7 +107,7 @@ func (n *Native) writeIntent(s *sandbox) error {
 	if err != nil {
 		return fmt.Errorf("encode sandbox configuration: %w", err)
 	}
-	data, err := json.Marshal(intent{Boot: s.boot, Netns: s.netns, Config: config})
+	data, err := json.Marshal(intent{Boot: s.boot, Netns: s.netns, Handler: s.handler, Config: config})
 	if err != nil {
 		return fmt.Errorf("encode sandbox intent: %w", err)
 	}
@@ -175,13 +183,17 @@ func (n *Native) recordOf(s *sandbox) (containers.Container, error) {
 	if err != nil {
 		return r, fmt.Errorf("encode sandbox spec: %w", err)
 	}
+	handler, err := n.handler(s.handler)
+	if err != nil {
+		return r, err
+	}
 	labels := sandboxLabels(s)
 	if err := checkLabels(labels); err != nil {
 		return r, err
 	}
 	return containers.Container{
 		ID: s.id, Labels: labels, Spec: minimal,
-		Runtime:    containers.RuntimeInfo{Name: n.cfg.Runtime},
+		Runtime:    containers.RuntimeInfo{Name: handler.Runtime},
 		Extensions: map[string]typeurl.Any{sandboxExtension: &anypb.Any{TypeUrl: sandboxExtension, Value: config}},
 	}, nil
 }

@@ -27,7 +27,7 @@ func (n *Native) buildSpec(ctx context.Context, s *sandbox, c *container, config
 	if in.User, err = n.user(ctx, s, config, img); err != nil {
 		return nil, err
 	}
-	if err := n.hostParts(&in); err != nil {
+	if err := n.hostParts(ctx, &in); err != nil {
 		return nil, err
 	}
 	if in.Volumes, err = n.imageVolumes(ctx, c, config, img); err != nil {
@@ -68,12 +68,17 @@ func (n *Native) namespacePaths(s *sandbox, config *runtimeapi.ContainerConfig) 
 	return ns, p.shm, nil
 }
 
-func (n *Native) hostParts(in *spec.Input) (err error) {
+func (n *Native) hostParts(ctx context.Context, in *spec.Input) (err error) {
 	security := in.Container.GetLinux().GetSecurityContext()
 	if p := security.GetSeccomp(); p.GetProfileType() == runtimeapi.SecurityProfile_Localhost && !security.GetPrivileged() {
 		if in.LocalhostProfile, err = spec.LoadSeccomp(n.cfg.SeccompDir, p.GetLocalhostRef()); err != nil {
 			return fmt.Errorf("load seccomp profile: %w", err)
 		}
+	}
+	actx, cancel := n.call(ctx)
+	defer cancel()
+	if in.AppArmorProfile, err = n.armor.profileOf(actx, security); err != nil {
+		return err
 	}
 	if security.GetPrivileged() {
 		if in.HostDevices, err = spec.HostDevices(); err != nil {

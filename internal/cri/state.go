@@ -33,6 +33,7 @@ type sandbox struct {
 	boot    string
 	netns   string
 	addrs   []netip.Addr
+	handler string // of its containers; "" is the default
 	created time.Time
 
 	visible  bool // complete enough to be observed
@@ -81,6 +82,7 @@ type container struct {
 	cgroup             string // path below each hierarchy's mount point
 	signal             string // number of the stop signal
 	snapshotter        string
+	runtime            string // containerd's name of its shim
 	info               pod.Container
 	terminal           bool
 	stdin, stdinOnce   bool

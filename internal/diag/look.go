@@ -31,9 +31,9 @@ type Config struct {
 	NodeName  string
 	// Addrs are the node's addresses, which pods on its network have.
 	Addrs []netip.Addr
-	// UnsafeSysctls are those that the node admits besides the safe ones.
-	UnsafeSysctls []string
-	Now           func() time.Time
+	// Allowed is what pods of the node may ask for.
+	Allowed pod.Allowed
+	Now     func() time.Time
 }
 
 // Eye looks at the node.
@@ -117,7 +117,7 @@ func (e *Eye) rebuild(ctx context.Context, v *View, byUID map[types.UID]pod.Runt
 	now := e.cfg.Now()
 	var all []corev1.Pod
 	for _, p := range snap.Pods {
-		d := pod.Desired{Wish: pod.WishRun, Pod: p, Rejected: pod.Admit(p, e.cfg.UnsafeSysctls...)}
+		d := pod.Desired{Wish: pod.WishRun, Pod: p, Rejected: pod.Admit(p, e.cfg.Allowed)}
 		if r, rejected := snap.Rejected[p.UID]; rejected {
 			d.Rejected = &r
 		}

@@ -11,14 +11,28 @@ import (
 // is never ignored.
 const ReasonUnsupported = "UnsupportedField"
 
+// Allowed is what pods of a node may ask for beyond what every node gives.
+type Allowed struct {
+	// UnsafeSysctls are those that the operator allows beside the safe ones, as
+	// kubelet's allowedUnsafeSysctls: a name, or a beginning of names with a * at
+	// the end.
+	UnsafeSysctls []string
+	// Handlers are the names of the runtime handlers beside the default one.
+	Handlers []string
+	// NoAppArmor says why AppArmor profiles cannot be enforced; "" where they can.
+	NoAppArmor string
+}
+
 // Admit tells whether this node can do everything that the pod asks for; nil
 // means yes. The pod is defaulted and valid.
-//
-// unsafe are the sysctls that the operator allows beside the safe ones, as
-// kubelet's allowedUnsafeSysctls: a name, or a beginning of names with a * at
-// the end.
-func Admit(p *corev1.Pod, unsafe ...string) *Rejection {
-	if r := admitSysctls(p, unsafe); r != nil {
+func Admit(p *corev1.Pod, node Allowed) *Rejection {
+	if r := admitSysctls(p, node.UnsafeSysctls); r != nil {
+		return r
+	}
+	if r := admitHandler(p, node.Handlers); r != nil {
+		return r
+	}
+	if r := admitAppArmor(p, node.NoAppArmor); r != nil {
 		return r
 	}
 	spec := &p.Spec
@@ -28,7 +42,6 @@ func Admit(p *corev1.Pod, unsafe ...string) *Rejection {
 	if r := firstSet("spec", []fieldSet{
 		{"ephemeralContainers", len(spec.EphemeralContainers) > 0},
 		{"activeDeadlineSeconds", spec.ActiveDeadlineSeconds != nil},
-		{"runtimeClassName", spec.RuntimeClassName != nil},
 		{"resourceClaims", len(spec.ResourceClaims) > 0},
 		{"readinessGates", len(spec.ReadinessGates) > 0},
 		{"hostnameOverride", spec.HostnameOverride != nil},
@@ -36,7 +49,7 @@ func Admit(p *corev1.Pod, unsafe ...string) *Rejection {
 		return r
 	}
 	if sc := spec.SecurityContext; sc != nil {
-		if r := admitLabels("spec", sc.SELinuxOptions, sc.AppArmorProfile); r != nil {
+		if r := admitSELinux("spec", sc.SELinuxOptions); r != nil {
 			return r
 		}
 	}
@@ -91,16 +104,13 @@ func admitSecurity(path string, c *corev1.Container) *Rejection {
 	if c.SecurityContext == nil {
 		return nil
 	}
-	return admitLabels(path, c.SecurityContext.SELinuxOptions, c.SecurityContext.AppArmorProfile)
+	return admitSELinux(path, c.SecurityContext.SELinuxOptions)
 }
 
-// admitLabels judges what a pod and a container have alike.
-func admitLabels(path string, se *corev1.SELinuxOptions, armor *corev1.AppArmorProfile) *Rejection {
+// admitSELinux judges what a pod and a container have alike.
+func admitSELinux(path string, se *corev1.SELinuxOptions) *Rejection {
 	if se != nil {
 		return unsupported(path+".securityContext.seLinuxOptions", "SELinux labels are not built yet")
-	}
-	if armor != nil && armor.Type == corev1.AppArmorProfileTypeLocalhost {
-		return unsupported(path+".securityContext.appArmorProfile", "AppArmor profiles are not built yet")
 	}
 	return nil
 }

@@ -218,7 +218,6 @@ func TestAdmit(t *testing.T) {
 	for field, change := range map[string]func(*corev1.PodSpec){
 		"spec.hostUsers":                       func(s *corev1.PodSpec) { s.HostUsers = new(false) },
 		"spec.volumes[0]":                      func(s *corev1.PodSpec) { s.Volumes = []corev1.Volume{{Name: "v"}} },
-		"spec.runtimeClassName":                func(s *corev1.PodSpec) { s.RuntimeClassName = new("kata") },
 		"spec.activeDeadlineSeconds":           func(s *corev1.PodSpec) { s.ActiveDeadlineSeconds = new(int64(1)) },
 		"spec.containers[0].livenessProbe":     func(s *corev1.PodSpec) { s.Containers[0].LivenessProbe = &corev1.Probe{} },
 		"spec.containers[0].lifecycle":         func(s *corev1.PodSpec) { s.Containers[0].Lifecycle = &corev1.Lifecycle{} },
@@ -230,14 +229,11 @@ func TestAdmit(t *testing.T) {
 		"spec.securityContext.seLinuxOptions": func(s *corev1.PodSpec) {
 			s.SecurityContext = &corev1.PodSecurityContext{SELinuxOptions: &corev1.SELinuxOptions{}}
 		},
-		"spec.securityContext.appArmorProfile": func(s *corev1.PodSpec) {
-			s.SecurityContext = &corev1.PodSecurityContext{AppArmorProfile: &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeLocalhost}}
-		},
 		"": func(*corev1.PodSpec) {},
 	} {
 		p := testPod(corev1.RestartPolicyAlways, "i", "a")
 		change(&p.Spec)
-		r := Admit(p)
+		r := Admit(p, Allowed{})
 		if field == "" {
 			if r != nil {
 				t.Errorf("a plain pod is refused: %s", r.Message)

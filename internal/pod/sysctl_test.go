@@ -23,7 +23,7 @@ func TestAdmitSysctls(t *testing.T) {
 	} {
 		p := testPod(corev1.RestartPolicyAlways, "", "a")
 		p.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: c.name, Value: "1"}}}
-		r := Admit(p, c.unsafe...)
+		r := Admit(p, Allowed{UnsafeSysctls: c.unsafe})
 		if (r == nil) != c.ok || r != nil && r.Reason != ReasonSysctlForbidden {
 			t.Errorf("sysctl %s with %v allowed: %+v, want admitted: %v", c.name, c.unsafe, r, c.ok)
 		}

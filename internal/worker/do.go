@@ -86,7 +86,7 @@ func (s *Set) runSandbox(ctx context.Context, a pod.Action, d pod.Desired) error
 	if err != nil {
 		return err
 	}
-	_, err = s.cfg.Sandboxes.RunPodSandbox(ctx, config)
+	_, err = s.cfg.Sandboxes.RunPodSandbox(ctx, config, pod.RuntimeHandler(d.Pod))
 	return err
 }
 

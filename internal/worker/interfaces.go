@@ -21,7 +21,8 @@ type Runtime interface {
 
 // Sandboxes makes and ends sandboxes.
 type Sandboxes interface {
-	RunPodSandbox(ctx context.Context, config *runtimeapi.PodSandboxConfig) (string, error)
+	// handler is the name of a runtime handler; "" is the default.
+	RunPodSandbox(ctx context.Context, config *runtimeapi.PodSandboxConfig, handler string) (string, error)
 	StopPodSandbox(ctx context.Context, id string) error
 	RemovePodSandbox(ctx context.Context, id string) error
 }

@@ -27,6 +27,7 @@ func (n Node) securityContext(p *corev1.Pod, c *corev1.Container) *runtimeapi.Li
 		SupplementalGroups:       supplementalGroups(ps),
 		SupplementalGroupsPolicy: groupsPolicy(ps),
 		Seccomp:                  n.seccomp(ps.SeccompProfile, cs.SeccompProfile, is(cs.Privileged)),
+		Apparmor:                 appArmor(pod.AppArmorProfile(p, c)),
 		MaskedPaths:              pod.MaskedPaths(cs.ProcMount),
 		ReadonlyPaths:            pod.ReadonlyPaths(cs.ProcMount),
 	}
@@ -82,6 +83,19 @@ func (n Node) seccomp(ofPod, ofContainer *corev1.SeccompProfile, privileged bool
 			ref = *profile.LocalhostProfile
 		}
 		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: ref}
+	}
+	return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
+}
+
+// appArmor says a profile in CRI's words; nil is none, where the runtime decides.
+func appArmor(profile *corev1.AppArmorProfile) *runtimeapi.SecurityProfile {
+	switch {
+	case profile == nil:
+		return nil
+	case profile.Type == corev1.AppArmorProfileTypeUnconfined:
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}
+	case profile.Type == corev1.AppArmorProfileTypeLocalhost && profile.LocalhostProfile != nil:
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: *profile.LocalhostProfile}
 	}
 	return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
 }

@@ -6,7 +6,7 @@ import "strings"
 // (CapabilityBoundingSet= in systemd/nodeagent.service; a test holds the two
 // together), in the words of setpriv.
 var lacking = []string{
-	"sys_module", "sys_boot", "sys_time", "sys_rawio", "mac_admin", "mac_override",
+	"sys_module", "sys_boot", "sys_time", "sys_rawio", "mac_override",
 	"audit_control", "audit_read", "audit_write", "sys_pacct", "wake_alarm",
 	"linux_immutable", "ipc_lock", "sys_tty_config", "block_suspend", "lease",
 	"syslog", "bpf", "setpcap", "setuid", "setgid",

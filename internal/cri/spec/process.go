@@ -22,9 +22,7 @@ func setProcess(in Input, s *specs.Spec) (err error) {
 		return err
 	}
 	s.Process.Cwd, err = cwd(in.Container, in.Image)
-	if p := in.AppArmorProfile; p != "" && !in.Container.GetLinux().GetSecurityContext().GetPrivileged() {
-		s.Process.ApparmorProfile = p
-	}
+	s.Process.ApparmorProfile = in.AppArmorProfile
 	return err
 }
 

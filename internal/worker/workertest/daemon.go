@@ -108,7 +108,7 @@ func (d *Daemon) Observe(uid types.UID) pod.RuntimeState {
 
 // RunPodSandbox implements worker.Sandboxes: record, then namespaces and
 // address.
-func (d *Daemon) RunPodSandbox(ctx context.Context, config *runtimeapi.PodSandboxConfig) (string, error) {
+func (d *Daemon) RunPodSandbox(ctx context.Context, config *runtimeapi.PodSandboxConfig, _ string) (string, error) {
 	w := d.w
 	m := config.Metadata
 	s := &sandbox{uid: types.UID(m.Uid), namespace: m.Namespace, name: m.Name}
