@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -47,6 +48,25 @@ func nodeResources() pod.Resources {
 	return pod.NodeResources(corev1.ResourceList{
 		corev1.ResourceCPU: *resource.NewQuantity(int64(runtime.NumCPU()), resource.DecimalSI),
 	})
+}
+
+// allocatable is what pods can use of the node, as long as nothing is kept back
+// for others: its processors, its memory, and the file system under root.
+func allocatable(memory int64, root string) corev1.ResourceList {
+	all := corev1.ResourceList{
+		corev1.ResourceCPU:    *resource.NewQuantity(int64(runtime.NumCPU()), resource.DecimalSI),
+		corev1.ResourceMemory: *resource.NewQuantity(memory, resource.BinarySI),
+	}
+	var st unix.Statfs_t
+	for dir := root; ; dir = filepath.Dir(dir) { // it may have to be made yet
+		if err := unix.Statfs(dir, &st); err == nil {
+			all[corev1.ResourceEphemeralStorage] = *resource.NewQuantity(int64(st.Blocks)*st.Bsize, resource.BinarySI)
+			return all
+		}
+		if dir == "/" || dir == "." {
+			return all
+		}
+	}
 }
 
 // hostAddrs are the addresses of the interface that the default route of each

@@ -155,7 +155,7 @@ func (d *daemon) node() (worker.Node, error) {
 		d.log.Warn("give containers a higher oom_score_adj than their class has: this process may not lower scores; give it CAP_SYS_RESOURCE", "lowest", lowest)
 	}
 	return worker.Node{
-		Addrs: addrs, MemoryCapacity: memory, Limits: d.limits(),
+		Addrs: addrs, MemoryCapacity: memory, Allocatable: allocatable(memory, d.cfg.RootDir), Limits: d.limits(),
 		Unconfined: !*d.cfg.Kubelet.SeccompDefault,
 		CgroupV2:   d.tree.V2(), SwapAccounting: d.tree.Swap(), MinOOMScoreAdj: lowest,
 	}, nil

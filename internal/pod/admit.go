@@ -44,7 +44,6 @@ func Admit(p *corev1.Pod, node Allowed) *Rejection {
 		{"activeDeadlineSeconds", spec.ActiveDeadlineSeconds != nil},
 		{"resourceClaims", len(spec.ResourceClaims) > 0},
 		{"readinessGates", len(spec.ReadinessGates) > 0},
-		{"hostnameOverride", spec.HostnameOverride != nil},
 	}); r != nil {
 		return r
 	}
@@ -85,12 +84,11 @@ func admitContainer(path string, c *corev1.Container) *Rejection {
 		return unsupported(path+".lifecycle", "hooks are not built yet")
 	}
 	for i := range c.Env {
-		if c.Env[i].ValueFrom != nil {
-			return unsupported(fmt.Sprintf("%s.env[%d].valueFrom", path, i), "only literal values are honoured yet")
+		if from := c.Env[i].ValueFrom; from != nil && from.FileKeyRef != nil {
+			return unsupported(fmt.Sprintf("%s.env[%d].valueFrom.fileKeyRef", path, i), "variables from files are not built yet")
 		}
 	}
 	if r := firstSet(path, []fieldSet{
-		{"envFrom", len(c.EnvFrom) > 0},
 		{"volumeDevices", len(c.VolumeDevices) > 0},
 		{"restartPolicyRules", len(c.RestartPolicyRules) > 0},
 		{"resources.claims", len(c.Resources.Claims) > 0},

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"net/netip"
 	"path"
 	"slices"
 	"strconv"
@@ -15,11 +16,15 @@ import (
 // containerConfig says in CRI's words what the container is to be. What depends
 // on the image (entry point, user, environment) is merged by the runtime.
 func (s *Set) containerConfig(d pod.Desired, c *corev1.Container, a pod.Action, image string, seen pod.RuntimeState) (*runtimeapi.ContainerConfig, error) {
-	mounts, err := s.fileMounts(d.Pod, c, a, seen)
+	addrs := s.podAddrs(a.Sandbox, seen)
+	mounts, err := s.fileMounts(d.Pod, c, a, addrs)
 	if err != nil {
 		return nil, err
 	}
-	env := environment(c)
+	env, err := s.environment(d.Pod, c, pod.Place{HostIPs: s.cfg.Node.Addrs, PodIPs: addrs, Allocatable: s.cfg.Node.Allocatable})
+	if err != nil {
+		return nil, err
+	}
 	return &runtimeapi.ContainerConfig{
 		Metadata:   &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: a.Attempt},
 		Image:      &runtimeapi.ImageSpec{Image: image, UserSpecifiedImage: c.Image},
@@ -54,14 +59,18 @@ func containerLabels(p *corev1.Pod, c *corev1.Container, a pod.Action) map[strin
 	return l
 }
 
-// fileMounts are the files that the node gives to every container.
-func (s *Set) fileMounts(p *corev1.Pod, c *corev1.Container, a pod.Action, seen pod.RuntimeState) ([]*runtimeapi.Mount, error) {
-	var addrs = s.cfg.Node.Addrs
-	for _, sandbox := range seen.Sandboxes {
-		if sandbox.ID == a.Sandbox && !sandbox.HostNetwork {
-			addrs = sandbox.Addrs
+// podAddrs are the addresses of the pod in that sandbox.
+func (s *Set) podAddrs(sandbox string, seen pod.RuntimeState) []netip.Addr {
+	for _, made := range seen.Sandboxes {
+		if made.ID == sandbox && !made.HostNetwork {
+			return made.Addrs
 		}
 	}
+	return s.cfg.Node.Addrs
+}
+
+// fileMounts are the files that the node gives to every container.
+func (s *Set) fileMounts(p *corev1.Pod, c *corev1.Container, a pod.Action, addrs []netip.Addr) ([]*runtimeapi.Mount, error) {
 	mounts, err := s.cfg.Files.Etc(p, addrs)
 	if err != nil {
 		return nil, err

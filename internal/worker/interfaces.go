@@ -50,6 +50,14 @@ type Objects interface {
 	Secret(namespace, name string) (*corev1.Secret, error)
 }
 
+// Services knows what pods are told of services by variables.
+type Services interface {
+	// Variables are those of the services in the namespace and of the API's own;
+	// without links only of that one. It answers from memory, and with an error
+	// until the services were read once.
+	Variables(namespace string, links bool) (map[string]string, error)
+}
+
 // Cgroups owns the cgroup of each pod. RemovePod kills what is left in it.
 type Cgroups interface {
 	EnsurePod(ctx context.Context, uid types.UID, qos corev1.PodQOSClass, r pod.Resources) (parent string, err error)
@@ -108,6 +116,9 @@ type Node struct {
 	Addrs []netip.Addr
 	// MemoryCapacity in bytes, for oom_score_adj.
 	MemoryCapacity int64
+	// Allocatable is what the node has for pods, which a container without a
+	// limit sees as its limit.
+	Allocatable corev1.ResourceList
 	// Limits are the node's choices that cgroup limits depend on.
 	Limits pod.Limits
 	// Unconfined tells that a pod that says nothing about seccomp gets no

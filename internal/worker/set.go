@@ -15,7 +15,7 @@ import (
 	"nodeagent/internal/pod"
 )
 
-// Config is what a pod set works with; every field but Node and Logger must be
+// Config is what a pod set works with; every field but Services, Node and Logger must be
 // set.
 type Config struct {
 	Runtime    Runtime
@@ -29,6 +29,8 @@ type Config struct {
 	Links      Links
 	Probes     Probes
 	Objects    Objects
+	// Services may be nil: a node without an API server has none.
+	Services Services
 
 	// Sources names the sources that must have synced before any pod that none
 	// of them lists is removed.
