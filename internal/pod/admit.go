@@ -84,8 +84,13 @@ func admitContainer(path string, c *corev1.Container) *Rejection {
 		return unsupported(path+".lifecycle", "hooks are not built yet")
 	}
 	for i := range c.Env {
-		if from := c.Env[i].ValueFrom; from != nil && from.FileKeyRef != nil {
-			return unsupported(fmt.Sprintf("%s.env[%d].valueFrom.fileKeyRef", path, i), "variables from files are not built yet")
+		if from := c.Env[i].ValueFrom; from != nil {
+			switch at := fmt.Sprintf("%s.env[%d].valueFrom", path, i); {
+			case from.FileKeyRef != nil:
+				return unsupported(at+".fileKeyRef", "variables from files are not built yet")
+			case from.FieldRef == nil && from.ResourceFieldRef == nil && from.ConfigMapKeyRef == nil && from.SecretKeyRef == nil:
+				return unsupported(at, "its source is of a later release")
+			}
 		}
 	}
 	if r := firstSet(path, []fieldSet{
