@@ -137,3 +137,16 @@ func TestRuntimes(t *testing.T) {
 		}
 	}
 }
+
+// TestUnsafeSysctls: what is no sysctl of a namespace could never be allowed.
+func TestUnsafeSysctls(t *testing.T) {
+	for pattern, ok := range map[string]bool{
+		"kernel.shm*": true, "kernel.msgmax": true, "net.*": true, "net.ipv4.route.min_pmtu": true, "net/ipv4/tcp_mem": true,
+		"kernel.core_pattern": false, "kernel.*": false, "vm.swappiness": false, "'*'": false, "net.ipv4.*.x": false, "'net.x y'": false,
+	} {
+		_, err := Load(Flags{Config: file(t, t.TempDir(), "c.yaml", kubelet+"allowedUnsafeSysctls: ["+pattern+"]\n"), HostnameOverride: "n"})
+		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "allowedUnsafeSysctls") {
+			t.Errorf("%s is answered with %v", pattern, err)
+		}
+	}
+}

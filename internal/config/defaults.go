@@ -7,12 +7,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/component-helpers/node/util/sysctl"
 )
 
 // Defaults of KubeletConfiguration as kubelet has them, where not said
@@ -161,6 +163,10 @@ func nodeResolvConf() string {
 	return defaultResolvConf
 }
 
+// sysctlPattern is a sysctl, or the beginning of some and a star (kubelet:
+// pkg/apis/policy/validation).
+var sysctlPattern = regexp.MustCompile(`^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[./])*([a-z0-9][-_a-z0-9]*)?[a-z0-9*]$`)
+
 // check refuses values that cannot work, all at once.
 func (c *Config) check() error {
 	var errs []error
@@ -182,6 +188,11 @@ func (c *Config) check() error {
 		bad("containerRuntimeEndpoint", "%q is not a unix:// address of containerd", c.Kubelet.ContainerRuntimeEndpoint)
 	}
 	c.checkRuntimes(bad)
+	for _, pattern := range c.Kubelet.AllowedUnsafeSysctls {
+		if space, _, _ := sysctl.GetNamespace(pattern); space == sysctl.UnknownNamespace || !sysctlPattern.MatchString(pattern) {
+			bad("allowedUnsafeSysctls", "%q is neither a sysctl of a namespace nor the beginning of some, as kernel.shm* or net.ipv4.conf.all.*", pattern)
+		}
+	}
 	for _, cidr := range c.Agent.PodNetwork.CIDRs {
 		if _, err := netip.ParsePrefix(cidr); err != nil {
 			bad("podNetwork.cidrs", "%v", err)

@@ -48,7 +48,7 @@ func Admit(p *corev1.Pod, node Allowed) *Rejection {
 		return r
 	}
 	if sc := spec.SecurityContext; sc != nil {
-		if r := admitSELinux("spec", sc.SELinuxOptions); r != nil {
+		if r := admitLabels("spec", sc.SELinuxOptions, sc.WindowsOptions); r != nil {
 			return r
 		}
 	}
@@ -107,11 +107,14 @@ func admitSecurity(path string, c *corev1.Container) *Rejection {
 	if c.SecurityContext == nil {
 		return nil
 	}
-	return admitSELinux(path, c.SecurityContext.SELinuxOptions)
+	return admitLabels(path, c.SecurityContext.SELinuxOptions, c.SecurityContext.WindowsOptions)
 }
 
-// admitSELinux judges what a pod and a container have alike.
-func admitSELinux(path string, se *corev1.SELinuxOptions) *Rejection {
+// admitLabels judges what a pod and a container have alike.
+func admitLabels(path string, se *corev1.SELinuxOptions, windows *corev1.WindowsSecurityContextOptions) *Rejection {
+	if windows != nil {
+		return unsupported(path+".securityContext.windowsOptions", "it runs Linux")
+	}
 	if se != nil {
 		return unsupported(path+".securityContext.seLinuxOptions", "SELinux labels are not built yet")
 	}

@@ -39,7 +39,7 @@ func admitSysctls(p *corev1.Pod, unsafe []string) *Rejection {
 			return name == begin || open && strings.HasPrefix(name, begin)
 		})
 		if !allowed && !safeSysctl(name) {
-			return &Rejection{Reason: ReasonSysctlForbidden, Message: fmt.Sprintf("forbidden sysctl: %q is not safe; add it to allowedUnsafeSysctls to run the pod here", name)}
+			return &Rejection{Reason: ReasonSysctlForbidden, Message: fmt.Sprintf("forbidden sysctl: %q not allowlisted; add it to allowedUnsafeSysctls to run the pod here", name)}
 		}
 	}
 	return nil
