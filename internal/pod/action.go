@@ -16,8 +16,15 @@ const (
 	RemoveSandbox ActionKind = "RemoveSandbox"
 	// StartContainer has the image at hand, creates the container and starts it.
 	StartContainer ActionKind = "StartContainer"
+	// PostStart runs the postStart hook of a container that runs.
+	PostStart ActionKind = "PostStart"
+	// PreStop notes when a container has to have ended, and runs its preStop hook;
+	// StopContainer follows.
+	PreStop ActionKind = "PreStop"
 	// StopContainer ends a running container with grace.
 	StopContainer ActionKind = "StopContainer"
+	// ShortenStop gives a StopContainer that is under way less time.
+	ShortenStop ActionKind = "ShortenStop"
 	// RemoveContainer deletes a dead or never started container with its
 	// snapshot and its log files.
 	RemoveContainer ActionKind = "RemoveContainer"
@@ -34,8 +41,9 @@ type Action struct {
 	Container string // id of the container to stop or remove
 	Name      string // name of the container in the spec, to start
 	Attempt   uint32
-	Backoff   time.Duration // to be written on the new container
-	Grace     time.Duration // to stop with
+	Backoff   time.Duration // to be written on the new container, or on the one after it where all are removed
+	Grace     time.Duration // to stop with, hook included
+	Again     bool          // it is stopped only to be started again
 	Reason    string        // why, for events and logs
 }
 
@@ -44,7 +52,7 @@ func (a Action) Op() Op {
 	switch a.Kind {
 	case StartContainer:
 		return Op{Kind: a.Kind, Object: a.Name}
-	case StopContainer, RemoveContainer:
+	case StopContainer, RemoveContainer, PostStart, PreStop, ShortenStop:
 		return Op{Kind: a.Kind, Object: a.Container}
 	case StopSandbox, RemoveSandbox:
 		return Op{Kind: a.Kind, Object: a.Sandbox}

@@ -13,8 +13,8 @@ const maxPodMessages = 12 << 10
 
 // boundMessages cuts each termination message to the container's even share.
 func boundMessages(s *corev1.PodStatus) {
-	all := len(s.InitContainerStatuses) + len(s.ContainerStatuses)
-	for _, list := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses} {
+	all := len(s.InitContainerStatuses) + len(s.ContainerStatuses) + len(s.EphemeralContainerStatuses)
+	for _, list := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses, s.EphemeralContainerStatuses} {
 		for i := range list {
 			cutMessage(list[i].State.Terminated, maxPodMessages/all)
 			cutMessage(list[i].LastTerminationState.Terminated, maxPodMessages/all)

@@ -65,6 +65,12 @@ type Container struct {
 	Image     string        // as the spec wrote it
 	ImageID   string        // repository digest, or the config digest where there is none
 
+	// Sidecar is the place of a sidecar among the init containers, from 1; 0: it is
+	// none. PreStop is the container's preStop hook as EncodeHook writes it, for when
+	// its spec is gone.
+	Sidecar int
+	PreStop string
+
 	State     ContainerState
 	Pid       uint32 // of the init process while running
 	Created   time.Time
@@ -75,6 +81,22 @@ type Container struct {
 	Reason    string // of the exit where known: OOMKilled, Completed, Error, StartError, ContainerStatusUnknown
 	Message   string
 	LogPath   string
+
+	// PostStart tells that the run's postStart hook has not ended yet.
+	PostStart bool
+	// Stop is what is known of its end while that is under way.
+	Stop Stop
+}
+
+// Stop is the end of a container that somebody wants. It outlives the daemon.
+type Stop struct {
+	// By is when what is left gets SIGKILL; zero: nobody wants its end. Of a
+	// container that got its preStop hook late it may be past before TERM was sent.
+	By time.Time
+	// Hooked: its preStop hook was run to its end, or to that of its time.
+	Hooked bool
+	// Again: it is to start again, whatever its restart policy says.
+	Again bool
 }
 
 // Health is what the probes say of one run of a container.
@@ -126,6 +148,13 @@ type Observed struct {
 	// Health holds the probes' verdicts by container id. A run without an entry
 	// was not judged yet: see HealthOf.
 	Health map[string]Health
+	// Since is when this node first prepared the pod; zero: not known (yet).
+	Since time.Time
+	// Again holds the runs, by container id, whose restart was asked for.
+	Again map[string]bool
+	// Backoff holds the back-off of the next run of containers of which no record is
+	// left that could tell it, by name.
+	Backoff map[string]time.Duration
 	// Running holds the operations in flight.
 	Running map[Op]bool
 	// Failed holds the operations whose last run failed.

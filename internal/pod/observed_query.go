@@ -81,6 +81,9 @@ func (o Observed) inFlight(kind ActionKind) bool {
 // (KEP-950: startup holds up the others; kubelet's initial results: startup
 // unknown, readiness false, liveness true).
 func (o Observed) HealthOf(c *corev1.Container, run *Container) Health {
+	if run.hooking() {
+		return Health{} // it has not started before its postStart hook has ended
+	}
 	if h, judged := o.Health[run.ID]; judged {
 		return h
 	}

@@ -92,7 +92,7 @@ func spareMemory(p *corev1.Pod) int64 {
 
 // sidecar tells whether c is a restartable init container of p.
 func sidecar(p *corev1.Pod, c *corev1.Container) bool {
-	if c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways {
+	if !isSidecar(c) {
 		return false
 	}
 	for i := range p.Spec.InitContainers {

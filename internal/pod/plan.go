@@ -2,8 +2,6 @@ package pod
 
 import (
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
 // Steps is what to do next for a pod.
@@ -25,7 +23,7 @@ func Plan(d Desired, o Observed, now time.Time) Steps {
 	switch {
 	case d.Wish == WishAbsent || d.Pod == nil:
 		p.absent()
-	case d.Rejected != nil, terminal(d, o):
+	case d.Rejected != nil, terminal(d, o, now):
 		p.finish()
 	default:
 		p.run()
@@ -116,6 +114,9 @@ func (p *planner) run() {
 	defer p.prune()
 	s := p.o.newestSandbox()
 	if s == nil || s.State != SandboxReady {
+		if at, limited := deadline(p.d, p.o); limited {
+			p.wake(at)
+		}
 		p.newSandbox(s)
 		return
 	}
@@ -128,10 +129,15 @@ func (p *planner) run() {
 		p.do(Action{Kind: Prepare})
 		return
 	}
+	if at, limited := deadline(p.d, p.o); limited {
+		p.wake(at)
+	}
+	if p.reset(s) {
+		return
+	}
+	p.ephemeral(s)
 	if p.initialise(s) {
-		for i := range p.d.Pod.Spec.Containers {
-			p.keep(s, &p.d.Pod.Spec.Containers[i], p.d.Pod.Spec.RestartPolicy, false)
-		}
+		p.start(s)
 	}
 }
 
@@ -153,178 +159,4 @@ func (p *planner) newSandbox(last *Sandbox) {
 		return // whoever made it ready wakes us
 	}
 	p.do(Action{Kind: RunSandbox, Attempt: attempt})
-}
-
-// initialise runs the init containers in order in the sandbox and tells whether
-// they are through. Once a container of the pod proper was started there, they
-// were: their own records may be gone by then.
-func (p *planner) initialise(s *Sandbox) bool {
-	spec := &p.d.Pod.Spec
-	for i := range spec.Containers {
-		if c := p.o.latest(spec.Containers[i].Name); c != nil && c.SandboxID == s.ID {
-			return true
-		}
-	}
-	for i := range spec.InitContainers {
-		c := &spec.InitContainers[i]
-		last := p.o.latest(c.Name)
-		if last != nil && last.SandboxID == s.ID && last.State == ContainerExited && last.ExitCode == 0 {
-			continue
-		}
-		// An init container is retried unless the pod as a whole may not be.
-		policy := corev1.RestartPolicyOnFailure
-		if spec.RestartPolicy == corev1.RestartPolicyNever {
-			policy = corev1.RestartPolicyNever
-		}
-		p.keep(s, c, policy, true)
-		return false
-	}
-	return true
-}
-
-// keep starts the container if it does not run and should.
-func (p *planner) keep(s *Sandbox, c *corev1.Container, policy corev1.RestartPolicy, init bool) {
-	last := p.o.latest(c.Name)
-	start := Action{Kind: StartContainer, Sandbox: s.ID, Name: c.Name}
-	switch {
-	case p.o.Running[start.Op()]:
-	case last == nil:
-		p.do(start)
-	case last.State == ContainerRunning:
-		p.check(s, c, last, init)
-	case last.State == ContainerCreated:
-		// Its daemon died, or the call failed, before it was started.
-		p.do(Action{Kind: RemoveContainer, Container: last.ID, Name: last.Name})
-	case last.Hash != ContainerHash(c):
-		start.Attempt = last.Attempt + 1
-		p.do(start)
-	case init && last.SandboxID != s.ID:
-		start.Attempt = last.Attempt + 1 // a new sandbox runs them all again
-		p.do(start)
-	case restarts(policy, last.ExitCode):
-		at, next := p.o.restart(last, p.now)
-		start.Attempt, start.Backoff = last.Attempt+1, next
-		if at.After(p.now) {
-			p.wake(at)
-			return
-		}
-		p.do(start)
-	}
-}
-
-// check stops a run that is not what it should be: of another spec, or one that a
-// probe wants ended. Whether it runs again is its restart policy's affair.
-func (p *planner) check(s *Sandbox, c *corev1.Container, run *Container, init bool) {
-	if init || run.SandboxID != s.ID {
-		return
-	}
-	health := p.o.HealthOf(c, run)
-	switch {
-	case run.Hash != ContainerHash(c):
-		p.stop(*run, "its spec changed")
-	case health.Unhealthy != "":
-		p.stopWithin(*run, p.probeGrace(health), health.Unhealthy)
-	}
-}
-
-// restarts tells whether a container that exited with the code starts again.
-func restarts(policy corev1.RestartPolicy, code int32) bool {
-	switch policy {
-	case corev1.RestartPolicyNever:
-		return false
-	case corev1.RestartPolicyOnFailure:
-		return code != 0
-	default:
-		return true
-	}
-}
-
-// stopAll stops every running container and tells whether none runs any more.
-func (p *planner) stopAll(why string) bool {
-	for _, c := range p.o.Containers {
-		if c.State == ContainerRunning {
-			p.stop(c, why)
-		}
-	}
-	return !p.o.anyRunning()
-}
-
-func (p *planner) stop(c Container, why string) { p.stopWithin(c, p.grace(), why) }
-
-func (p *planner) stopWithin(c Container, grace time.Duration, why string) {
-	p.do(Action{Kind: StopContainer, Container: c.ID, Name: c.Name, Grace: grace, Reason: why})
-}
-
-// probeGrace is the time that a container gets to obey TERM when a probe wants its
-// end: the pod's own when that is on its way out, else the probe's where it has one
-// (kubelet's setTerminationGracePeriod).
-func (p *planner) probeGrace(h Health) time.Duration {
-	if p.d.Grace != nil || h.Grace == nil {
-		return p.grace()
-	}
-	return max(time.Duration(*h.Grace)*time.Second, minGrace)
-}
-
-// stopSandboxes releases network and namespaces of every sandbox and tells
-// whether all are released.
-func (p *planner) stopSandboxes() bool {
-	all := true
-	for _, s := range p.o.Sandboxes {
-		if !s.Stopped {
-			all = false
-			p.do(Action{Kind: StopSandbox, Sandbox: s.ID})
-		}
-	}
-	return all
-}
-
-// minGrace is the least time between TERM and KILL, as kubelet has it.
-const minGrace = 2 * time.Second
-
-// defaultGrace is the API's default of terminationGracePeriodSeconds.
-const defaultGrace = 30 * time.Second
-
-// grace is the time that a container of the pod gets to obey TERM.
-func (p *planner) grace() time.Duration {
-	g := defaultGrace
-	switch s := p.o.newestSandbox(); {
-	case p.d.Grace != nil:
-		g = time.Duration(*p.d.Grace) * time.Second
-	case p.d.Pod != nil && p.d.Pod.Spec.TerminationGracePeriodSeconds != nil:
-		g = time.Duration(*p.d.Pod.Spec.TerminationGracePeriodSeconds) * time.Second
-	case s != nil:
-		g = time.Duration(s.Grace) * time.Second
-	}
-	return max(g, minGrace)
-}
-
-// prune removes what is older than the last dead run of each container, and the
-// records of stopped sandboxes that no container refers to.
-func (p *planner) prune() {
-	for i := range p.o.Containers {
-		c := &p.o.Containers[i]
-		if c.State != ContainerExited {
-			continue
-		}
-		if c != p.o.latest(c.Name) && c != p.o.previous(c.Name) || p.superseded(c) {
-			p.do(Action{Kind: RemoveContainer, Container: c.ID, Name: c.Name})
-		}
-	}
-	newest := p.o.newestSandbox()
-	for _, s := range p.o.Sandboxes {
-		if s.ID == newest.ID || p.o.anyOf(s.ID) {
-			continue
-		}
-		if !s.Stopped {
-			p.do(Action{Kind: StopSandbox, Sandbox: s.ID})
-			continue
-		}
-		p.do(Action{Kind: RemoveSandbox, Sandbox: s.ID})
-	}
-}
-
-// superseded: of two dead runs only the newest is kept.
-func (p *planner) superseded(c *Container) bool {
-	last := p.o.latest(c.Name)
-	return c != last && last.State == ContainerExited
 }

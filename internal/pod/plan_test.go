@@ -13,13 +13,17 @@ import (
 var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // testPod has the init containers and containers of the names given, each with
-// the image of its name.
+// the image of its name. Init containers whose names begin with "side" are sidecars.
 func testPod(policy corev1.RestartPolicy, inits, apps string) *corev1.Pod {
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "uid"}}
 	p.Spec.RestartPolicy = policy
 	p.Spec.TerminationGracePeriodSeconds = new(int64(30))
 	for _, n := range strings.Fields(inits) {
-		p.Spec.InitContainers = append(p.Spec.InitContainers, corev1.Container{Name: n, Image: n})
+		c := corev1.Container{Name: n, Image: n}
+		if strings.HasPrefix(n, "side") {
+			c.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+		}
+		p.Spec.InitContainers = append(p.Spec.InitContainers, c)
 	}
 	for _, n := range strings.Fields(apps) {
 		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: n, Image: n})
@@ -36,6 +40,10 @@ func run(text string) Container {
 	attempt, sandbox, _ := strings.Cut(rest, "@")
 	fmt.Sscan(attempt, &c.Attempt)
 	c.ID, c.Name, c.SandboxID = name+attempt, name, sandbox
+	if place, ok := strings.CutPrefix(name, "side"); ok {
+		fmt.Sscan(place, &c.Sidecar)
+	}
+	c.Init = c.Sidecar > 0 || strings.HasPrefix(name, "i")
 	c.Hash = ContainerHash(&corev1.Container{Name: name, Image: name})
 	c.Created, c.Started = t0.Add(-time.Minute), t0.Add(-time.Minute)
 	switch {
@@ -79,9 +87,17 @@ func show(s Steps) string {
 			if a.Backoff > 0 {
 				text += " backoff " + a.Backoff.String()
 			}
-		case StopContainer:
+		case StopContainer, PreStop, ShortenStop:
 			text += " " + a.Container + " " + a.Grace.String()
+			if a.Again {
+				text += " again"
+			}
 		case RemoveContainer:
+			text += " " + a.Container
+			if a.Backoff > 0 {
+				text += " backoff " + a.Backoff.String()
+			}
+		case PostStart:
 			text += " " + a.Container
 		case StopSandbox, RemoveSandbox:
 			text += " " + a.Sandbox
@@ -100,7 +116,6 @@ func show(s Steps) string {
 }
 
 func TestPlan(t *testing.T) {
-	always, never, onFailure := corev1.RestartPolicyAlways, corev1.RestartPolicyNever, corev1.RestartPolicyOnFailure
 	absent := func(o Observed) (Desired, Observed) { return Desired{Wish: WishAbsent}, o }
 	want := func(p *corev1.Pod, o Observed) (Desired, Observed) { return Desired{Wish: WishRun, Pod: p}, o }
 	backoff := func(after time.Duration, backoff time.Duration) func(*Desired, *Observed) {

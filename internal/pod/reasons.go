@@ -22,6 +22,11 @@ const (
 	ReasonFailedCreatePodSandBox     = "FailedCreatePodSandBox"
 	ReasonNetworkNotReady            = "NetworkNotReady"
 	ReasonInternalError              = "InternalError"
+	ReasonFailedPostStartHook        = "FailedPostStartHook" // why a container was ended
+	ReasonPostStartHookError         = "PostStartHookError"  // why it waits then
+	ReasonFailedPreStopHook          = "FailedPreStopHook"
+	ReasonDeadlineExceeded           = "DeadlineExceeded"
+	ReasonRestartingAllContainers    = "RestartingAllContainers"
 )
 
 // Exit codes that stand for something that the container did not say itself.

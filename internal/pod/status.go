@@ -1,10 +1,7 @@
 package pod
 
 import (
-	"fmt"
 	"net/netip"
-	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,30 +14,27 @@ type Node struct {
 }
 
 // Status tells the pod's status as kubelet would write it, from what is wanted
-// and what is there. before is the status last told: a terminal phase and the
-// times of conditions that did not change are kept from it.
+// and what is there. before is the status last told: a terminal phase, the times of
+// conditions that did not change and conditions that are not the node's are kept from
+// it.
 func Status(d Desired, o Observed, node Node, before corev1.PodStatus, now time.Time) corev1.PodStatus {
 	b := statusBuilder{d: d, o: o, before: before, now: now}
+	spec := &d.Pod.Spec
 	s := corev1.PodStatus{
-		Phase:     phaseOf(d, o),
-		StartTime: before.StartTime,
-		QOSClass:  QOSClass(d.Pod),
+		ObservedGeneration: d.Pod.Generation,
+		StartTime:          b.startTime(),
+		QOSClass:           QOSClass(d.Pod),
 	}
-	if before.Phase == corev1.PodSucceeded || before.Phase == corev1.PodFailed ||
-		before.Phase == corev1.PodRunning && s.Phase == corev1.PodPending {
-		s.Phase = before.Phase // a phase never goes back
+	s.InitContainerStatuses = b.containers(spec.InitContainers, isInit)
+	s.ContainerStatuses = b.containers(spec.Containers, isApp)
+	s.EphemeralContainerStatuses = b.containers(ephemerals(spec), isEphemeral)
+	b.phase(&s)
+	if over(s.Phase) && d.Rejected == nil {
+		b.terminate(&s)
 	}
-	if s.StartTime == nil {
-		s.StartTime = &metav1.Time{Time: b.seen()}
-	}
-	if d.Rejected != nil {
-		s.Reason, s.Message = d.Rejected.Reason, d.Rejected.Message
-	}
-	s.InitContainerStatuses = b.containers(d.Pod.Spec.InitContainers, true)
-	s.ContainerStatuses = b.containers(d.Pod.Spec.Containers, false)
 	boundMessages(&s)
 	b.addresses(&s, node)
-	s.Conditions = b.conditions(s, before.Conditions)
+	s.Conditions = b.conditions(&s)
 	if s.Message == "" && s.Phase == corev1.PodPending {
 		s.Reason, s.Message = b.pendingBecause()
 	}
@@ -54,16 +48,78 @@ type statusBuilder struct {
 	now    time.Time
 }
 
-// seen is when this node first acted on the pod: its oldest sandbox knows, also
-// after a restart of the daemon.
-func (b *statusBuilder) seen() time.Time {
-	first := b.now
-	for _, s := range b.o.Sandboxes {
-		if !s.Created.IsZero() && s.Created.Before(first) {
-			first = s.Created
+// startTime is when this node first acted on the pod.
+func (b *statusBuilder) startTime() *metav1.Time {
+	first := b.o.started()
+	if first.IsZero() {
+		first = b.now
+	}
+	if told := b.before.StartTime; told != nil && !first.Before(told.Time) {
+		return told
+	}
+	return &metav1.Time{Time: first}
+}
+
+// phase tells the phase and what there is to say about it. A phase never goes back, and
+// no pod is over while a process of it lives (kubelet's status manager).
+func (b *statusBuilder) phase(s *corev1.PodStatus) {
+	told := b.before.Phase
+	leaving := b.d.Wish == WishAbsent && !b.o.anyRunning()
+	s.Phase = phaseOf(b.d.Pod, s, b.initialised(), leaving)
+	if over(s.Phase) && !leaving && !completed(b.d, b.o) {
+		s.Phase = corev1.PodRunning // it is about to go on: somebody asked for a restart
+	}
+	if exceeded(b.d, b.o, b.now) {
+		s.Phase, s.Reason, s.Message = corev1.PodFailed, ReasonDeadlineExceeded, messageDeadline
+	}
+	if b.d.Rejected != nil {
+		s.Phase, s.Reason, s.Message = corev1.PodFailed, b.d.Rejected.Reason, b.d.Rejected.Message
+	}
+	switch {
+	case over(told):
+		s.Phase, s.Reason, s.Message = told, b.before.Reason, b.before.Message
+	case over(s.Phase) && b.o.anyRunning() && b.d.Rejected == nil:
+		s.Phase, s.Reason, s.Message = corev1.PodRunning, "", ""
+		if told != "" {
+			s.Phase = told
+		} else if !b.initialised() {
+			s.Phase = corev1.PodPending
+		}
+	case told == corev1.PodRunning && s.Phase == corev1.PodPending:
+		s.Phase = told
+	}
+}
+
+// initialised tells whether a container of the pod proper was started in the sandbox
+// that there is: then its init containers are through, and stay so.
+func (b *statusBuilder) initialised() bool {
+	p := planner{d: b.d, o: b.o}
+	s := b.o.newestSandbox()
+	return s != nil && p.anyStarted(s)
+}
+
+func over(phase corev1.PodPhase) bool {
+	return phase == corev1.PodSucceeded || phase == corev1.PodFailed
+}
+
+// terminate tells of the containers that never ran in a pod that is over and was
+// initialised what kubelet tells: that they could not be found.
+func (b *statusBuilder) terminate(s *corev1.PodStatus) {
+	if n := len(s.InitContainerStatuses); n > 0 && !b.initialised() {
+		if end := endOf(&s.InitContainerStatuses[n-1]); end == nil || end.ExitCode != 0 {
+			return
 		}
 	}
-	return first
+	for i := range s.ContainerStatuses {
+		c := &s.ContainerStatuses[i]
+		if c.State.Terminated != nil || c.State.Running != nil {
+			continue
+		}
+		c.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+			ExitCode: ExitStatusUnknown, Reason: ReasonContainerStatusUnknown,
+			Message: "The container could not be located when the pod was terminated",
+		}}
+	}
 }
 
 func (b *statusBuilder) addresses(s *corev1.PodStatus, node Node) {
@@ -100,215 +156,4 @@ func (b *statusBuilder) pendingBecause() (reason, message string) {
 		return ReasonNetworkNotReady, b.o.NetworkNotReady
 	}
 	return "", ""
-}
-
-func (b *statusBuilder) containers(specs []corev1.Container, init bool) []corev1.ContainerStatus {
-	var all []corev1.ContainerStatus
-	for i := range specs {
-		all = append(all, b.container(&specs[i], init))
-	}
-	slices.SortFunc(all, func(x, y corev1.ContainerStatus) int {
-		if init {
-			return 0 // they run in the order of the spec and are shown so
-		}
-		return strings.Compare(x.Name, y.Name)
-	})
-	return all
-}
-
-func (b *statusBuilder) container(c *corev1.Container, init bool) corev1.ContainerStatus {
-	s := corev1.ContainerStatus{Name: c.Name, Image: c.Image, Started: new(false)}
-	last, told := b.o.latest(c.Name), b.told(c.Name, init)
-	if told != nil {
-		s.RestartCount = told.RestartCount // never falls
-		if b.d.Wish == WishAbsent && (last == nil || int32(last.Attempt) < told.RestartCount) {
-			return *told // the newest record is gone already: the pod is on its way out
-		}
-	}
-	if last == nil {
-		if told != nil {
-			s.LastTerminationState.Terminated = lastEnd(told)
-		}
-		s.State.Waiting = b.waiting(c.Name, init)
-		return s
-	}
-	s.RestartCount = max(s.RestartCount, int32(last.Attempt))
-	s.ContainerID = "containerd://" + last.ID
-	s.ImageID = last.ImageID
-	if prev := b.o.previous(c.Name); prev != nil {
-		s.LastTerminationState.Terminated = terminated(prev)
-	}
-	switch last.State {
-	case ContainerRunning:
-		s.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(last.Started)}
-		h := b.o.HealthOf(c, last)
-		s.Started, s.Ready = new(h.Started), h.Ready && (!init || sidecar(b.d.Pod, c))
-	case ContainerExited:
-		b.exited(&s, last, init)
-	default:
-		s.State.Waiting = b.waiting(c.Name, init)
-	}
-	return s
-}
-
-// told returns what was last said of a container, or nil.
-func (b *statusBuilder) told(name string, init bool) *corev1.ContainerStatus {
-	list := b.before.ContainerStatuses
-	if init {
-		list = b.before.InitContainerStatuses
-	}
-	for i := range list {
-		if list[i].Name == name {
-			return &list[i]
-		}
-	}
-	return nil
-}
-
-// lastEnd tells how a container ended whose record the runtime has lost: as it was
-// last said to have, and in kubelet's words when it was running then.
-func lastEnd(told *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
-	switch {
-	case told.State.Terminated != nil:
-		return told.State.Terminated
-	case told.State.Running != nil:
-		return &corev1.ContainerStateTerminated{
-			ExitCode: ExitStatusUnknown, Reason: ReasonContainerStatusUnknown,
-			Message:   "The container could not be located: the runtime has lost it",
-			StartedAt: told.State.Running.StartedAt, ContainerID: told.ContainerID,
-		}
-	}
-	return told.LastTerminationState.Terminated
-}
-
-// exited tells of a container whose latest run has ended: for good, or until
-// its next start, which may be held back.
-func (b *statusBuilder) exited(s *corev1.ContainerStatus, last *Container, init bool) {
-	s.Ready = init && last.ExitCode == 0
-	s.State.Terminated = terminated(last)
-	policy := b.d.Pod.Spec.RestartPolicy
-	if init && policy == corev1.RestartPolicyAlways {
-		policy = corev1.RestartPolicyOnFailure
-	}
-	if b.d.Wish != WishRun || b.d.Rejected != nil || terminal(b.d, b.o) || !restarts(policy, last.ExitCode) {
-		return
-	}
-	var waiting *corev1.ContainerStateWaiting
-	if f, failed := b.o.Failed[Op{Kind: StartContainer, Object: last.Name}]; failed {
-		waiting = f.waiting()
-	} else if at, _ := b.o.restart(last, b.now); at.After(b.now) {
-		waiting = &corev1.ContainerStateWaiting{
-			Reason: ReasonCrashLoopBackOff,
-			Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)",
-				last.Backoff, last.Name, b.d.Pod.Name, b.d.Pod.Namespace, b.d.Pod.UID),
-		}
-	}
-	if waiting != nil {
-		s.LastTerminationState.Terminated = s.State.Terminated
-		s.State = corev1.ContainerState{Waiting: waiting}
-	}
-}
-
-func (b *statusBuilder) waiting(name string, init bool) *corev1.ContainerStateWaiting {
-	if f, failed := b.o.Failed[Op{Kind: StartContainer, Object: name}]; failed {
-		return f.waiting()
-	}
-	if !init && len(b.d.Pod.Spec.InitContainers) > 0 {
-		return &corev1.ContainerStateWaiting{Reason: ReasonPodInitializing}
-	}
-	return &corev1.ContainerStateWaiting{Reason: ReasonContainerCreating}
-}
-
-// waiting tells of a failure as the state of the container that it holds up.
-func (f Failure) waiting() *corev1.ContainerStateWaiting {
-	reason, message := f.Reason, f.Message
-	if reason == ReasonErrImagePull && f.Count > 1 {
-		reason = ReasonImagePullBackOff
-	}
-	return &corev1.ContainerStateWaiting{Reason: reason, Message: message}
-}
-
-func terminated(c *Container) *corev1.ContainerStateTerminated {
-	reason := c.Reason
-	switch {
-	case reason != "":
-	case c.OOMKilled:
-		reason = ReasonOOMKilled
-	case c.ExitCode == 0:
-		reason = ReasonCompleted
-	default:
-		reason = ReasonError
-	}
-	return &corev1.ContainerStateTerminated{
-		ExitCode:    c.ExitCode,
-		Reason:      reason,
-		Message:     c.Message,
-		StartedAt:   metav1.NewTime(c.Started),
-		FinishedAt:  metav1.NewTime(c.Finished),
-		ContainerID: "containerd://" + c.ID,
-	}
-}
-
-// conditions tells B18's conditions; the time of one that kept its status is
-// kept as well.
-func (b *statusBuilder) conditions(s corev1.PodStatus, before []corev1.PodCondition) []corev1.PodCondition {
-	sandbox := b.o.newestSandbox()
-	initialised := b.initialised(s)
-	ready := s.Phase == corev1.PodRunning
-	for _, c := range s.ContainerStatuses {
-		ready = ready && c.Ready
-	}
-	why, what := "ContainersNotReady", unready(s)
-	if s.Phase == corev1.PodSucceeded || s.Phase == corev1.PodFailed {
-		why, what = "PodCompleted", ""
-		if s.Phase == corev1.PodFailed {
-			why = "PodFailed"
-		}
-	}
-	notInit := "ContainersNotInitialized"
-	all := []corev1.PodCondition{
-		condition(corev1.PodReadyToStartContainers, sandbox != nil && sandbox.State == SandboxReady, "", ""),
-		condition(corev1.PodInitialized, initialised, notInit, ""),
-		condition(corev1.PodReady, ready, why, what),
-		condition(corev1.ContainersReady, ready, why, what),
-		condition(corev1.PodScheduled, true, "", ""),
-	}
-	for i := range all {
-		all[i].LastTransitionTime = metav1.NewTime(b.now)
-		for _, old := range before {
-			if old.Type == all[i].Type && old.Status == all[i].Status {
-				all[i].LastTransitionTime = old.LastTransitionTime
-			}
-		}
-	}
-	return all
-}
-
-func (b *statusBuilder) initialised(s corev1.PodStatus) bool {
-	if s.Phase == corev1.PodSucceeded || s.Phase == corev1.PodRunning {
-		return true
-	}
-	for _, c := range s.InitContainerStatuses {
-		if c.State.Terminated == nil || c.State.Terminated.ExitCode != 0 {
-			return false
-		}
-	}
-	return b.d.Rejected == nil
-}
-
-func condition(t corev1.PodConditionType, holds bool, reason, message string) corev1.PodCondition {
-	if holds {
-		return corev1.PodCondition{Type: t, Status: corev1.ConditionTrue}
-	}
-	return corev1.PodCondition{Type: t, Status: corev1.ConditionFalse, Reason: reason, Message: message}
-}
-
-func unready(s corev1.PodStatus) string {
-	var names []string
-	for _, c := range s.ContainerStatuses {
-		if !c.Ready {
-			names = append(names, c.Name)
-		}
-	}
-	return fmt.Sprintf("containers with unready status: [%s]", strings.Join(names, " "))
 }

@@ -56,7 +56,6 @@ func healthy(h Health) func(*Desired, *Observed) {
 }
 
 func TestStatus(t *testing.T) {
-	always, never, onFailure := corev1.RestartPolicyAlways, corev1.RestartPolicyNever, corev1.RestartPolicyOnFailure
 	failed := func(kind ActionKind, object, reason string, count int) func(*Desired, *Observed) {
 		return func(_ *Desired, o *Observed) {
 			o.Failed[Op{Kind: kind, Object: object}] = Failure{Reason: reason, Count: count, At: t0}
@@ -71,7 +70,7 @@ func TestStatus(t *testing.T) {
 		want   string
 	}{
 		{"before anything", testPod(always, "i", "a"), observed(nil), nil,
-			"Pending, not ready: i#0 waits ContainerCreating, a#0 waits PodInitializing"},
+			"Pending, not ready: i#0 waits PodInitializing, a#0 waits PodInitializing"},
 		{"no sandbox", testPod(always, "", "a"), observed(nil), failed(RunSandbox, "", ReasonFailedCreatePodSandBox, 1),
 			"Pending, not ready: a#0 waits ContainerCreating [FailedCreatePodSandBox]"},
 		{"no network", testPod(always, "", "a"), observed(nil), func(_ *Desired, o *Observed) { o.NetworkNotReady = "why" },
@@ -145,6 +144,7 @@ func TestStatusRemembers(t *testing.T) {
 // TestStatusOfAPodThatGoes: while its records are removed it stays what it was.
 func TestStatusOfAPodThatGoes(t *testing.T) {
 	d := Desired{Wish: WishRun, Pod: testPod(corev1.RestartPolicyAlways, "i", "a")}
+	d.Pod.Annotations = map[string]string{annotationSource: "file"} // the phase of an API pod becomes Succeeded or Failed
 	ran := Status(d, observed(ready, "i#0@s0 exited0", "a#2@s0 running"), Node{}, corev1.PodStatus{}, t0)
 	d.Wish = WishAbsent
 	ended := Status(d, observed(ready, "i#0@s0 exited0", "a#2@s0 exited0"), Node{}, ran, t0)
