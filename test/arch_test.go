@@ -51,6 +51,7 @@ var rooms = map[string]ring{
 	"internal/shimapi":          small,
 	"internal/logs":             small,
 	"internal/mkdir":            small,
+	"internal/rmdir":            small,
 	"internal/worker":           loop,
 	"internal/server":           loop,
 	"internal/diag":             leaf,

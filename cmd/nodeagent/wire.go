@@ -23,6 +23,7 @@ import (
 	"nodeagent/internal/poddir"
 	"nodeagent/internal/server"
 	"nodeagent/internal/source"
+	"nodeagent/internal/volume"
 	"nodeagent/internal/worker"
 )
 
@@ -35,6 +36,7 @@ type daemon struct {
 	network *podnet.Network
 	runtime *cri.Native
 	dirs    *poddir.Dirs
+	volumes *volume.Volumes
 	set     *worker.Set
 	source  *source.Manifests
 	listens []func() error // before anything runs: a port that is taken is told at once
@@ -52,7 +54,7 @@ type part struct {
 
 func newDaemon(cfg *config.Config, log *slog.Logger) (*daemon, error) {
 	d := &daemon{cfg: cfg, log: log}
-	for _, fit := range []func() error{d.fitCgroups, d.fitNetwork, d.fitRuntime, d.fitDirs, d.fitSet, d.fitSource, d.fitServers} {
+	for _, fit := range []func() error{d.fitCgroups, d.fitNetwork, d.fitRuntime, d.fitDirs, d.fitVolumes, d.fitSet, d.fitSource, d.fitServers} {
 		if err := fit(); err != nil {
 			return nil, err
 		}
@@ -122,6 +124,17 @@ func (d *daemon) fitDirs() (err error) {
 	return err
 }
 
+func (d *daemon) fitVolumes() error {
+	memory, err := memoryCapacity()
+	if err != nil {
+		return err
+	}
+	d.volumes, err = volume.New(volume.Config{
+		RootDir: d.cfg.RootDir, Limits: d.limits(), Memory: memory, Logger: d.log,
+	})
+	return err
+}
+
 func (d *daemon) fitSet() error {
 	node, err := d.node()
 	if err != nil {
@@ -130,6 +143,7 @@ func (d *daemon) fitSet() error {
 	d.set, err = worker.New(worker.Config{
 		Runtime: d.runtime, Sandboxes: d.runtime, Containers: d.runtime, Images: images{d.runtime.Images()},
 		Cgroups: d.tree, Network: d.network, Dirs: d.dirs, Files: d.dirs, Links: d.dirs,
+		Volumes: d.volumes,
 		Objects: noObjects{}, Sources: []string{sourceFile}, Stray: d.stray, Node: node, Logger: d.log,
 	})
 	d.parts = append(d.parts, part{"pods", d.set.Run},
@@ -275,7 +289,8 @@ func (d *daemon) statusLine() string {
 
 // stray removes what belongs to no pod, once every source may be trusted.
 func (d *daemon) stray(ctx context.Context, keep func(types.UID) bool) error {
-	errs := []error{d.dirs.Stray(ctx, keep), d.runtime.Images().Sweep(ctx)}
+	// Volumes first: directories that hold one stay.
+	errs := []error{d.volumes.Stray(ctx, keep), d.dirs.Stray(ctx, keep), d.runtime.Images().Sweep(ctx)}
 	found, err := d.tree.Pods(ctx)
 	errs = append(errs, err)
 	for _, c := range found {

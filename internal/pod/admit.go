@@ -52,8 +52,8 @@ func Admit(p *corev1.Pod, node Allowed) *Rejection {
 			return r
 		}
 	}
-	for i := range spec.Volumes {
-		return unsupported(fmt.Sprintf("spec.volumes[%d]", i), fmt.Sprintf("volume %q: volumes are not built yet", spec.Volumes[i].Name))
+	if r := admitVolumes(spec); r != nil {
+		return r
 	}
 	for i := range spec.InitContainers {
 		if r := admitContainer(fmt.Sprintf("spec.initContainers[%d]", i), &spec.InitContainers[i]); r != nil {
@@ -98,6 +98,9 @@ func admitContainer(path string, c *corev1.Container) *Rejection {
 		{"restartPolicyRules", len(c.RestartPolicyRules) > 0},
 		{"resources.claims", len(c.Resources.Claims) > 0},
 	}); r != nil {
+		return r
+	}
+	if r := admitMounts(path, c); r != nil {
 		return r
 	}
 	return admitSecurity(path, c)

@@ -20,6 +20,7 @@ const (
 	ReasonStartError                 = "StartError"
 	ReasonContainerStatusUnknown     = "ContainerStatusUnknown"
 	ReasonFailedCreatePodSandBox     = "FailedCreatePodSandBox"
+	ReasonFailedMount                = "FailedMount"
 	ReasonNetworkNotReady            = "NetworkNotReady"
 	ReasonInternalError              = "InternalError"
 	ReasonFailedPostStartHook        = "FailedPostStartHook" // why a container was ended

@@ -17,6 +17,7 @@ import (
 	"nodeagent/internal/logs"
 	"nodeagent/internal/mkdir"
 	"nodeagent/internal/pod/etc"
+	"nodeagent/internal/rmdir"
 )
 
 // Config says where the directories are.
@@ -99,11 +100,29 @@ func (d *Dirs) Remove(ctx context.Context, uid types.UID, namespace, name string
 		return err
 	}
 	logs := d.LogDirectory(uid, namespace, name)
-	err := errors.Join(d.unlinkLogs(logs), removeTree(ctx, logs), removeTree(ctx, d.pod(uid)))
+	err := errors.Join(d.unlinkLogs(logs), rmdir.Tree(ctx, logs), d.removePod(ctx, uid))
 	if err != nil {
 		return fmt.Errorf("remove the pod's directories: %w", err)
 	}
 	return failpoint.At(failpoint.PodDirRemoveAfter)
+}
+
+// removePod deletes the pod's own directory, but not while a volume of it is
+// left: what that holds is deleted by who knows whether it may be.
+func (d *Dirs) removePod(ctx context.Context, uid types.UID) error {
+	entries, err := os.ReadDir(d.pod(uid))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if name := e.Name(); name == "volumes" || name == "volume-subpaths" || name == "volumeDevices" {
+			return fmt.Errorf("%s is left: its volumes are not cleaned up", filepath.Join(d.pod(uid), name))
+		}
+	}
+	return rmdir.Tree(ctx, d.pod(uid))
 }
 
 // Stray removes the directories of pods for which keep is false.
@@ -115,7 +134,7 @@ func (d *Dirs) Stray(ctx context.Context, keep func(types.UID) bool) error {
 	}
 	for _, e := range pods {
 		if uid := types.UID(e.Name()); !keep(uid) {
-			errs = append(errs, removeTree(ctx, d.pod(uid)))
+			errs = append(errs, d.removePod(ctx, uid))
 		}
 	}
 	logs, err := os.ReadDir(d.cfg.PodLogsDir)
@@ -128,7 +147,7 @@ func (d *Dirs) Stray(ctx context.Context, keep func(types.UID) bool) error {
 			continue
 		}
 		dir := filepath.Join(d.cfg.PodLogsDir, e.Name())
-		errs = append(errs, d.unlinkLogs(dir), removeTree(ctx, dir))
+		errs = append(errs, d.unlinkLogs(dir), rmdir.Tree(ctx, dir))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove directories of pods that are gone: %w", err)

@@ -1,7 +1,6 @@
 package poddir
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,7 +13,6 @@ import (
 
 	"nodeagent/internal/pod"
 	"nodeagent/internal/pod/etc"
-	"nodeagent/internal/test/need"
 )
 
 func testDirs(t *testing.T) (*Dirs, *corev1.Pod) {
@@ -149,21 +147,24 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// TestRemoveStopsAtMounts: what is mounted below a pod's directory stays.
-func TestRemoveStopsAtMounts(t *testing.T) {
-	need.Have(t, need.Root)
+// TestRemoveLeavesVolumes: while a volume is left, so is the pod's directory.
+func TestRemoveLeavesVolumes(t *testing.T) {
 	d, p := testDirs(t)
-	point := filepath.Join(d.pod(p.UID), "volume")
-	must(t, os.Mkdir(point, 0o755))
-	must(t, unix.Mount("tmpfs", point, "tmpfs", 0, "size=64k"))
-	t.Cleanup(func() { _ = unix.Unmount(point, unix.MNT_DETACH) })
-	must(t, os.WriteFile(filepath.Join(point, "keep"), nil, 0o600))
-	if err := d.Remove(context.Background(), p.UID, p.Namespace, p.Name); err == nil || !strings.Contains(err.Error(), "is a mount") {
-		t.Errorf("a mount below the pod's directory is told as %v", err)
+	kept := filepath.Join(d.pod(p.UID), "volumes", "kubernetes.io~csi", "data")
+	must(t, os.MkdirAll(kept, 0o750))
+	for _, remove := range []func() error{
+		func() error { return d.Remove(t.Context(), p.UID, p.Namespace, p.Name) },
+		func() error { return d.Stray(t.Context(), func(types.UID) bool { return false }) },
+	} {
+		if err := remove(); err == nil || !strings.Contains(err.Error(), "volumes are not cleaned up") {
+			t.Errorf("a volume that is left is told as %v", err)
+		}
+		if _, err := os.Stat(kept); err != nil {
+			t.Fatalf("a volume was removed with the pod's directory: %v", err)
+		}
 	}
-	if _, err := os.Stat(filepath.Join(point, "keep")); err != nil {
-		t.Errorf("a file beyond the mount was removed: %v", err)
-	}
+	must(t, os.RemoveAll(filepath.Join(d.pod(p.UID), "volumes")))
+	must(t, d.Remove(t.Context(), p.UID, p.Namespace, p.Name))
 }
 
 func TestStray(t *testing.T) {

@@ -32,7 +32,7 @@ func (s *Set) do(ctx context.Context, w *worker, a pod.Action, d pod.Desired) (r
 	}
 	switch a.Kind {
 	case pod.Prepare:
-		return pod.ReasonFailedCreatePodSandBox, within(deadlinePrepare, func(ctx context.Context) error { return s.prepare(ctx, d) })
+		return s.prepare(ctx, d)
 	case pod.RunSandbox:
 		return pod.ReasonFailedCreatePodSandBox, within(deadlineSandbox, func(ctx context.Context) error { return s.runSandbox(ctx, a, d) })
 	case pod.StartContainer:
@@ -54,21 +54,32 @@ func (s *Set) do(ctx context.Context, w *worker, a pod.Action, d pod.Desired) (r
 			return s.cfg.Sandboxes.RemovePodSandbox(ctx, a.Sandbox)
 		})
 	case pod.ReleaseCgroup:
-		return "FailedCleanup", within(deadlineRemove, func(ctx context.Context) error {
-			return s.cfg.Cgroups.RemovePod(ctx, w.uid)
-		})
+		return "FailedCleanup", within(deadlineRemove, func(ctx context.Context) error { return s.release(ctx, w) })
 	case pod.Cleanup:
 		return "FailedCleanup", within(deadlineRemove, func(ctx context.Context) error { return s.cleanup(ctx, w) })
 	}
 	return pod.ReasonInternalError, fmt.Errorf("unknown action %q", a.Kind)
 }
 
-func (s *Set) prepare(ctx context.Context, d pod.Desired) error {
+func (s *Set) prepare(ctx context.Context, d pod.Desired) (reason string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, deadlinePrepare)
+	defer cancel()
 	if err := s.cfg.Dirs.Prepare(d.Pod); err != nil {
+		return pod.ReasonFailedCreatePodSandBox, err
+	}
+	if _, err := s.ensureCgroup(ctx, d); err != nil {
+		return pod.ReasonFailedCreatePodSandBox, err
+	}
+	return pod.ReasonFailedMount, s.cfg.Volumes.Setup(ctx, d.Pod)
+}
+
+// release ends what a pod that will not run again still holds on the node.
+func (s *Set) release(ctx context.Context, w *worker) error {
+	// The cgroup first: what is left in it could hold a volume.
+	if err := s.cfg.Cgroups.RemovePod(ctx, w.uid); err != nil {
 		return err
 	}
-	_, err := s.ensureCgroup(ctx, d)
-	return err
+	return s.cfg.Volumes.Remove(ctx, w.uid)
 }
 
 // ensureCgroup makes the pod's cgroup, or finds it, and names it.
@@ -100,11 +111,11 @@ func (s *Set) removeContainer(ctx context.Context, w *worker, a pod.Action) erro
 }
 
 func (s *Set) cleanup(ctx context.Context, w *worker) error {
+	if err := s.release(ctx, w); err != nil {
+		return err
+	}
 	namespace, name := splitName(w.name)
-	return errors.Join(
-		s.cfg.Cgroups.RemovePod(ctx, w.uid),
-		s.cfg.Dirs.Remove(ctx, w.uid, namespace, name),
-	)
+	return s.cfg.Dirs.Remove(ctx, w.uid, namespace, name)
 }
 
 // startContainer has the image at hand, then creates and starts the container.
@@ -136,6 +147,9 @@ func (s *Set) startContainer(ctx context.Context, w *worker, a pod.Action, d pod
 	}
 	config, err := s.containerConfig(d, spec, a, image, s.cfg.Runtime.Observe(w.uid))
 	if err != nil {
+		return pod.ReasonCreateContainerConfigError, err
+	}
+	if err := s.mountVolumes(bounded, d.Pod, spec, config); err != nil {
 		return pod.ReasonCreateContainerConfigError, err
 	}
 	if err := failpoint.At(failpoint.WorkerConfigAfter); err != nil {

@@ -57,7 +57,7 @@ func (g *gate) start() {
 	d := g.w.Daemon()
 	set, err := worker.New(worker.Config{
 		Runtime: d, Sandboxes: d, Containers: d, Images: d, Cgroups: d,
-		Network: d, Dirs: d, Files: d, Links: d, Objects: d, Probes: d, Stray: d.Stray,
+		Network: d, Dirs: d, Files: d, Volumes: d.Volumes(), Links: d, Objects: d, Probes: d, Stray: d.Stray,
 		Sources: []string{"file", "api"}, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -94,6 +94,18 @@ type Files interface {
 	Hostname(p *corev1.Pod) (string, error)
 }
 
+// Volumes owns the volumes of pods.
+type Volumes interface {
+	// Setup makes the pod's volumes, and brings up to date what they show of
+	// objects and of the pod. It may be called again at any time.
+	Setup(ctx context.Context, p *corev1.Pod) error
+	// Mounts returns what a container about to be made gets of them. Its subPaths
+	// are expanded already.
+	Mounts(ctx context.Context, p *corev1.Pod, c *corev1.Container) ([]*runtimeapi.Mount, error)
+	// Remove unmounts them and deletes what they hold.
+	Remove(ctx context.Context, uid types.UID) error
+}
+
 // Links owns the links to containers' logs under the names that log collectors
 // look for.
 type Links interface {

@@ -26,6 +26,7 @@ type Config struct {
 	Network    Network
 	Dirs       Dirs
 	Files      Files
+	Volumes    Volumes
 	Links      Links
 	Probes     Probes
 	Objects    Objects
@@ -78,7 +79,8 @@ type Set struct {
 // New returns a pod set that does nothing until Run.
 func New(cfg Config) (*Set, error) {
 	if cfg.Runtime == nil || cfg.Sandboxes == nil || cfg.Containers == nil || cfg.Images == nil ||
-		cfg.Cgroups == nil || cfg.Network == nil || cfg.Dirs == nil || cfg.Files == nil || cfg.Links == nil || cfg.Objects == nil {
+		cfg.Cgroups == nil || cfg.Network == nil || cfg.Dirs == nil || cfg.Files == nil || cfg.Links == nil || cfg.Objects == nil ||
+		cfg.Volumes == nil {
 		return nil, errors.New("configure the pod set: a collaborator is missing")
 	}
 	if cfg.Logger == nil {

@@ -158,6 +158,7 @@ func (s *scene) start() {
 	set, err := worker.New(worker.Config{
 		Runtime: s.d, Sandboxes: s.d, Containers: s.d, Images: s.d, Cgroups: s.d,
 		Network: s.d, Dirs: s.d, Files: s.d, Links: s.d, Objects: s.d, Probes: s.d, Stray: s.d.Stray,
+		Volumes: s.d.Volumes(),
 		Sources: []string{"file"}, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -302,6 +303,8 @@ func podNamed(name string) *corev1.Pod {
 		spec.Containers = containers("flaky", "app")
 	case "hardy":
 		spec.Containers = containers("deaf")
+		spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+		spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/v"}}
 	case "cursed":
 		spec.RestartPolicy = corev1.RestartPolicyNever
 		spec.Containers = containers("cursed")

@@ -20,8 +20,11 @@ import (
 )
 
 // victim has what makes a pod's road long: an init container, two containers, a
-// host port, a termination message.
+// host port, a termination message, volumes.
 const victim = `  terminationGracePeriodSeconds: 5
+  volumes:
+  - {name: disk, emptyDir: {}}
+  - {name: memory, emptyDir: {medium: Memory}}
   initContainers:
   - name: init
     image: ` + image.Example + `
@@ -31,6 +34,7 @@ const victim = `  terminationGracePeriodSeconds: 5
     image: ` + image.Example + `
     command: [/podtool, serve, ":80"]
     ports: [{containerPort: 80, hostPort: 8080}]
+    volumeMounts: [{name: disk, mountPath: /disk}, {name: memory, mountPath: /memory}]
   - name: side
     image: ` + image.Example + `
     command: [/podtool, sleep, forever]

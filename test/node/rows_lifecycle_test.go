@@ -61,7 +61,7 @@ func lifecyclePods() map[string]string {
 		"deaf":       spec("hostPID: true", "command: [/podtool, fork, '3', deaf]"),
 		"stubborn":   spec("", "command: [/podtool, deaf]"),
 		"port":       spec("", "command: [/podtool, serve, '[::]:8080', port pod]\nports: [{containerPort: 8080, hostPort: 18080}]"),
-		"volume":     "  volumes: [{name: v, emptyDir: {}}]\n" + spec("", "command: [/podtool, sleep, forever]"),
+		"volume":     "  volumes: [{name: v, nfs: {server: s, path: /p}}]\n" + spec("", "command: [/podtool, sleep, forever]"),
 		"selinux":    spec("securityContext: {seLinuxOptions: {level: s0}}", "command: [/podtool, sleep, forever]"),
 		"sysctl":     spec("securityContext: {sysctls: [{name: net.ipv4.conf.all.route_localnet, value: '1'}]}", "command: [/podtool, sleep, forever]"),
 		"safesysctl": spec("securityContext: {sysctls: [{name: net.ipv4.tcp_syncookies, value: '0'}]}\nrestartPolicy: Never", "command: [/podtool, cat, /proc/sys/net/ipv4/tcp_syncookies]"),
@@ -198,7 +198,7 @@ func (n *rowsNode) terminationMessages(t *testing.T) {
 
 func (n *rowsNode) refused(t *testing.T) {
 	for name, want := range map[string][2]string{
-		"volume":  {"UnsupportedField", "spec.volumes[0]"},
+		"volume":  {"UnsupportedField", "spec.volumes[0].nfs"},
 		"selinux": {"UnsupportedField", "spec.securityContext.seLinuxOptions"},
 		"usersns": {"UnsupportedField", "spec.hostUsers"},
 		"sysctl":  {"SysctlForbidden", "net.ipv4.conf.all.route_localnet"},

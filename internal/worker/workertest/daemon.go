@@ -183,6 +183,9 @@ func (d *Daemon) CreateContainer(ctx context.Context, in string, config *runtime
 		if !w.dirs[types.UID(sc.Metadata.Uid)] {
 			return errors.New("the pod has no directory")
 		}
+		if !w.volumes[types.UID(sc.Metadata.Uid)] {
+			w.breaks("%s of pod %s is made before the pod's volumes", config.Metadata.Name, sc.Metadata.Uid)
+		}
 		backoff, _ := time.ParseDuration(config.Labels[pod.LabelBackoff])
 		c := &container{uid: types.UID(sc.Metadata.Uid)}
 		c.Container = pod.Container{
@@ -306,6 +309,9 @@ func (d *Daemon) Prepare(p *corev1.Pod) error {
 // Remove implements worker.Dirs.
 func (d *Daemon) Remove(ctx context.Context, uid types.UID, _, _ string) error {
 	return d.step(ctx, "remove directories", func() error {
+		if d.w.volumes[uid] {
+			d.w.breaks("directories of pod %s removed under its volumes", uid)
+		}
 		delete(d.w.dirs, uid)
 		return nil
 	})
@@ -353,6 +359,11 @@ func (d *Daemon) Stray(ctx context.Context, keep func(types.UID) bool) error {
 		for uid := range d.w.cgroups {
 			if !keep(uid) {
 				delete(d.w.cgroups, uid)
+			}
+		}
+		for uid := range d.w.volumes {
+			if !keep(uid) {
+				delete(d.w.volumes, uid)
 			}
 		}
 		for uid := range d.w.dirs {

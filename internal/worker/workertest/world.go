@@ -63,6 +63,7 @@ type World struct {
 	containers    map[string]*container
 	cgroups       map[types.UID]bool
 	dirs          map[types.UID]bool
+	volumes       map[types.UID]bool
 	links         map[string]bool
 	addrs         map[netip.Addr]string // address -> sandbox
 	behave        func(podName, container string, attempt uint32) Behaviour
@@ -93,7 +94,7 @@ func New(seed uint64, f Faults, behave func(podName, container string, attempt u
 	return &World{
 		seed: seed, faults: f, behave: behave,
 		sandboxes: map[string]*sandbox{}, containers: map[string]*container{},
-		cgroups: map[types.UID]bool{}, dirs: map[types.UID]bool{}, links: map[string]bool{},
+		cgroups: map[types.UID]bool{}, dirs: map[types.UID]bool{}, volumes: map[types.UID]bool{}, links: map[string]bool{},
 		addrs: map[netip.Addr]string{}, perCall: map[string]int{}, started: map[string]int{},
 	}
 }
@@ -142,6 +143,9 @@ func (w *World) Left() []string {
 	}
 	for uid := range w.dirs {
 		all = append(all, "directory "+string(uid))
+	}
+	for uid := range w.volumes {
+		all = append(all, "volumes "+string(uid))
 	}
 	for l := range w.links {
 		all = append(all, "link "+l)

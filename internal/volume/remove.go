@@ -1,0 +1,176 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/types"
+
+	"nodeagent/internal/failpoint"
+	"nodeagent/internal/rmdir"
+)
+
+// plugins are the kinds of volume that are made here, and so are removed here.
+var plugins = []plugin{pluginEmptyDir}
+
+// Remove unmounts the pod's volumes and deletes what they hold. Nothing is
+// deleted before everything is unmounted; what is mounted by somebody else stays
+// and is named, as is who keeps a mount from going.
+func (v *Volumes) Remove(ctx context.Context, uid types.UID) error {
+	if err := plain(string(uid)); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(filepath.Join(v.pods(), string(uid))); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := v.unmountAll(ctx, uid); err != nil {
+		return fmt.Errorf("unmount the pod's volumes: %w", err)
+	}
+	if err := failpoint.At(failpoint.VolumeRemoveBefore); err != nil {
+		return err
+	}
+	if err := v.removeAll(ctx, uid); err != nil {
+		return fmt.Errorf("remove the pod's volumes: %w", err)
+	}
+	return failpoint.At(failpoint.VolumeRemoveAfter)
+}
+
+// Stray removes the volumes of pods for which keep is false.
+func (v *Volumes) Stray(ctx context.Context, keep func(types.UID) bool) error {
+	pods, err := os.ReadDir(v.pods())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look for volumes of pods that are gone: %w", err)
+	}
+	var errs []error
+	for _, e := range pods {
+		if uid := types.UID(e.Name()); plain(e.Name()) == nil && !keep(uid) {
+			if err := v.Remove(ctx, uid); err != nil {
+				errs = append(errs, fmt.Errorf("pod %s is gone, but its volumes are not: %w", uid, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// unmountAll unmounts what is mounted in the pod's volumes, the last mounts
+// first.
+func (v *Volumes) unmountAll(ctx context.Context, uid types.UID) error {
+	mounts, err := v.mountsOf(uid)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, m := range mounts {
+		if err := errors.Join(ctx.Err(), v.ours(uid, m)); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if err := failpoint.At(failpoint.VolumeUnmountBefore); err != nil {
+			return err
+		}
+		if err := unmount(m); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if err := failpoint.At(failpoint.VolumeUnmountAfter); err != nil {
+			return err
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// mountsOf lists the mount points in the pod's directory, inner ones first.
+func (v *Volumes) mountsOf(uid types.UID) ([]string, error) {
+	// The kernel names mount points without links; the root directory may be one.
+	root, err := filepath.EvalSymlinks(filepath.Join(v.pods(), string(uid)))
+	if err != nil {
+		return nil, err
+	}
+	return mountsBelow(root)
+}
+
+// mountsBelow lists the mount points at and below a directory, inner ones first.
+func mountsBelow(dir string) ([]string, error) {
+	infos, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return nil, fmt.Errorf("read mounts: %w", err)
+	}
+	var all []string
+	for _, m := range slices.Backward(infos) {
+		all = append(all, m.Mountpoint)
+	}
+	slices.SortStableFunc(all, func(a, b string) int { return strings.Count(b, "/") - strings.Count(a, "/") })
+	return all, nil
+}
+
+// ours tells whether the mount is one that this package makes, or one that a
+// container made inside of such; any other is left to whoever made it.
+func (v *Volumes) ours(uid types.UID, mount string) error {
+	_, below, _ := strings.Cut(mount, "/"+string(uid)+"/")
+	parts := strings.Split(below, "/")
+	if len(parts) >= 3 && parts[0] == "volumes" && slices.Contains(plugins, plugin(parts[1])) {
+		return nil
+	}
+	return fmt.Errorf("%s is mounted and is none of this node's volumes: unmount it by what mounted it", mount)
+}
+
+// unmount ends one mount. It goes by the directory above, opened without
+// following any link: what a pod puts in the way cannot turn it elsewhere.
+func unmount(point string) error {
+	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: "/", Err: err}
+	}
+	defer unix.Close(root)
+	dir, name := filepath.Split(point)
+	fd, err := unix.Openat2(root, strings.Trim(dir, "/"), &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(fd)
+	err = unix.Unmount(fmt.Sprintf("/proc/self/fd/%d/%s", fd, name), unix.UMOUNT_NOFOLLOW)
+	if errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("unmount %s: it is in use%s", point, holders(point))
+	}
+	if err != nil {
+		return &os.PathError{Op: "unmount", Path: point, Err: err}
+	}
+	return nil
+}
+
+// removeAll deletes the volumes; of kinds that are not made here only what is
+// empty.
+func (v *Volumes) removeAll(ctx context.Context, uid types.UID) error {
+	kinds, err := os.ReadDir(v.volumes(uid))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, k := range kinds {
+		dir := filepath.Join(v.volumes(uid), k.Name())
+		if slices.Contains(plugins, plugin(k.Name())) {
+			errs = append(errs, rmdir.Tree(ctx, dir))
+			continue
+		}
+		if err := unix.Rmdir(dir); err != nil {
+			errs = append(errs, fmt.Errorf("%s is none of this node's volumes: remove it by what made it: %w", dir, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return rmdir.Tree(ctx, v.volumes(uid))
+}

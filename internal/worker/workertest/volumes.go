@@ -1,0 +1,60 @@
+package workertest
+
+import (
+	"context"
+	"errors"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"nodeagent/internal/pod"
+)
+
+// Volumes is the daemon's hold on the volumes of the world; it implements
+// worker.Volumes.
+type Volumes struct{ d *Daemon }
+
+// Volumes returns the daemon's.
+func (d *Daemon) Volumes() Volumes { return Volumes{d} }
+
+// Setup implements worker.Volumes.
+func (v Volumes) Setup(ctx context.Context, p *corev1.Pod) error {
+	w := v.d.w
+	return v.d.step(ctx, "set up volumes", func() error {
+		if !w.dirs[p.UID] {
+			return errors.New("the pod has no directory")
+		}
+		w.volumes[p.UID] = true
+		return nil
+	})
+}
+
+// Mounts implements worker.Volumes.
+func (v Volumes) Mounts(ctx context.Context, p *corev1.Pod, c *corev1.Container) ([]*runtimeapi.Mount, error) {
+	w := v.d.w
+	var all []*runtimeapi.Mount
+	return all, v.d.step(ctx, "mounts", func() error {
+		if !w.volumes[p.UID] {
+			w.breaks("container %s of pod %s mounts volumes that are not there", c.Name, p.UID)
+		}
+		for _, m := range c.VolumeMounts {
+			all = append(all, &runtimeapi.Mount{ContainerPath: m.MountPath, HostPath: "/volumes/" + m.Name})
+		}
+		return nil
+	})
+}
+
+// Remove implements worker.Volumes.
+func (v Volumes) Remove(ctx context.Context, uid types.UID) error {
+	w := v.d.w
+	return v.d.step(ctx, "remove volumes", func() error {
+		for _, c := range w.containers {
+			if c.uid == uid && c.State == pod.ContainerRunning {
+				w.breaks("volumes of pod %s removed under the running %s", uid, c.Name)
+			}
+		}
+		delete(w.volumes, uid)
+		return nil
+	})
+}
