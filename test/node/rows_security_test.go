@@ -12,6 +12,7 @@ import (
 
 	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
+	"nodeagent/test/image"
 )
 
 // TestRuntimeClass: a pod's containers are run by the handler that it names, its
@@ -46,6 +47,69 @@ func TestRuntimeClass(t *testing.T) {
 		t.Errorf("an unknown handler is told as %s: %s: %s", p.Status.Phase, p.Status.Reason, p.Status.Message)
 	}
 }
+
+// TestSecurityRows: what a container is without a word, and how users that would
+// break a promise are told.
+func TestSecurityRows(t *testing.T) {
+	n := newRowsNode(t, bed.AgentOptions{})
+	n.importImage(t, func(s *image.Spec) { s.Name, s.User = imageNamed, "nobody" }, false)
+	const sysctls = "command: [/podtool, cat, /proc/sys/net/ipv4/ip_unprivileged_port_start, /proc/sys/net/ipv4/ping_group_range]"
+	once := "restartPolicy: Never\n"
+	pods := map[string]string{
+		"open":     spec(once, sysctls),
+		"closed":   spec(once+"securityContext: {sysctls: [{name: net.ipv4.ip_unprivileged_port_start, value: '1024'}]}", sysctls),
+		"host":     spec(once+"hostNetwork: true", sysctls),
+		"rootuser": spec("securityContext: {runAsNonRoot: true}", show+"\nsecurityContext: {runAsUser: 0}"),
+		"rootgood": spec("", show+"\nsecurityContext: {runAsNonRoot: true}"),
+		"named":    spec("securityContext: {runAsNonRoot: true}", "image: "+imageNamed+"\n"+show),
+		"numbered": spec("securityContext: {runAsNonRoot: true}", "image: "+imageNamed+"\n"+show+"\nsecurityContext: {runAsUser: 65534}"),
+		"again":    spec("securityContext: {runAsNonRoot: true, runAsUser: 1000}", "command: [/podtool, seq, show, ;, exit, '1']"),
+	}
+	for name, text := range pods {
+		n.write(t, name, text)
+	}
+	var ofHost []byte
+	must(t, n.b.Do(func() error {
+		for _, file := range []string{"ip_unprivileged_port_start", "ping_group_range"} {
+			b, err := os.ReadFile("/proc/thread-self/root/proc/sys/net/ipv4/" + file)
+			if err != nil {
+				return err
+			}
+			ofHost = append(ofHost, b...)
+		}
+		return nil
+	}))
+	for name, want := range map[string]string{"open": "0\n0\t2147483647\n", "closed": "1024\n0\t2147483647\n", "host": string(ofHost)} {
+		if got := n.log(n.ended(t, name), "app", 0); got != want {
+			t.Errorf("the sysctls of pod %s are %q, want %q", name, got, want)
+		}
+	}
+	for name, want := range map[string]string{
+		"rootuser": `container's runAsUser breaks non-root policy (pod: "rootuser-node_default(UID)", container: app)`,
+		"rootgood": `container has runAsNonRoot and image will run as root (pod: "rootgood-node_default(UID)", container: app)`,
+		"named":    `container has runAsNonRoot and image has non-numeric user (nobody), cannot verify user is non-root (pod: "named-node_default(UID)", container: app)`,
+	} {
+		p := n.pod(t, name, "refused", waitingFor("CreateContainerConfigError"))
+		want = strings.Replace(want, "UID", string(p.UID), 1)
+		if m := p.Status.ContainerStatuses[0].State.Waiting.Message; !strings.HasSuffix(m, want) {
+			t.Errorf("pod %s is told as\n%s, want\n%s", name, m, want)
+		}
+	}
+	if s := n.shown(t, "numbered", "app"); s.UID != 65534 {
+		t.Errorf("a user by number runs as %d", s.UID)
+	}
+	p := n.pod(t, "again", "ended again", func(p *corev1.Pod) bool {
+		c := p.Status.ContainerStatuses
+		return len(c) == 1 && c[0].RestartCount > 0 && c[0].State.Running == nil
+	})
+	for run := range 2 {
+		if text := n.log(p, "app", run); !strings.Contains(text, `"uid":1000`) {
+			t.Errorf("run %d of a pod's container is of another user: %s", run, text)
+		}
+	}
+}
+
+const imageNamed = "localhost/nodeagent/named:v1"
 
 // checkFiles holds files of a directory to what they shall say.
 func checkFiles(t *testing.T, dir string, want map[string]string) {
