@@ -52,6 +52,7 @@ func (n *Notify) Run(ctx context.Context) error {
 	}
 	select {
 	case <-ctx.Done():
+		n.stopping(ctx)
 		return nil
 	case <-n.Ready:
 	}
@@ -77,12 +78,17 @@ func (n *Notify) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			if !errors.Is(context.Cause(ctx), ErrReload) {
-				n.tell(daemon.SdNotifyStopping)
-			}
+			n.stopping(ctx)
 			return nil
 		case <-beat.C:
 		}
+	}
+}
+
+// stopping tells the daemon's end, unless it begins anew.
+func (n *Notify) stopping(ctx context.Context) {
+	if !errors.Is(context.Cause(ctx), ErrReload) {
+		n.tell(daemon.SdNotifyStopping)
 	}
 }
 

@@ -128,3 +128,25 @@ func TestNotifyReload(t *testing.T) {
 		t.Errorf("at its end it says %q", got)
 	}
 }
+
+// A daemon that ends before it was ready says so too: what was started since then
+// has an end that nobody may take for a failure.
+func TestNotifyEndsBeforeReady(t *testing.T) {
+	for cause, want := range map[error]string{context.Canceled: "STOPPING=1", ErrReload: ""} {
+		conn := manager(t, "")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		n := &Notify{Ready: make(chan struct{}), Logger: slog.New(slog.DiscardHandler)}
+		done := make(chan error, 1)
+		go func() { done <- n.Run(ctx) }()
+		if got := next(t, conn, soon); !strings.HasPrefix(got, "STATUS=Adopting") {
+			t.Errorf("the first notice is %q", got)
+		}
+		cancel(cause)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if got := next(t, conn, 50*time.Millisecond); got != want {
+			t.Errorf("after %v it says %q, want %q", cause, got, want)
+		}
+	}
+}
