@@ -29,6 +29,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"nodeagent/test/bed"
 	"nodeagent/test/image"
 )
@@ -42,6 +44,7 @@ func main() {
 	flag.DurationVar(&o.flood, "flood", 10*time.Second, "how long to print")
 	flag.StringVar(&o.data, "data", "", "keep the node's files in `dir` (default below /tmp)")
 	flag.Parse()
+	o.single, o.many = max(o.single, 1), max(o.many, 1)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	over, err := run(ctx, o)
@@ -117,10 +120,26 @@ type floorResult struct {
 // argv is what every measured container runs.
 func argv() []string { return []string{"/podtool", "sleep", "forever"} }
 
+// tmpfs finds a directory in memory: /run, as on a node, or what a machine without
+// a service manager has instead.
+func tmpfs() (string, error) {
+	for _, dir := range []string{"/run", "/dev/shm"} {
+		var fs unix.Statfs_t
+		if err := unix.Statfs(dir, &fs); err == nil && fs.Type == unix.TMPFS_MAGIC {
+			return dir, nil
+		}
+	}
+	return "", errors.New("find a place for what lasts until a reboot: neither /run nor /dev/shm is a tmpfs; mount one")
+}
+
 func run(ctx context.Context, o options) (over bool, err error) {
-	// As on a node: what lasts until a reboot, containerd's and ours, is on the
-	// tmpfs of /run. It is removed last, when nobody writes there any more.
-	run, err := os.MkdirTemp("/run", "nodeagent-bench-")
+	// As on a node: what lasts until a reboot, containerd's and ours, is on a
+	// tmpfs. It is removed last, when nobody writes there any more.
+	memory, err := tmpfs()
+	if err != nil {
+		return false, err
+	}
+	run, err := os.MkdirTemp(memory, "nodeagent-bench-")
 	if err != nil {
 		return false, err
 	}
