@@ -24,6 +24,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"text/tabwriter"
@@ -88,6 +89,7 @@ type bench struct {
 	agent *bed.AgentProcess
 	seen  *recorder
 	base  []floorResult     // before and after ours
+	equal floorResult       // after ours, under the seccomp profile that ours has
 	cpu   [rowCount]float64 // seconds of CPU time of all processes of the node
 	rows  [rowCount]row
 }
@@ -176,7 +178,7 @@ func run(ctx context.Context, o options) (over bool, err error) {
 	if err := be.agent.Start(ctx); err != nil {
 		return false, err
 	}
-	for _, step := range []func(context.Context) error{be.oneByOne, be.together, be.measureFloor, be.logFlood} {
+	for _, step := range []func(context.Context) error{be.oneByOne, be.together, be.measureFloor, be.measureEqual, be.logFlood} {
 		if err := step(ctx); err != nil {
 			return false, fmt.Errorf("%w\n%s", err, be.agent.LogTail(40))
 		}
@@ -187,15 +189,9 @@ func run(ctx context.Context, o options) (over bool, err error) {
 
 func (b *bench) measureFloor(ctx context.Context) error {
 	b.say("the floor: containerd and runc alone")
-	args := []string{b.floor, "-address", b.bed.Address(), "-image", image.Example, "-cgroup", b.bed.CgroupRoot() + "/kubepods/besteffort",
-		"-n", strconv.Itoa(b.single), "-many", strconv.Itoa(b.many), "-parallel", "4", "-cpu", b.cpuStat()}
-	out, err := b.bed.Run(ctx, append(args, argv()...)...)
+	f, err := b.runFloor(ctx, "-n", strconv.Itoa(b.single))
 	if err != nil {
 		return err
-	}
-	var f floorResult
-	if err := json.Unmarshal([]byte(out), &f); err != nil {
-		return fmt.Errorf("read the floor's times: %w", err)
 	}
 	b.base = append(b.base, f)
 	// What the floor takes on the kind of machine for which the limits were set.
@@ -204,6 +200,27 @@ func (b *bench) measureFloor(ctx context.Context) error {
 		b.say(fmt.Sprintf("note: the floor took %s and %s; on an idle machine of two cores it takes 55 and 31 ms", ms(f.CreateMedian), ms(f.DeleteMedian)))
 	}
 	return nil
+}
+
+// measureEqual measures the floor with what every container of ours has and the
+// floor has not: a seccomp profile, which runc compiles at each start.
+func (b *bench) measureEqual(ctx context.Context) (err error) {
+	b.say("the floor under the default seccomp profile")
+	b.equal, err = b.runFloor(ctx, "-n", "0", "-seccomp")
+	return err
+}
+
+func (b *bench) runFloor(ctx context.Context, more ...string) (f floorResult, err error) {
+	args := []string{b.floor, "-address", b.bed.Address(), "-image", image.Example, "-cgroup", b.bed.CgroupRoot() + "/kubepods/besteffort",
+		"-many", strconv.Itoa(b.many), "-parallel", "4", "-cpu", b.cpuStat()}
+	out, err := b.bed.Run(ctx, slices.Concat(args, more, argv())...)
+	if err != nil {
+		return f, err
+	}
+	if err := json.Unmarshal([]byte(out), &f); err != nil {
+		return f, fmt.Errorf("read the floor's times: %w", err)
+	}
+	return f, nil
 }
 
 // compare makes the rows that stand beside the floor, once it was measured on
@@ -233,6 +250,9 @@ func (b *bench) compare() {
 			row.note += fmt.Sprintf("; CPU a pod %s, floor %s and %s", ms(b.cpu[r.at]/pods), ms(r.cpu(b.base[0])/pods), ms(r.cpu(b.base[1])/pods))
 		}
 		row.note += fmt.Sprintf("; floor before %s, after %s", show(before), show(after))
+		if r.at == createMany {
+			row.note += fmt.Sprintf("; %.2f × of a floor with the same seccomp profile, %s", row.value*floor/b.equal.CreateMany, show(b.equal.CreateMany))
+		}
 	}
 }
 

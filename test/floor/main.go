@@ -47,6 +47,7 @@ func main() {
 	n := flag.Int("n", 20, "pods one after another")
 	many := flag.Int("many", 100, "pods at once")
 	parallel := flag.Int("parallel", 4, "of them at a time")
+	flag.BoolVar(&f.seccomp, "seccomp", false, "filter system calls by the runtime's default profile")
 	flag.Parse()
 	f.argv = flag.Args()
 	if err := f.run(*n, *many, *parallel); err != nil {
@@ -59,6 +60,7 @@ type floor struct {
 	address, image, cgroup string
 	cpuStat                string
 	argv                   []string
+	seccomp                bool
 	client                 *containerd.Client
 	img                    containerd.Image
 }

@@ -7,12 +7,15 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/contrib/seccomp"
+	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -47,6 +50,7 @@ func (f *floor) create(ctx context.Context, id string) (*pod, error) {
 			oci.WithProcessArgs(f.argv...),
 			oci.WithCgroup(filepath.Join(p.cgroup, id)),
 			oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: p.netns}),
+			f.filtered,
 		))
 	if err != nil {
 		return nil, err
@@ -171,4 +175,14 @@ func veth(id, netns string) error {
 		LinkAttrs: netlink.LinkAttrs{Name: name, MTU: 1500},
 		PeerName:  "eth0", PeerNamespace: netlink.NsFd(f.Fd()),
 	})
+}
+
+// filtered sets the profile that the daemon gives a container which asks for
+// none. As there, x32 is left out, which kernels are built without.
+func (f *floor) filtered(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+	if f.seccomp {
+		s.Linux.Seccomp = seccomp.DefaultProfile(s)
+		s.Linux.Seccomp.Architectures = slices.DeleteFunc(s.Linux.Seccomp.Architectures, func(a specs.Arch) bool { return a == specs.ArchX32 })
+	}
+	return nil
 }
