@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cap"
 	"github.com/containerd/containerd/v2/pkg/seccomp"
 	"github.com/moby/sys/mountinfo"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,8 +32,9 @@ type Host struct {
 	// Seccomp tells that the kernel has seccomp filters. Without them every
 	// container that is not explicitly Unconfined is refused.
 	Seccomp bool
-	// NoX32 tells that the kernel is known to lack the x32 ABI.
-	NoX32 bool
+	// LackedABIs are second architectures whose programs this kernel is known not
+	// to run.
+	LackedABIs []specs.Arch
 	// Capabilities are those that containers of this node can have
 	// ("CAP_CHOWN"); nil means all.
 	Capabilities []string
@@ -58,7 +60,7 @@ func ReadHost() (Host, error) {
 		Capabilities:   caps,
 		OOMScoreAdjMin: -1000,
 		Seccomp:        seccomp.IsEnabled(),
-		NoX32:          lacksX32(),
+		LackedABIs:     lackedABIs(),
 	}
 	if !slices.Contains(own, "CAP_SYS_RESOURCE") {
 		if h.OOMScoreAdjMin, err = ownOOMScoreAdj(); err != nil {

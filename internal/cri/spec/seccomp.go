@@ -38,9 +38,7 @@ func setSeccomp(in Input, s *specs.Spec) error {
 	switch want.GetProfileType() {
 	case runtimeapi.SecurityProfile_RuntimeDefault:
 		s.Linux.Seccomp = seccomp.DefaultProfile(s)
-		if in.Host.NoX32 {
-			withoutX32(s.Linux.Seccomp)
-		}
+		withoutABIs(s.Linux.Seccomp, in.Host.LackedABIs)
 		return nil
 	case runtimeapi.SecurityProfile_Localhost:
 		if in.LocalhostProfile == nil {
