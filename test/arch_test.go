@@ -53,6 +53,7 @@ var rooms = map[string]ring{
 	"internal/mkdir":            small,
 	"internal/rmdir":            small,
 	"internal/worker":           loop,
+	"internal/probe":            loop,
 	"internal/server":           loop,
 	"internal/diag":             leaf,
 	"internal/cli":              leaf,

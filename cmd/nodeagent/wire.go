@@ -21,6 +21,7 @@ import (
 	"nodeagent/internal/pod"
 	"nodeagent/internal/pod/validate"
 	"nodeagent/internal/poddir"
+	"nodeagent/internal/probe"
 	"nodeagent/internal/server"
 	"nodeagent/internal/source"
 	"nodeagent/internal/volume"
@@ -35,6 +36,7 @@ type daemon struct {
 	tree    *cgroups.Tree
 	network *podnet.Network
 	runtime *cri.Native
+	probes  *probe.Set
 	dirs    *poddir.Dirs
 	volumes *volume.Volumes
 	set     *worker.Set
@@ -140,10 +142,13 @@ func (d *daemon) fitSet() error {
 	if err != nil {
 		return err
 	}
+	if err := d.fitProbes(node); err != nil {
+		return err
+	}
 	d.set, err = worker.New(worker.Config{
 		Runtime: d.runtime, Sandboxes: d.runtime, Containers: d.runtime, Images: images{d.runtime.Images()},
 		Cgroups: d.tree, Network: d.network, Dirs: d.dirs, Files: d.dirs, Links: d.dirs,
-		Volumes: d.volumes,
+		Volumes: d.volumes, Probes: d.probes,
 		Objects: noObjects{}, Sources: []string{sourceFile}, Stray: d.stray, Node: node, Logger: d.log,
 	})
 	d.parts = append(d.parts, part{"pods", d.set.Run},
@@ -298,12 +303,17 @@ func (d *daemon) stray(ctx context.Context, keep func(types.UID) bool) error {
 			errs = append(errs, d.tree.RemovePod(ctx, c.UID))
 		}
 	}
-	sandboxes := map[string]bool{}
+	running, sandboxes := map[string]bool{}, map[string]bool{}
 	for _, uid := range d.runtime.Pods() {
-		for _, s := range d.runtime.Observe(uid).Sandboxes {
+		state := d.runtime.Observe(uid)
+		for _, s := range state.Sandboxes {
 			sandboxes[s.ID] = !s.Stopped
 		}
+		for _, c := range state.Containers {
+			running[c.ID] = c.State == pod.ContainerRunning
+		}
 	}
+	d.probes.Stray(func(id string) bool { return running[id] })
 	return errors.Join(append(errs, d.network.Prune(ctx, func(id string) bool { return sandboxes[id] }))...)
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -71,9 +72,18 @@ func (h *head) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// killedError is why a command was killed that ran and did not end in time; one
+// that could not be run at all has another error.
+type killedError struct{ error }
+
+func (e killedError) Unwrap() error { return e.error }
+
+// Killed tells the one from the other.
+func (e killedError) Killed() bool { return true }
+
 // Exec runs a command in a running container, with the container's user,
 // capabilities and profiles, and returns its exit code. When ctx ends first the
-// process is killed. It works without Run.
+// process is killed, and the error has a method Killed. It works without Run.
 func (n *Native) Exec(ctx context.Context, id string, o ExecOptions) (int32, error) {
 	process, err := n.execProcess(ctx, id, o)
 	if err != nil {
@@ -245,7 +255,7 @@ func (e *execution) run(ctx context.Context, streams cio.IO, o ExecOptions) (int
 			e.closeStdin(ctx)
 		case <-ctx.Done():
 			e.kill(ctx)
-			return 0, fmt.Errorf("exec: %w", context.Cause(ctx))
+			return 0, fmt.Errorf("exec: %w", killedError{context.Cause(ctx)})
 		}
 	}
 }
@@ -298,6 +308,9 @@ func (e *execution) kill(ctx context.Context) {
 	ctx, cancel := e.n.call(context.WithoutCancel(ctx))
 	defer cancel()
 	_, err := e.n.client.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: e.container, ExecID: e.id, Signal: uint32(unix.SIGKILL)})
+	if errdefs.IsFailedPrecondition(native(err)) {
+		return // it was never started
+	}
 	if err := ignoreNotFound(native(err)); err != nil {
 		e.n.log.Warn("cannot kill an exec", "container", e.container, "err", err)
 		return

@@ -72,14 +72,6 @@ func Admit(p *corev1.Pod, node Allowed) *Rejection {
 }
 
 func admitContainer(path string, c *corev1.Container) *Rejection {
-	for _, probe := range []struct {
-		field string
-		p     *corev1.Probe
-	}{{"livenessProbe", c.LivenessProbe}, {"readinessProbe", c.ReadinessProbe}, {"startupProbe", c.StartupProbe}} {
-		if probe.p != nil {
-			return unsupported(path+"."+probe.field, "probes are not built yet")
-		}
-	}
 	if c.Lifecycle != nil {
 		return unsupported(path+".lifecycle", "hooks are not built yet")
 	}

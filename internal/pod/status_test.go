@@ -219,7 +219,6 @@ func TestAdmit(t *testing.T) {
 		"spec.hostUsers":                       func(s *corev1.PodSpec) { s.HostUsers = new(false) },
 		"spec.volumes[0]":                      func(s *corev1.PodSpec) { s.Volumes = []corev1.Volume{{Name: "v"}} },
 		"spec.activeDeadlineSeconds":           func(s *corev1.PodSpec) { s.ActiveDeadlineSeconds = new(int64(1)) },
-		"spec.containers[0].livenessProbe":     func(s *corev1.PodSpec) { s.Containers[0].LivenessProbe = &corev1.Probe{} },
 		"spec.containers[0].lifecycle":         func(s *corev1.PodSpec) { s.Containers[0].Lifecycle = &corev1.Lifecycle{} },
 		"spec.containers[0].env[0].valueFrom":  func(s *corev1.PodSpec) { s.Containers[0].Env = []corev1.EnvVar{{ValueFrom: &corev1.EnvVarSource{}}} },
 		"spec.initContainers[0].restartPolicy": func(s *corev1.PodSpec) { s.InitContainers[0].RestartPolicy = new(corev1.ContainerRestartPolicyAlways) },

@@ -179,9 +179,7 @@ func (w *worker) observe(d pod.Desired) pod.Observed {
 	if err := w.set.cfg.Network.Ready(); err != nil {
 		o.NetworkNotReady = err.Error()
 	}
-	if w.set.cfg.Probes != nil {
-		o.Health = w.set.cfg.Probes.Watch(d, o.RuntimeState)
-	}
+	o.Health = w.set.cfg.Probes.Watch(d, o.RuntimeState)
 	w.readMessages(d.Pod, o.Containers)
 	return o
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -166,7 +167,12 @@ func (a *AgentProcess) Cont() error { return a.Signal(unix.SIGCONT) }
 
 // CLI runs a verb of the daemon's binary against this daemon.
 func (a *AgentProcess) CLI(ctx context.Context, args ...string) (string, error) {
-	return a.bed.Run(ctx, append([]string{a.bin}, append(args, "--config", a.ConfigFile())...)...)
+	end := slices.Index(args, "--")
+	if end < 0 {
+		end = len(args)
+	}
+	args = slices.Insert(slices.Clone(args), end, "--config", a.ConfigFile())
+	return a.bed.Run(ctx, append([]string{a.bin}, args...)...)
 }
 
 // WriteManifest puts a manifest into the daemon's directory as careful software

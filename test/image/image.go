@@ -49,18 +49,26 @@ type File struct {
 }
 
 // Podtool builds test/image/podtool of the module at root and returns its bytes.
-func Podtool(ctx context.Context, root string) ([]byte, error) {
-	dir, err := os.MkdirTemp("", "podtool-")
+func Podtool(ctx context.Context, root string) ([]byte, error) { return tool(ctx, root, "podtool") }
+
+// Healthtool builds test/image/healthtool of the module at root and returns its
+// bytes.
+func Healthtool(ctx context.Context, root string) ([]byte, error) {
+	return tool(ctx, root, "healthtool")
+}
+
+func tool(ctx context.Context, root, name string) ([]byte, error) {
+	dir, err := os.MkdirTemp("", name+"-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	out := filepath.Join(dir, "podtool")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", out, "./test/image/podtool")
+	out := filepath.Join(dir, name)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", out, "./test/image/"+name)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build podtool: %w\n%s", err, text)
+		return nil, fmt.Errorf("build %s: %w\n%s", name, err, text)
 	}
 	return os.ReadFile(out)
 }

@@ -35,6 +35,7 @@ func verbs() map[string]verb {
 		"fork":   {fork, "N VERB...: start N children, orphan them, and stay"},
 		"alloc":  {alloc, "MIB: touch MIB mebibytes of memory and stay"},
 		"write":  {write, "FILE TEXT: write TEXT to FILE"},
+		"remove": {remove, "FILE...: remove files"},
 		"cat":    {cat, "FILE...: print files"},
 		"show":   {show, "print ids, capabilities, namespaces and mounts as JSON"},
 		"get":    {get, "ADDR [PATH]: print the body of http://ADDR/PATH"},
@@ -275,6 +276,15 @@ func alloc(args []string) error {
 
 func write(args []string) error {
 	return os.WriteFile(args[0], []byte(strings.Join(args[1:], " ")+"\n"), 0o644)
+}
+
+func remove(args []string) error {
+	for _, p := range args {
+		if err := os.Remove(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func cat(args []string) error {
