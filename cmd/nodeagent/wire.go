@@ -132,7 +132,9 @@ func (d *daemon) fitVolumes() error {
 		return err
 	}
 	d.volumes, err = volume.New(volume.Config{
-		RootDir: d.cfg.RootDir, Limits: d.limits(), Memory: memory, Logger: d.log,
+		RootDir: d.cfg.RootDir, Limits: d.limits(), Memory: memory,
+		Objects: noObjects{}, Place: pod.Place{Allocatable: allocatable(memory, d.cfg.RootDir)},
+		RecursiveReadOnly: d.runtime.RecursiveReadOnly, Logger: d.log,
 	})
 	return err
 }
@@ -319,6 +321,9 @@ func (d *daemon) stray(ctx context.Context, keep func(types.UID) bool) error {
 
 // run runs every part until ctx ends, or until one fails, which ends the others.
 func (d *daemon) run(ctx context.Context) error {
+	if err := d.volumes.Root(); err != nil {
+		d.log.Warn("go on without a root directory as it should be", "err", err)
+	}
 	if err := d.tree.EnsureNode(ctx, nodeResources()); err != nil {
 		return fmt.Errorf("make the cgroup of all pods: %w", err)
 	}

@@ -105,6 +105,7 @@ func (n *Native) newContainer(s *sandbox, config *runtimeapi.ContainerConfig, im
 		Init:    labels[pod.LabelInit] != "" && labels[pod.LabelInit] != "false",
 		Attempt: config.GetMetadata().GetAttempt(), Hash: labels[pod.LabelHash], Backoff: backoff,
 		Image: userImage(config), ImageID: imageID(img), State: pod.ContainerCreated, Created: time.Now(),
+		RecursiveReadOnly: labels[pod.LabelRecursiveReadOnly] == "true",
 	}
 	if c.info.Name == "" {
 		return nil, errors.New("create container: it has no name")

@@ -48,7 +48,7 @@ const ourRecords = `labels."` + labelKind + `"`
 // kept are the labels of a ContainerConfig or PodSandboxConfig that are stored.
 // Nothing else of a pod's or an image's labels and annotations ever is: a label
 // of containerd's own namespace would be an order to it.
-var kept = []string{pod.LabelGrace, pod.LabelHash, pod.LabelBackoff, pod.LabelInit}
+var kept = []string{pod.LabelGrace, pod.LabelHash, pod.LabelBackoff, pod.LabelInit, pod.LabelRecursiveReadOnly}
 
 func keptLabels(from map[string]string) map[string]string {
 	out := map[string]string{}
@@ -165,7 +165,8 @@ func containerOf(r containers.Container) *container {
 		ID: r.ID, Name: l[pod.LabelContainerName], SandboxID: l[labelSandbox],
 		Init: l[pod.LabelInit] != "" && l[pod.LabelInit] != "false", Attempt: uint32(attempt), Hash: l[pod.LabelHash], Backoff: backoff,
 		Image: l[labelImage], ImageID: l[labelImageID], LogPath: l[labelLog],
-		State: pod.ContainerCreated, Created: r.CreatedAt,
+		RecursiveReadOnly: l[pod.LabelRecursiveReadOnly] == "true",
+		State:             pod.ContainerCreated, Created: r.CreatedAt,
 	}
 	var e exitLabel
 	if l[labelExit] != "" && json.Unmarshal([]byte(l[labelExit]), &e) == nil {

@@ -18,6 +18,7 @@ import (
 
 // Native is the container runtime over containerd's native client.
 type Native struct {
+	rro    rro
 	cfg    Config
 	log    *slog.Logger
 	host   spec.Host

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -29,6 +30,9 @@ func (n *Native) buildSpec(ctx context.Context, s *sandbox, c *container, config
 	}
 	if err := n.hostParts(ctx, &in); err != nil {
 		return nil, err
+	}
+	if slices.ContainsFunc(config.GetMounts(), (*runtimeapi.Mount).GetRecursiveReadOnly) {
+		in.RecursiveReadOnly = n.RecursiveReadOnly(ctx, s.handler)
 	}
 	if in.Volumes, err = n.imageVolumes(ctx, c, config, img); err != nil {
 		return nil, err

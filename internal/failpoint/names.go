@@ -89,6 +89,11 @@ const (
 	VolumeDirAfter      Name = "volume/dir:after"
 	VolumeMountBefore   Name = "volume/mount:before"
 	VolumeMountAfter    Name = "volume/mount:after"
+	VolumeWriteBefore   Name = "volume/write:before"
+	VolumeWriteAfter    Name = "volume/write:after"
+	VolumeSwapAfter     Name = "volume/swap:after"
+	VolumeSubPathBefore Name = "volume/subpath:before"
+	VolumeSubPathAfter  Name = "volume/subpath:after"
 	VolumeUnmountBefore Name = "volume/unmount:before"
 	VolumeUnmountAfter  Name = "volume/unmount:after"
 	VolumeRemoveBefore  Name = "volume/remove:before"
@@ -138,6 +143,8 @@ func All() []Name {
 		WorkerConfigAfter,
 		VolumeDirBefore, VolumeDirAfter,
 		VolumeMountBefore, VolumeMountAfter,
+		VolumeWriteBefore, VolumeWriteAfter, VolumeSwapAfter,
+		VolumeSubPathBefore, VolumeSubPathAfter,
 		VolumeUnmountBefore, VolumeUnmountAfter,
 		VolumeRemoveBefore, VolumeRemoveAfter,
 	}

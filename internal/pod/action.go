@@ -8,6 +8,8 @@ type ActionKind string
 const (
 	// Prepare makes the pod's cgroup, directories and /etc files.
 	Prepare ActionKind = "Prepare"
+	// RefreshVolumes brings up to date what volumes show of objects and of the pod.
+	RefreshVolumes ActionKind = "RefreshVolumes"
 	// RunSandbox makes record, namespaces and network of a new sandbox.
 	RunSandbox ActionKind = "RunSandbox"
 	// StopSandbox releases network and namespaces; the record stays.

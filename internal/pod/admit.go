@@ -92,9 +92,6 @@ func admitContainer(path string, c *corev1.Container) *Rejection {
 	}); r != nil {
 		return r
 	}
-	if r := admitMounts(path, c); r != nil {
-		return r
-	}
 	return admitSecurity(path, c)
 }
 

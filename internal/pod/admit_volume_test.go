@@ -15,12 +15,19 @@ func TestAdmitVolumes(t *testing.T) {
 		return func(p *corev1.PodSpec) { p.Volumes = []corev1.Volume{{Name: "v", VolumeSource: s}} }
 	}
 	for field, change := range map[string]func(*corev1.PodSpec){
-		"spec.volumes[0]":       source(corev1.VolumeSource{}),
-		"spec.volumes[0].nfs":   source(corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{}}),
-		"spec.volumes[0].csi":   source(corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{}}),
-		"spec.volumes[0].image": source(corev1.VolumeSource{Image: &corev1.ImageVolumeSource{}}),
+		"spec.volumes[0]":         source(corev1.VolumeSource{}),
+		"spec.volumes[0].nfs":     source(corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{}}),
+		"spec.volumes[0].gitRepo": source(corev1.VolumeSource{GitRepo: &corev1.GitRepoVolumeSource{}}), // never: CVE-2024-10220
+		"spec.volumes[0].csi":     source(corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{}}),
+		"spec.volumes[0].image":   source(corev1.VolumeSource{Image: &corev1.ImageVolumeSource{}}),
 		"spec.volumes[0].emptyDir.sizeLimit": source(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
 			SizeLimit: new(resource.MustParse("1Mi"))}}),
+		"spec.volumes[0].projected.sources[0].serviceAccountToken": source(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+			Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{}}}}}),
+		"spec.volumes[0].projected.sources[1].clusterTrustBundle": source(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+			Sources: []corev1.VolumeProjection{{DownwardAPI: &corev1.DownwardAPIProjection{}}, {ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{}}}}}),
+		"spec.volumes[0].projected.sources[0]": source(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+			Sources: []corev1.VolumeProjection{{}}}}),
 		"": source(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
 			Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse("1Mi"))}}),
 	} {

@@ -5,14 +5,20 @@ import "strings"
 // Expand replaces $(NAME) by the variable of that name, once; $$ stands for one
 // $, and what names no variable stays as it is (Kubernetes' expansion syntax).
 func Expand(text string, known map[string]string) string {
+	expanded, _ := ExpandAll(text, known)
+	return expanded
+}
+
+// ExpandAll is Expand, and names the variables that are not known or empty.
+func ExpandAll(text string, known map[string]string) (expanded string, missing []string) {
 	if !strings.Contains(text, "$") {
-		return text
+		return text, nil
 	}
 	var b strings.Builder
 	for {
 		i := strings.IndexByte(text, '$')
 		if i < 0 || i == len(text)-1 {
-			return b.String() + text
+			return b.String() + text, missing
 		}
 		b.WriteString(text[:i])
 		rest := text[i+1:]
@@ -27,7 +33,11 @@ func Expand(text string, known map[string]string) string {
 				text = rest[1:]
 				continue
 			}
-			if v, ok := known[name]; ok {
+			v, ok := known[name]
+			if v == "" {
+				missing = append(missing, name)
+			}
+			if ok {
 				b.WriteString(v)
 			} else {
 				b.WriteString("$(" + name + ")")

@@ -19,6 +19,9 @@ const (
 	LabelBackoff = "io.nodeagent.container.backoff"
 	// LabelInit marks an init container.
 	LabelInit = "io.nodeagent.container.init"
+	// LabelRecursiveReadOnly tells that mounts of this run that ask for it, if
+	// possible or in any case, are read-only with all that is below them.
+	LabelRecursiveReadOnly = "io.nodeagent.container.recursive-read-only"
 )
 
 // AnnotationNonRoot on a container's CRI configuration is "true" where it must

@@ -62,8 +62,10 @@ type Container struct {
 	Attempt   uint32        // 0 for the first run; the restart count of this run
 	Hash      string        // LabelHash
 	Backoff   time.Duration // LabelBackoff
-	Image     string        // as the spec wrote it
-	ImageID   string        // repository digest, or the config digest where there is none
+	// RecursiveReadOnly is LabelRecursiveReadOnly.
+	RecursiveReadOnly bool
+	Image             string // as the spec wrote it
+	ImageID           string // repository digest, or the config digest where there is none
 
 	// Sidecar is the place of a sidecar among the init containers, from 1; 0: it is
 	// none. PreStop is the container's preStop hook as EncodeHook writes it, for when
@@ -141,6 +143,8 @@ type Observed struct {
 	// Prepared is set while the pod's cgroup and directories are known to be
 	// complete. A daemon that adopts a pod makes sure of it first.
 	Prepared bool
+	// Stale is set while volumes show objects, or the pod, as they were.
+	Stale bool
 	// Dirty is set while any of them may exist.
 	Dirty bool
 	// Released is set once the cgroup of a pod that has ended is gone.

@@ -77,7 +77,7 @@ func (p *planner) wake(at time.Time) {
 // the dead containers' records, then cgroup and directories. The sandbox's
 // record goes last, since it is what a restarted daemon would go on from.
 func (p *planner) absent() {
-	if !p.stopAll("Killing") || p.o.inFlight(StartContainer) || p.o.inFlight(RunSandbox) || p.o.inFlight(Prepare) {
+	if !p.stopAll("Killing") || p.o.inFlight(StartContainer) || p.o.inFlight(RunSandbox) || p.o.inFlight(Prepare) || p.o.inFlight(RefreshVolumes) {
 		return
 	}
 	for _, c := range p.o.Containers {
@@ -104,7 +104,7 @@ func (p *planner) finish() {
 	if !p.stopAll("Finished") || p.o.inFlight(StartContainer) || p.o.inFlight(RunSandbox) {
 		return
 	}
-	if p.stopSandboxes() && p.o.Dirty && !p.o.Released && !p.o.inFlight(Prepare) {
+	if p.stopSandboxes() && p.o.Dirty && !p.o.Released && !p.o.inFlight(Prepare) && !p.o.inFlight(RefreshVolumes) {
 		p.do(Action{Kind: ReleaseCgroup})
 	}
 }
@@ -128,6 +128,9 @@ func (p *planner) run() {
 	if !p.o.Prepared {
 		p.do(Action{Kind: Prepare})
 		return
+	}
+	if p.o.Stale {
+		p.do(Action{Kind: RefreshVolumes}) // containers neither wait for it nor fail with it
 	}
 	if at, limited := deadline(p.d, p.o); limited {
 		p.wake(at)

@@ -130,6 +130,7 @@ func TestPlan(t *testing.T) {
 	unhealthy := func(grace *int64) func(*Desired, *Observed) {
 		return func(_ *Desired, o *Observed) { o.Health = map[string]Health{"a0": {Unhealthy: "why", Grace: grace}} }
 	}
+	stale := func(_ *Desired, o *Observed) { o.Stale = true }
 	for _, c := range []struct {
 		name string
 		d    Desired
@@ -138,6 +139,9 @@ func TestPlan(t *testing.T) {
 	}{
 		pair("a new pod is prepared while its sandbox is made")(with(want(testPod(always, "", "app"), observed(nil)))(func(_ *Desired, o *Observed) { o.Prepared = false }))("Prepare; RunSandbox #0"),
 		pair("an adopted pod is made sure of before anything starts")(with(want(testPod(always, "", "app"), observed(ready)))(func(_ *Desired, o *Observed) { o.Prepared = false }))("Prepare"),
+		pair("volumes that show objects as they were are brought up to date beside everything else")(with(want(testPod(always, "", "a b"), observed(ready, "a#0@s0 running")))(stale))("RefreshVolumes; StartContainer b#0@s0"),
+		pair("once at a time")(with(want(testPod(always, "", "a"), observed(ready, "a#0@s0 running")))(func(d *Desired, o *Observed) { stale(d, o); o.Running[Op{Kind: RefreshVolumes}] = true }))(""),
+		pair("and not after the pod's end has begun")(with(absent(observed(stopped)))(func(d *Desired, o *Observed) { stale(d, o); o.Running[Op{Kind: RefreshVolumes}] = true }))(""),
 		pair("init containers run one after another")(want(testPod(always, "i1 i2", "app"), observed(ready)))("StartContainer i1#0@s0"),
 		pair("the second follows the first")(want(testPod(always, "i1 i2", "app"), observed(ready, "i1#0@s0 exited0")))("StartContainer i2#0@s0"),
 		pair("a running init container holds the rest")(want(testPod(always, "i1", "app"), observed(ready, "i1#0@s0 running")))(""),

@@ -48,6 +48,14 @@ func References(p *corev1.Pod) []ObjectRef {
 	return slices.Compact(r.all)
 }
 
+// ShowsObjects tells whether a volume of the pod shows what may change while it
+// runs: objects, or the pod's own labels and annotations.
+func ShowsObjects(p *corev1.Pod) bool {
+	return slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool {
+		return v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil
+	})
+}
+
 type references struct {
 	namespace string
 	all       []ObjectRef

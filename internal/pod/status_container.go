@@ -51,6 +51,7 @@ func (b *statusBuilder) container(c *corev1.Container, as role) corev1.Container
 	s.RestartCount = max(s.RestartCount, int32(last.Attempt))
 	s.ContainerID = idPrefix + last.ID
 	s.ImageID = last.ImageID
+	s.VolumeMounts = volumeMounts(c, last)
 	s.LastTerminationState.Terminated = b.previousEnd(last, told)
 	switch {
 	case last.hooking():

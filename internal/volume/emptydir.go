@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -20,11 +21,17 @@ import (
 func (v *Volumes) setupEmptyDir(p *corev1.Pod, vol *corev1.Volume) error {
 	dir := v.dir(p.UID, pluginEmptyDir, vol.Name)
 	o := owner{mode: 0o777, gid: fsGroup(p)}
-	switch medium := vol.EmptyDir.Medium; medium {
-	case corev1.StorageMediumDefault:
+	switch medium := vol.EmptyDir.Medium; {
+	case medium == corev1.StorageMediumDefault:
 		return makeDir(dir, o)
-	case corev1.StorageMediumMemory:
+	case medium == corev1.StorageMediumMemory:
 		return mountTmpfs(dir, v.memorySize(p, vol.EmptyDir), o)
+	case strings.HasPrefix(string(medium), string(corev1.StorageMediumHugePages)):
+		size, err := pageSize(p, medium)
+		if err != nil {
+			return err
+		}
+		return mountHuge(dir, size, vol.EmptyDir.SizeLimit, o)
 	default:
 		return fmt.Errorf("unknown storage medium %q", medium)
 	}
@@ -32,16 +39,20 @@ func (v *Volumes) setupEmptyDir(p *corev1.Pod, vol *corev1.Volume) error {
 
 // owner says who may use a volume. The zero gid is root's group.
 type owner struct {
-	mode uint32
-	gid  int64 // -1: nobody's
+	mode     uint32
+	gid      int64 // -1: nobody's
+	readOnly bool
 }
 
 // bits are the permissions with what an fsGroup adds to those of a directory:
 // the group may use it, and what is made in it belongs to the group (kubelet,
 // SetVolumeOwnership).
 func (o owner) bits() uint32 {
-	if o.gid < 0 {
+	switch {
+	case o.gid < 0:
 		return o.mode
+	case o.readOnly:
+		return o.mode | 0o050 | unix.S_ISGID
 	}
 	return o.mode | 0o070 | unix.S_ISGID
 }
@@ -105,14 +116,11 @@ func makeDir(dir string, o owner) error {
 // mountTmpfs mounts a file system in memory at dir, unless one is there. It has
 // its size, mode and group before anybody can see it.
 func mountTmpfs(dir string, size int64, o owner) error {
-	options := []option{
-		{key: "size", value: strconv.FormatInt(size, 10)},
-		{key: "mode", value: strconv.FormatUint(uint64(o.bits()), 8)},
-	}
+	options := []option{{key: "size", value: strconv.FormatInt(size, 10)}}
 	if o.gid >= 0 {
 		options = append(options, option{key: "gid", value: strconv.FormatInt(o.gid, 10)})
 	}
 	// What is in memory shall not be found on a disk. Kernels before 6.4 cannot
 	// promise it.
-	return mountNew(dir, "tmpfs", append(options, option{key: "noswap", maybe: true}))
+	return mountNew(dir, "tmpfs", append(options, option{key: "noswap", maybe: true}), o.bits())
 }

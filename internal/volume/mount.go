@@ -24,7 +24,7 @@ type option struct {
 // mountNew mounts a new file system at dir, unless something is mounted there
 // already. It is configured before it is attached, so that it is seen complete
 // or not at all.
-func mountNew(dir, fstype string, options []option) error {
+func mountNew(dir, fstype string, options []option, mode uint32) error {
 	if err := mkdir.All(dir, 0o750); err != nil {
 		return err
 	}
@@ -56,6 +56,10 @@ func mountNew(dir, fstype string, options []option) error {
 		return fmt.Errorf("mount a %s: %w", fstype, err)
 	}
 	defer unix.Close(mnt)
+	// A huge page's file system takes a mode, but no set-group-id in it.
+	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", mnt), mode); err != nil {
+		return &os.PathError{Op: "chmod", Path: dir, Err: err}
+	}
 	if err := attach(mnt, dir); err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ import (
 )
 
 // plugins are the kinds of volume that are made here, and so are removed here.
-var plugins = []plugin{pluginEmptyDir}
+var plugins = []plugin{pluginEmptyDir, pluginConfigMap, pluginSecret, pluginDownward, pluginProjected}
 
 // Remove unmounts the pod's volumes and deletes what they hold. Nothing is
 // deleted before everything is unmounted; what is mounted by somebody else stays
@@ -28,6 +28,11 @@ func (v *Volumes) Remove(ctx context.Context, uid types.UID) error {
 	if err := plain(string(uid)); err != nil {
 		return err
 	}
+	unlock, err := v.locks.lock(ctx, uid)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if _, err := os.Lstat(filepath.Join(v.pods(), string(uid))); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -76,7 +81,7 @@ func (v *Volumes) unmountAll(ctx context.Context, uid types.UID) error {
 		if err := failpoint.At(failpoint.VolumeUnmountBefore); err != nil {
 			return err
 		}
-		if err := unmount(m); err != nil {
+		if err := unmount(m, 0); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -116,7 +121,8 @@ func mountsBelow(dir string) ([]string, error) {
 func (v *Volumes) ours(uid types.UID, mount string) error {
 	_, below, _ := strings.Cut(mount, "/"+string(uid)+"/")
 	parts := strings.Split(below, "/")
-	if len(parts) >= 3 && parts[0] == "volumes" && slices.Contains(plugins, plugin(parts[1])) {
+	if len(parts) >= 3 && parts[0] == "volumes" && slices.Contains(plugins, plugin(parts[1])) ||
+		len(parts) >= 4 && parts[0] == "volume-subpaths" {
 		return nil
 	}
 	return fmt.Errorf("%s is mounted and is none of this node's volumes: unmount it by what mounted it", mount)
@@ -124,7 +130,7 @@ func (v *Volumes) ours(uid types.UID, mount string) error {
 
 // unmount ends one mount. It goes by the directory above, opened without
 // following any link: what a pod puts in the way cannot turn it elsewhere.
-func unmount(point string) error {
+func unmount(point string, flags int) error {
 	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: "/", Err: err}
@@ -138,7 +144,7 @@ func unmount(point string) error {
 		return &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	defer unix.Close(fd)
-	err = unix.Unmount(fmt.Sprintf("/proc/self/fd/%d/%s", fd, name), unix.UMOUNT_NOFOLLOW)
+	err = unix.Unmount(fmt.Sprintf("/proc/self/fd/%d/%s", fd, name), unix.UMOUNT_NOFOLLOW|flags)
 	if errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("unmount %s: it is in use%s", point, holders(point))
 	}
@@ -151,6 +157,9 @@ func unmount(point string) error {
 // removeAll deletes the volumes; of kinds that are not made here only what is
 // empty.
 func (v *Volumes) removeAll(ctx context.Context, uid types.UID) error {
+	if err := rmdir.Tree(ctx, v.subPaths(uid)); err != nil {
+		return err
+	}
 	kinds, err := os.ReadDir(v.volumes(uid))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -29,7 +30,7 @@ func testVolumes(t testing.TB) *Volumes {
 	t.Helper()
 	need.Have(t, need.Root)
 	dir := t.TempDir()
-	v, err := New(Config{RootDir: filepath.Join(dir, "kubelet"), Memory: memory})
+	v, err := New(Config{RootDir: filepath.Join(dir, "kubelet"), Memory: memory, Objects: &objects{}})
 	must(t, err)
 	t.Cleanup(func() {
 		mounts, err := mountsBelow(dir)
@@ -207,3 +208,5 @@ func TestNames(t *testing.T) {
 		t.Errorf("a refused volume left something: %v", err)
 	}
 }
+
+func asAbsent(err error, to *interface{ Absent() bool }) bool { return errors.As(err, to) }

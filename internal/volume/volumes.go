@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
 	"nodeagent/internal/pod"
@@ -22,13 +23,22 @@ type Config struct {
 	Limits pod.Limits
 	// Memory is what all pods together may use, in bytes.
 	Memory int64
-	Logger *slog.Logger
+	// Objects has the ConfigMaps and Secrets of pods.
+	Objects Objects
+	// Place is what the downward API tells of the node.
+	Place pod.Place
+	// RecursiveReadOnly tells whether a runtime handler can make a mount
+	// read-only with all that is mounted below it; nil: none can.
+	RecursiveReadOnly func(ctx context.Context, handler string) bool
+	Logger            *slog.Logger
 }
 
 // Volumes makes and removes pods' volumes.
 type Volumes struct {
-	cfg Config
-	log *slog.Logger
+	cfg   Config
+	log   *slog.Logger
+	locks locks
+	looks looks
 }
 
 // New returns Volumes; it makes nothing yet.
@@ -38,6 +48,12 @@ func New(cfg Config) (*Volumes, error) {
 	}
 	if cfg.Memory <= 0 {
 		return nil, errors.New("configure volumes: the node's memory is needed")
+	}
+	if cfg.Objects == nil {
+		return nil, errors.New("configure volumes: objects are needed")
+	}
+	if cfg.RecursiveReadOnly == nil {
+		cfg.RecursiveReadOnly = func(context.Context, string) bool { return false }
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -71,14 +87,34 @@ func (v *Volumes) Setup(ctx context.Context, p *corev1.Pod) error {
 	if err := plain(string(p.UID)); err != nil {
 		return err
 	}
-	var errs []error
+	unlock, err := v.locks.lock(ctx, p.UID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	var absent, errs []error
 	for i := range p.Spec.Volumes {
 		vol := &p.Spec.Volumes[i]
-		if err := v.setup(ctx, p, vol); err != nil {
-			errs = append(errs, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", vol.Name, err))
+		err := v.setup(ctx, p, vol)
+		if err == nil {
+			continue
+		}
+		err = fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", vol.Name, err)
+		if lacks := (absentKey{}); apierrors.IsNotFound(err) || errors.As(err, &lacks) {
+			absent = append(absent, err)
+		} else {
+			errs = append(errs, err)
 		}
 	}
-	return errors.Join(errs...)
+	if len(errs) > 0 {
+		// What time may mend is tried again by time: that an object is missing
+		// must not be seen in such an error, only read.
+		for _, err := range absent {
+			errs = append(errs, errors.New(err.Error()))
+		}
+		return errors.Join(errs...)
+	}
+	return errors.Join(absent...)
 }
 
 func (v *Volumes) setup(ctx context.Context, p *corev1.Pod, vol *corev1.Volume) error {
@@ -88,6 +124,11 @@ func (v *Volumes) setup(ctx context.Context, p *corev1.Pod, vol *corev1.Volume) 
 	switch {
 	case vol.EmptyDir != nil:
 		return v.setupEmptyDir(p, vol)
+	case vol.HostPath != nil:
+		_, err := v.hostPath(ctx, vol.HostPath)
+		return err
+	case objectPlugin(vol) != "":
+		return v.setupObjects(ctx, p, vol)
 	default:
 		return errors.New("no volume plugin matched")
 	}

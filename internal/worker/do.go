@@ -33,6 +33,8 @@ func (s *Set) do(ctx context.Context, w *worker, a pod.Action, d pod.Desired) (r
 	switch a.Kind {
 	case pod.Prepare:
 		return s.prepare(ctx, d)
+	case pod.RefreshVolumes:
+		return pod.ReasonFailedMount, within(deadlinePrepare, func(ctx context.Context) error { return s.cfg.Volumes.Setup(ctx, d.Pod) })
 	case pod.RunSandbox:
 		return pod.ReasonFailedCreatePodSandBox, within(deadlineSandbox, func(ctx context.Context) error { return s.runSandbox(ctx, a, d) })
 	case pod.StartContainer:

@@ -104,7 +104,9 @@ func simulate(t *testing.T, seed uint64) {
 			s.disturb(r)
 			time.Sleep(time.Duration(r.IntN(20000)) * time.Millisecond)
 		}
+		w.PutConfigMap(settings("penultimate"))
 		w.Calm()
+		w.PutConfigMap(settings("last"))
 		s.want("web", "job", "initfails", "flaky", "hardy")
 		time.Sleep(settling)
 		s.check()
@@ -150,7 +152,18 @@ type scene struct {
 	wanted []string
 }
 
-func newScene(t *testing.T, w *workertest.World) *scene { return &scene{t: t, w: w} }
+func newScene(t *testing.T, w *workertest.World) *scene {
+	w.PutConfigMap(settings("0"))
+	return &scene{t: t, w: w}
+}
+
+// settings is the ConfigMap that a volume of web shows.
+func settings(value string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "settings", Namespace: "default"},
+		Data:       map[string]string{"value": value},
+	}
+}
 
 // start starts a daemon.
 func (s *scene) start() {
@@ -207,7 +220,7 @@ var podNames = []string{"web", "job", "initfails", "flaky", "hardy"}
 // disturb changes something.
 func (s *scene) disturb(r *rand.Rand) {
 	name := podNames[r.IntN(len(podNames))]
-	switch r.IntN(6) {
+	switch r.IntN(8) {
 	case 0, 1:
 		var names []string
 		for _, n := range podNames {
@@ -228,6 +241,10 @@ func (s *scene) disturb(r *rand.Rand) {
 		s.w.LoseNetwork(types.UID(name))
 	case 5:
 		s.w.KillContainer(types.UID(name), "app")
+	case 6:
+		s.w.PutConfigMap(settings(fmt.Sprint(r.IntN(100))))
+	case 7:
+		s.w.DropObject(pod.ObjectRef{Kind: pod.ConfigMapKind, Namespace: "default", Name: "settings"})
 	}
 }
 
@@ -251,6 +268,11 @@ func (s *scene) check() {
 		}
 		if want == corev1.PodRunning && !allReady(status[name]) {
 			s.t.Errorf("pod %s is not ready: %+v", name, status[name].ContainerStatuses)
+		}
+	}
+	for _, name := range s.wanted {
+		if shown, now := s.w.Shown(podNamed(name)); shown != now {
+			s.t.Errorf("the volumes of pod %s show %s, want %s", name, shown, now)
 		}
 	}
 	if len(status) != len(s.wanted) {
@@ -291,6 +313,8 @@ func podNamed(name string) *corev1.Pod {
 	case "web":
 		spec.InitContainers = containers("init", "init2")
 		spec.Containers = containers("app", "side")
+		spec.Volumes = []corev1.Volume{{Name: "s", VolumeSource: corev1.VolumeSource{
+			ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "settings"}}}}}
 	case "job":
 		spec.RestartPolicy = corev1.RestartPolicyNever
 		spec.Containers = containers("once")

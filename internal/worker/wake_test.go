@@ -36,6 +36,7 @@ func (r *waking) Observe(uid types.UID) pod.RuntimeState {
 // and the node with it.
 func TestWakeFromWithin(t *testing.T) {
 	w := workertest.New(1, workertest.Faults{}, behaviour)
+	w.PutConfigMap(settings("0"))
 	d := w.Daemon()
 	r := &waking{Daemon: d}
 	swept := make(chan struct{})

@@ -31,6 +31,7 @@ type worker struct {
 	unwanted context.CancelFunc
 
 	answered uint64 // of objects: the changes that were acted on
+	shown    uint64 // of objects: the changes that volumes show
 	prepared bool
 	dirty    bool
 	released bool // the cgroup of a pod that has ended is gone already
@@ -173,6 +174,7 @@ func (w *worker) observe(d pod.Desired) pod.Observed {
 		Running:      map[pod.Op]bool{},
 		Failed:       w.failed,
 	}
+	o.Stale = w.prepared && w.shown != w.answered && d.Pod != nil && pod.ShowsObjects(d.Pod)
 	for op := range w.running {
 		o.Running[op] = true
 	}
@@ -261,7 +263,9 @@ func (w *worker) finish(r result) {
 	delete(w.failed, op)
 	switch r.action.Kind {
 	case pod.Prepare:
-		w.prepared, w.released = true, false
+		w.prepared, w.released, w.shown = true, false, r.objects
+	case pod.RefreshVolumes:
+		w.shown = r.objects
 	case pod.ReleaseCgroup:
 		w.released = true
 	case pod.Cleanup:

@@ -25,6 +25,7 @@ const victim = `  terminationGracePeriodSeconds: 5
   volumes:
   - {name: disk, emptyDir: {}}
   - {name: memory, emptyDir: {medium: Memory}}
+  - {name: self, downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}}
   initContainers:
   - name: init
     image: ` + image.Example + `
@@ -34,7 +35,7 @@ const victim = `  terminationGracePeriodSeconds: 5
     image: ` + image.Example + `
     command: [/podtool, serve, ":80"]
     ports: [{containerPort: 80, hostPort: 8080}]
-    volumeMounts: [{name: disk, mountPath: /disk}, {name: memory, mountPath: /memory}]
+    volumeMounts: [{name: disk, mountPath: /disk}, {name: memory, mountPath: /memory}, {name: self, mountPath: /self}, {name: disk, mountPath: /sub, subPath: a/b}]
   - name: side
     image: ` + image.Example + `
     command: [/podtool, sleep, forever]

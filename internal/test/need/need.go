@@ -30,6 +30,8 @@ const (
 	Systemd     Fact = "systemd"      // PID 1 is systemd
 	AppArmor    Fact = "apparmor"     // AppArmor is active
 	IPVS        Fact = "ipvs"         // IPVS is in the kernel
+	HugePages   Fact = "hugepages"    // the kernel has huge pages of 2 MiB
+	TmpfsNoSwap Fact = "tmpfs-noswap" // a tmpfs that is never swapped, from Linux 6.4
 	Machine     Fact = "machine"      // guests may be booted: make test-machine asks for it
 	Full        Fact = "full"         // there is an hour more: make test-machine FULL=1
 )
@@ -48,7 +50,7 @@ func Have(t testing.TB, facts ...Fact) {
 func ByName(name string) (Fact, bool) {
 	f, ok := map[string]Fact{
 		"Root": Root, "SysResource": SysResource, "CgroupV1": CgroupV1, "CgroupV2": CgroupV2, "HugetlbV2": HugetlbV2,
-		"Systemd": Systemd, "AppArmor": AppArmor, "IPVS": IPVS, "Machine": Machine, "Full": Full,
+		"Systemd": Systemd, "AppArmor": AppArmor, "IPVS": IPVS, "HugePages": HugePages, "TmpfsNoSwap": TmpfsNoSwap, "Machine": Machine, "Full": Full,
 	}[name]
 	return f, ok
 }
@@ -88,6 +90,14 @@ func Lacks(f Fact) string {
 		if _, err := os.Stat("/proc/net/ip_vs"); err != nil {
 			return "the kernel on " + runtime.GOARCH + " has no IPVS loaded"
 		}
+	case HugePages:
+		if _, err := os.Stat("/sys/kernel/mm/hugepages/hugepages-2048kB"); err != nil {
+			return "the kernel has no huge pages of 2 MiB"
+		}
+	case TmpfsNoSwap:
+		if !noSwap() {
+			return "the kernel's tmpfs has no noswap"
+		}
 	case Machine:
 		if os.Getenv("NODEAGENT_MACHINE") == "" {
 			return "booting a guest takes minutes: make test-machine"
@@ -100,6 +110,15 @@ func Lacks(f Fact) string {
 		return "unknown fact " + string(f)
 	}
 	return ""
+}
+
+func noSwap() bool {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fs)
+	return unix.FsconfigSetFlag(fs, "noswap") == nil
 }
 
 func unified() bool { return has("/sys/fs/cgroup/cgroup.controllers", "memory") }

@@ -183,7 +183,7 @@ func (d *Daemon) CreateContainer(ctx context.Context, in string, config *runtime
 		if !w.dirs[types.UID(sc.Metadata.Uid)] {
 			return errors.New("the pod has no directory")
 		}
-		if !w.volumes[types.UID(sc.Metadata.Uid)] {
+		if _, ok := w.volumes[types.UID(sc.Metadata.Uid)]; !ok {
 			w.breaks("%s of pod %s is made before the pod's volumes", config.Metadata.Name, sc.Metadata.Uid)
 		}
 		backoff, _ := time.ParseDuration(config.Labels[pod.LabelBackoff])
@@ -309,7 +309,7 @@ func (d *Daemon) Prepare(p *corev1.Pod) error {
 // Remove implements worker.Dirs.
 func (d *Daemon) Remove(ctx context.Context, uid types.UID, _, _ string) error {
 	return d.step(ctx, "remove directories", func() error {
-		if d.w.volumes[uid] {
+		if _, ok := d.w.volumes[uid]; ok {
 			d.w.breaks("directories of pod %s removed under its volumes", uid)
 		}
 		delete(d.w.dirs, uid)

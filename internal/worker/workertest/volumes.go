@@ -3,8 +3,10 @@ package workertest
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -25,9 +27,37 @@ func (v Volumes) Setup(ctx context.Context, p *corev1.Pod) error {
 		if !w.dirs[p.UID] {
 			return errors.New("the pod has no directory")
 		}
-		w.volumes[p.UID] = true
+		shows, err := w.shows(p)
+		if err != nil {
+			return err
+		}
+		w.volumes[p.UID] = shows
 		return nil
 	})
+}
+
+// shows is what the pod's volumes show of ConfigMaps now; called with mu held.
+func (w *World) shows(p *corev1.Pod) (text string, err error) {
+	for i := range p.Spec.Volumes {
+		source := p.Spec.Volumes[i].ConfigMap
+		if source == nil {
+			continue
+		}
+		m, _ := w.objects[pod.ObjectRef{Kind: pod.ConfigMapKind, Namespace: p.Namespace, Name: source.Name}].(*corev1.ConfigMap)
+		if m == nil {
+			return "", apierrors.NewNotFound(corev1.Resource("configmap"), source.Name)
+		}
+		text += fmt.Sprint(m.Data)
+	}
+	return text, nil
+}
+
+// Shown tells what the volumes of the pod show, and what they should show now.
+func (w *World) Shown(p *corev1.Pod) (shown, now string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now, _ = w.shows(p)
+	return w.volumes[p.UID], now
 }
 
 // Mounts implements worker.Volumes.
@@ -35,7 +65,7 @@ func (v Volumes) Mounts(ctx context.Context, p *corev1.Pod, c *corev1.Container)
 	w := v.d.w
 	var all []*runtimeapi.Mount
 	return all, v.d.step(ctx, "mounts", func() error {
-		if !w.volumes[p.UID] {
+		if _, ok := w.volumes[p.UID]; !ok {
 			w.breaks("container %s of pod %s mounts volumes that are not there", c.Name, p.UID)
 		}
 		for _, m := range c.VolumeMounts {

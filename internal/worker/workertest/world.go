@@ -63,7 +63,7 @@ type World struct {
 	containers    map[string]*container
 	cgroups       map[types.UID]bool
 	dirs          map[types.UID]bool
-	volumes       map[types.UID]bool
+	volumes       map[types.UID]string // what they show of ConfigMaps
 	links         map[string]bool
 	addrs         map[netip.Addr]string // address -> sandbox
 	behave        func(podName, container string, attempt uint32) Behaviour
@@ -94,7 +94,7 @@ func New(seed uint64, f Faults, behave func(podName, container string, attempt u
 	return &World{
 		seed: seed, faults: f, behave: behave,
 		sandboxes: map[string]*sandbox{}, containers: map[string]*container{},
-		cgroups: map[types.UID]bool{}, dirs: map[types.UID]bool{}, volumes: map[types.UID]bool{}, links: map[string]bool{},
+		cgroups: map[types.UID]bool{}, dirs: map[types.UID]bool{}, volumes: map[types.UID]string{}, links: map[string]bool{},
 		addrs: map[netip.Addr]string{}, perCall: map[string]int{}, started: map[string]int{},
 	}
 }

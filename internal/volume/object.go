@@ -1,0 +1,83 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"nodeagent/internal/mkdir"
+)
+
+// Kinds of volume that show objects and the pod itself.
+const (
+	pluginConfigMap plugin = "kubernetes.io~configmap"
+	pluginSecret    plugin = "kubernetes.io~secret"
+	pluginDownward  plugin = "kubernetes.io~downward-api"
+	pluginProjected plugin = "kubernetes.io~projected"
+)
+
+// objectPlugin is the kind of a volume that shows objects, "" of any other.
+func objectPlugin(vol *corev1.Volume) plugin {
+	switch {
+	case vol.ConfigMap != nil:
+		return pluginConfigMap
+	case vol.Secret != nil:
+		return pluginSecret
+	case vol.DownwardAPI != nil:
+		return pluginDownward
+	case vol.Projected != nil:
+		return pluginProjected
+	}
+	return ""
+}
+
+// setupObjects makes the volume and shows in it what there is now. Only root
+// writes to it: the containers' mounts are read-only, and the directory is
+// another user's to read only. All but ConfigMaps are kept in memory, as kubelet
+// has it.
+func (v *Volumes) setupObjects(ctx context.Context, p *corev1.Pod, vol *corev1.Volume) error {
+	files, err := v.payload(p, vol)
+	if err != nil {
+		return err
+	}
+	if err := files.check(); err != nil {
+		return err
+	}
+	kind := objectPlugin(vol)
+	dir, o := v.dir(p.UID, kind, vol.Name), owner{mode: 0o755, gid: fsGroup(p), readOnly: true}
+	if kind == pluginConfigMap {
+		err = makeDir(dir, o)
+	} else {
+		if err = closed(filepath.Dir(dir)); err == nil {
+			err = mountTmpfs(dir, v.memorySize(p, nil), o)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return show(ctx, dir, files, o.gid)
+}
+
+// closed makes the directory of a kind of volume, into which root alone gets.
+func closed(dir string) error {
+	if err := mkdir.All(filepath.Dir(dir), 0o750); err != nil {
+		return err
+	}
+	return mkdir.All(dir, 0o700)
+}
+
+// shown is where such a volume is; it is an error when nothing was shown in it
+// yet, or its mount is gone.
+func (v *Volumes) shown(p *corev1.Pod, vol *corev1.Volume) (string, error) {
+	dir := v.dir(p.UID, objectPlugin(vol), vol.Name)
+	if _, err := os.Readlink(filepath.Join(dir, dataLink)); errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("volume %q is not set up", vol.Name)
+	} else if err != nil {
+		return "", err
+	}
+	return dir, nil
+}
