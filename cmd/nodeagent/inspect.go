@@ -55,7 +55,7 @@ func inspectCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		in := &diag.Inspector{Specs: n.runtime, Cgroups: tree, RunDir: n.cfg.Agent.RunDir, Proc: "/proc"}
+		in := &diag.Inspector{Specs: n.runtime, Cgroups: tree, RunDir: n.cfg.Agent.RunDir, RootDir: n.cfg.RootDir, Proc: "/proc"}
 		found, err := in.Inspect(cmd.Context(), p, c)
 		if err != nil {
 			return n.reach(err)
@@ -98,6 +98,9 @@ func inspectText(w io.Writer, in *diag.Inspection, now time.Time) error {
 	}
 	if in.Cgroup != nil {
 		p.cgroup(*in.Cgroup)
+	}
+	for _, v := range in.Volumes {
+		p.line("Volume", "%s", volumeText(v))
 	}
 	for i := range in.Containers {
 		p.container(&in.Containers[i], now)

@@ -11,6 +11,7 @@ import (
 
 	"nodeagent/internal/cgroups"
 	"nodeagent/internal/shimapi"
+	"nodeagent/internal/volume"
 )
 
 // Specs reads what a container was made with.
@@ -29,6 +30,7 @@ type Cgroups interface {
 type Inspection struct {
 	Pod        Pod                   `json:"pod"`
 	Cgroup     *cgroups.Facts        `json:"cgroup,omitempty"` // the pod's, with all that is below
+	Volumes    []volume.Usage        `json:"volumes"`
 	Containers []ContainerInspection `json:"containers"`
 	Missed     []string              `json:"missed"` // what could not be read
 }
@@ -63,6 +65,7 @@ type Inspector struct {
 	Specs   Specs
 	Cgroups Cgroups
 	RunDir  string
+	RootDir string
 	Proc    string // /proc
 }
 
@@ -85,6 +88,7 @@ func (in *Inspector) Inspect(ctx context.Context, p *Pod, only *Container) (*Ins
 		}
 		out.Cgroup = &facts
 	}
+	out.Volumes = volumesOf(ctx, in.RootDir, p, &out.Missed)
 	for i := range p.Containers {
 		c := &p.Containers[i]
 		if (only == nil && !c.Latest) || (only != nil && c != only) {
