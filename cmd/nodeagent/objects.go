@@ -1,17 +1,40 @@
 package main
 
 import (
+	"sync/atomic"
+
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"nodeagent/internal/pod"
+	"nodeagent/internal/source"
 )
 
-// noObjects is a node without ConfigMaps and Secrets.
-type noObjects struct{}
-
-func (noObjects) ConfigMap(_, name string) (*corev1.ConfigMap, error) {
-	return nil, apierrors.NewNotFound(corev1.Resource("configmap"), name)
+// fileObjects are the ConfigMaps and Secrets of the manifest directory, which a
+// node without an API server has in place of that server's.
+type fileObjects struct {
+	latest atomic.Pointer[source.Objects]
 }
 
-func (noObjects) Secret(_, name string) (*corev1.Secret, error) {
-	return nil, apierrors.NewNotFound(corev1.Resource("secret"), name)
+func (f *fileObjects) now() source.Objects {
+	if o := f.latest.Load(); o != nil {
+		return *o
+	}
+	return source.Objects{}
+}
+
+// put takes those of a new snapshot and tells which are others now.
+func (f *fileObjects) put(now source.Objects, changed func(pod.ObjectRef)) {
+	before := f.now()
+	f.latest.Store(&now)
+	for _, ref := range now.Changed(before) {
+		changed(ref)
+	}
+}
+
+func (f *fileObjects) ConfigMap(namespace, name string) (*corev1.ConfigMap, error) {
+	return f.now().ConfigMap(namespace, name)
+}
+
+func (f *fileObjects) Secret(namespace, name string) (*corev1.Secret, error) {
+	return f.now().Secret(namespace, name)
 }

@@ -44,6 +44,7 @@ type daemon struct {
 	listens []func() error // before anything runs: a port that is taken is told at once
 	parts   []part
 	latest  latestSnapshot
+	objects fileObjects
 	health  *server.Health // nil: no port
 	reload  *reloader      // nil: this one is only judged and never run
 }
@@ -133,7 +134,7 @@ func (d *daemon) fitVolumes() error {
 	}
 	d.volumes, err = volume.New(volume.Config{
 		RootDir: d.cfg.RootDir, Limits: d.limits(), Memory: memory,
-		Objects: noObjects{}, Place: pod.Place{Allocatable: allocatable(memory, d.cfg.RootDir)},
+		Objects: &d.objects, Place: pod.Place{Allocatable: allocatable(memory, d.cfg.RootDir)},
 		RecursiveReadOnly: d.runtime.RecursiveReadOnly, Logger: d.log,
 	})
 	return err
@@ -150,8 +151,8 @@ func (d *daemon) fitSet() error {
 	d.set, err = worker.New(worker.Config{
 		Runtime: d.runtime, Sandboxes: d.runtime, Containers: d.runtime, Images: images{d.runtime.Images()},
 		Cgroups: d.tree, Network: d.network, Dirs: d.dirs, Files: d.dirs, Links: d.dirs,
-		Volumes: d.volumes, Probes: d.probes,
-		Objects: noObjects{}, Sources: []string{sourceFile}, Stray: d.stray, Node: node, Logger: d.log,
+		Volumes: d.volumes, Probes: d.probes, Objects: &d.objects,
+		Sources: []string{sourceFile}, Stray: d.stray, Node: node, Logger: d.log,
 	})
 	d.parts = append(d.parts, part{"pods", d.set.Run},
 		part{"memory", func(ctx context.Context) error { return giveBack(ctx, d.set) }})
@@ -211,7 +212,8 @@ func (d *daemon) fitSource() (err error) {
 		Path: d.cfg.Kubelet.StaticPodPath, NodeName: d.cfg.NodeName,
 		Rescan:  d.cfg.Kubelet.FileCheckFrequency.Duration,
 		Default: validate.Default, Validate: validatePod,
-		Emit: d.offer,
+		Objects: true, // with an API server there are none but its own
+		Emit:    d.offer,
 	})
 	d.parts = append(d.parts, part{"manifests", d.source.Run})
 	return err
@@ -226,6 +228,7 @@ func validatePod(p *corev1.Pod) field.ErrorList {
 // offer hands a snapshot of the manifest directory to the pod set.
 func (d *daemon) offer(s source.Snapshot) {
 	d.latest.put(s, d.log)
+	d.objects.put(s.Objects, d.set.ObjectChanged)
 	allowed := allowed(d.cfg)
 	snap := worker.Snapshot{Source: s.Source, Synced: s.Synced, Trusted: s.Trusted}
 	for _, p := range s.Pods {

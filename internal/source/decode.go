@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
@@ -19,10 +20,19 @@ import (
 // maxFindings bounds what is reported of one file.
 const maxFindings = 10
 
-// wanted is one pod of a file.
+// wanted is one pod of a file, or one object.
 type wanted struct {
 	pod      *corev1.Pod
 	rejected *pod.Rejection
+	object   *object
+}
+
+// name names it among those of its file: two of one name cannot both be meant.
+func (w wanted) name() string {
+	if w.object != nil {
+		return string(w.object.ref.Kind) + " " + w.object.ref.Namespace + "/" + w.object.ref.Name
+	}
+	return fullName(w.pod)
 }
 
 // decode reads all pods of a file, or says what is wrong with it. A file is
@@ -44,7 +54,10 @@ func (m *Manifests) decode(path string, data []byte) ([]wanted, findings) {
 			return nil, bad[:min(len(bad), maxFindings)]
 		}
 		for _, w := range pods {
-			key := fullName(w.pod)
+			key := w.name()
+			if names[key] && w.object != nil {
+				return nil, findf(doc.line, "file holds %s twice", key)
+			}
 			if names[key] {
 				return nil, findings{{line: doc.line, pod: key, message: "file holds two pods of this name"}}
 			}
@@ -129,12 +142,25 @@ func tooDeep(doc document, values []json.RawMessage) findings {
 	return nil
 }
 
+// Of what the parser quotes, these may be values: a name without its quotes, and
+// what does not fit its tag.
+var (
+	anchorInError = regexp.MustCompile(`(?s)unknown anchor '.*' referenced`)
+	valueInError  = regexp.MustCompile("(?s)cannot decode (!!\\w+) `.*` as")
+)
+
 var lineInError = regexp.MustCompile(`line (\d+): `)
+
+// unquoted is the parser's error without what it may quote of the document.
+func unquoted(err error) string {
+	text := anchorInError.ReplaceAllString(err.Error(), "unknown anchor")
+	return plain(valueInError.ReplaceAllString(text, "cannot decode a $1 as"))
+}
 
 // yamlFindings tells the parser's error with the line of the file in place of
 // the line of the document.
 func yamlFindings(doc document, err error) findings {
-	text := plain(err.Error())
+	text := unquoted(err)
 	at := lineInError.FindStringSubmatchIndex(text)
 	if at == nil {
 		return findf(doc.line, "read YAML: %s", text)
@@ -156,13 +182,25 @@ func (m *Manifests) decodeObject(path string, text []byte, where *tree, prefix s
 	switch {
 	case kind.APIVersion == "v1" && kind.Kind == "Pod":
 		return m.decodePod(path, text, where, prefix)
+	case kind.APIVersion == "v1" && kind.Kind == "ConfigMap" && m.cfg.Objects:
+		return m.decodeConfigMap(text, where, prefix)
+	case kind.APIVersion == "v1" && kind.Kind == "Secret" && m.cfg.Objects:
+		return m.decodeSecret(text, where, prefix)
 	case kind.APIVersion == "v1" && (kind.Kind == "List" || kind.Kind == "PodList") && prefix == "":
 		return m.decodeList(path, text, where)
 	case kind.APIVersion == "" || kind.Kind == "":
 		return nil, findf(where.line(prefix), "apiVersion or kind is missing: a static pod begins with apiVersion: v1 and kind: Pod")
 	default:
-		return nil, findf(where.line(join(prefix, "kind")), "kind %s of apiVersion %s cannot run from a file: only v1 Pod, and a v1 List or PodList of pods", quote(kind.Kind), quote(kind.APIVersion))
+		return nil, findf(where.line(join(prefix, "kind")), "kind %s of apiVersion %s cannot run from a file: only %s", quote(kind.Kind), quote(kind.APIVersion), m.kinds())
 	}
+}
+
+// kinds names what a file may hold.
+func (m *Manifests) kinds() string {
+	if m.cfg.Objects {
+		return "v1 Pod, ConfigMap and Secret, and a v1 List or PodList of them"
+	}
+	return "v1 Pod, and a v1 List or PodList of pods"
 }
 
 // list is a v1 List whose items are read one by one.
@@ -204,17 +242,23 @@ func (m *Manifests) decodePod(path string, text []byte, where *tree, prefix stri
 	if bad := m.identify(p, path, text); bad != nil {
 		return nil, bad.at(where, prefix, fullName(p))
 	}
-	var bad findings
-	for _, e := range append(validate.Static(p), m.cfg.Validate(p)...) {
-		bad = append(bad, finding{message: describe(e), line: where.line(join(prefix, e.Field)), pod: fullName(p)})
-		if len(bad) == maxFindings {
-			break
-		}
+	references := validate.Static
+	if m.cfg.Objects {
+		references = validate.Standalone
 	}
-	if bad != nil {
+	if bad := explained(append(references(p), m.cfg.Validate(p)...), where, prefix, fullName(p)); bad != nil {
 		return nil, bad
 	}
 	return []wanted{{pod: p, rejected: m.reject(p)}}, nil
+}
+
+// explained are the first of the errors with their lines.
+func explained(errs field.ErrorList, where *tree, prefix, pod string) findings {
+	var bad findings
+	for _, e := range errs[:min(len(errs), maxFindings)] {
+		bad = append(bad, finding{message: describe(e), line: where.line(join(prefix, e.Field)), pod: pod})
+	}
+	return bad
 }
 
 // strict decodes text and finds the line of what is wrong.

@@ -149,7 +149,7 @@ func TestDecodeKeepsSecrets(t *testing.T) {
 			t.Errorf("taken:\n%s", text)
 		}
 		for _, w := range wrong {
-			if strings.Contains(strings.ReplaceAll(w.message, "unknown anchor '"+secret, ""), secret) {
+			if strings.Contains(w.message, secret) {
 				t.Errorf("told: %s", w.message)
 			}
 		}

@@ -125,7 +125,7 @@ func (d document) checkTree() findings {
 	dec := yaml.NewDecoder(bytes.NewReader(d.text))
 	var root yaml.Node
 	if err := dec.Decode(&root); err != nil {
-		return findf(d.line, "read YAML: %s", plain(err.Error()))
+		return findf(d.line, "read YAML: %s", unquoted(err))
 	}
 	if err := dec.Decode(new(yaml.Node)); err == nil {
 		return findf(d.line, "a document begins after an unusual line break; begin it with --- on a line of its own")

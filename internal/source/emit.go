@@ -23,6 +23,7 @@ func (m *Manifests) emit() {
 	m.changed = false
 	s := Snapshot{Source: sourceFile, Synced: true, Trusted: m.trusted}
 	m.addPods(&s)
+	m.addObjects(&s)
 	m.addProblems(&s)
 	m.cfg.Emit(s)
 }
@@ -49,6 +50,9 @@ func (m *Manifests) addPods(s *Snapshot) {
 	doubles := map[string]time.Time{}
 	for _, name := range slices.Sorted(maps.Keys(m.files)) {
 		for _, w := range m.files[name].pods {
+			if w.pod == nil {
+				continue
+			}
 			full := types.NamespacedName{Namespace: w.pod.Namespace, Name: w.pod.Name}
 			if first := cmp.Or(names[full], uids[w.pod.UID]); first != "" {
 				key := name + "\x00" + fullName(w.pod)

@@ -41,6 +41,7 @@ type file struct {
 	link       bool
 	stamp      stamp // of the content that was judged
 	sum        [sha256.Size]byte
+	mode       uint32
 	judgedAt   time.Time
 	wrong      findings
 	since      time.Time // since when it is wrong
@@ -175,12 +176,15 @@ func (m *Manifests) judge(name string, f *file, s sign) {
 		return
 	}
 	sum := sha256.Sum256(got.data)
-	same := !f.judgedAt.IsZero() && sum == f.sum
-	f.stamp, f.sum, f.judgedAt = got.stamp, sum, got.at
+	same := !f.judgedAt.IsZero() && sum == f.sum && got.mode == f.mode
+	f.stamp, f.sum, f.mode, f.judgedAt = got.stamp, sum, got.mode, got.at
 	if same {
 		return
 	}
 	pods, wrong := m.decode(m.path(name), got.data)
+	if wrong == nil {
+		wrong = readable(m.path(name), got.mode, pods)
+	}
 	if wrong != nil {
 		m.blame(f, wrong)
 		return

@@ -96,9 +96,15 @@ func tolerateNoExecute(spec *corev1.PodSpec) {
 func keep(before, after []wanted) []wanted {
 	old := make(map[types.UID]wanted, len(before))
 	for _, w := range before {
-		old[w.pod.UID] = w
+		if w.pod != nil {
+			old[w.pod.UID] = w
+		}
 	}
 	for i, w := range after {
+		if w.object != nil {
+			after[i].object = w.object.keep(before)
+			continue
+		}
 		was, ok := old[w.pod.UID]
 		if !ok {
 			continue

@@ -30,6 +30,10 @@ type Config struct {
 	// Default fills a pod's open fields, Validate judges it. Both are pure.
 	Default  func(*corev1.Pod)
 	Validate func(*corev1.Pod) field.ErrorList
+	// Objects tells that the node has no API server, so that ConfigMaps and
+	// Secrets in the directory are the ones that its pods refer to. Else there
+	// may be none, and no pod may refer to any.
+	Objects bool
 	// Emit takes each new snapshot; it must not block. The latest one counts.
 	Emit func(Snapshot)
 }
@@ -45,6 +49,8 @@ type Manifests struct {
 	pending map[string]time.Time // when to look at a file again
 	stuck   map[string]chan readResult
 	doubles map[string]time.Time // since when a pod stands in two files
+
+	objectDoubles map[string]time.Time // the same of objects
 
 	here     place // zero while the directory is away
 	listed   bool  // the latest list of the directory was complete

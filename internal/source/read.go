@@ -29,6 +29,7 @@ const quietFor = 2 * time.Second
 // content is a file as it was when nobody wrote to it.
 type content struct {
 	data  []byte
+	mode  uint32 // permissions
 	stamp stamp
 	at    time.Time // when it was read
 }
@@ -86,7 +87,7 @@ func readAsking(path string, finished bool, hasWriters func(*os.File) (written, 
 	if written, _ := hasWriters(f); written || stampOf(&before) != stampOf(&after) {
 		return content{}, errBusy
 	}
-	return content{data: data, stamp: stampOf(&before), at: now}, nil
+	return content{data: data, mode: before.Mode & 0o7777, stamp: stampOf(&before), at: now}, nil
 }
 
 // regular says why path is no regular file, links followed.

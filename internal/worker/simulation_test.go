@@ -107,7 +107,8 @@ func simulate(t *testing.T, seed uint64) {
 		w.PutConfigMap(settings("penultimate"))
 		w.Calm()
 		w.PutConfigMap(settings("last"))
-		s.want("web", "job", "initfails", "flaky", "hardy")
+		s.want(podNames...)
+		w.PutSecret(keeperSecret)
 		time.Sleep(settling)
 		s.check()
 		s.want()
@@ -215,12 +216,12 @@ func (s *scene) offer() {
 	s.set.Offer(snap)
 }
 
-var podNames = []string{"web", "job", "initfails", "flaky", "hardy"}
+var podNames = []string{"web", "job", "initfails", "flaky", "hardy", "keeper"}
 
 // disturb changes something.
 func (s *scene) disturb(r *rand.Rand) {
 	name := podNames[r.IntN(len(podNames))]
-	switch r.IntN(8) {
+	switch r.IntN(10) {
 	case 0, 1:
 		var names []string
 		for _, n := range podNames {
@@ -245,6 +246,10 @@ func (s *scene) disturb(r *rand.Rand) {
 		s.w.PutConfigMap(settings(fmt.Sprint(r.IntN(100))))
 	case 7:
 		s.w.DropObject(pod.ObjectRef{Kind: pod.ConfigMapKind, Namespace: "default", Name: "settings"})
+	case 8:
+		s.w.PutSecret(keeperSecret)
+	case 9:
+		s.w.DropObject(pod.ObjectRef{Kind: pod.SecretKind, Namespace: "default", Name: "kept"})
 	}
 }
 
@@ -299,6 +304,12 @@ func allReady(s corev1.PodStatus) bool {
 	return len(s.ContainerStatuses) > 0
 }
 
+// keeperSecret is what the pod "keeper" cannot start without.
+var keeperSecret = &corev1.Secret{
+	ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "kept"},
+	Data:       map[string][]byte{"k": []byte("v")},
+}
+
 // podNamed makes the pod of that name; its containers' names say what they do.
 func podNamed(name string) *corev1.Pod {
 	p := &corev1.Pod{
@@ -329,6 +340,11 @@ func podNamed(name string) *corev1.Pod {
 		spec.Containers = containers("deaf")
 		spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 		spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/v"}}
+	case "keeper":
+		spec.Containers = containers("app")
+		spec.Containers[0].Env = []corev1.EnvVar{{Name: "K", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
+			LocalObjectReference: corev1.LocalObjectReference{Name: "kept"}, Key: "k",
+		}}}}
 	case "cursed":
 		spec.RestartPolicy = corev1.RestartPolicyNever
 		spec.Containers = containers("cursed")

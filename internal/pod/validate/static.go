@@ -24,6 +24,12 @@ var (
 	localEnvFroms    = map[string]bool{"prefix": true}
 )
 
+// fromFiles are the kinds of volume, projection and source that a ConfigMap or
+// Secret stands behind, which a node without an API server has from files.
+var fromFiles = map[string]bool{
+	"configMap": true, "secret": true, "configMapKeyRef": true, "secretKeyRef": true, "configMapRef": true, "secretRef": true,
+}
+
 const noAPI = "a static pod may not use objects of the API server"
 
 // Static finds what a static pod takes from the API server, which would let who
@@ -33,7 +39,17 @@ const noAPI = "a static pod may not use objects of the API server"
 //
 // Source: kubelet with the feature gate PreventStaticPodAPIReferences, on by
 // default since 1.34.
-func Static(p *corev1.Pod) field.ErrorList {
+func Static(p *corev1.Pod) field.ErrorList { return references{}.of(p) }
+
+// Standalone is Static for a node without an API server, whose ConfigMaps and
+// Secrets are files of the node: to refer to these is allowed as well.
+func Standalone(p *corev1.Pod) field.ErrorList { return references{files: true}.of(p) }
+
+// references judges what a pod refers to; files: ConfigMaps and Secrets are
+// files of the node.
+type references struct{ files bool }
+
+func (r references) of(p *corev1.Pod) field.ErrorList {
 	spec := field.NewPath("spec")
 	var errs field.ErrorList
 	deny := func(at *field.Path, used bool) {
@@ -44,40 +60,40 @@ func Static(p *corev1.Pod) field.ErrorList {
 	deny(spec.Child("serviceAccountName"), p.Spec.ServiceAccountName != "")
 	deny(spec.Child("serviceAccount"), p.Spec.DeprecatedServiceAccount != "" && p.Spec.ServiceAccountName == "")
 	for i, s := range p.Spec.ImagePullSecrets {
-		deny(spec.Child("imagePullSecrets").Index(i), s.Name != "")
+		deny(spec.Child("imagePullSecrets").Index(i), s.Name != "" && !r.files)
 	}
 	deny(spec.Child("resourceClaims"), len(p.Spec.ResourceClaims) > 0)
 	for i := range p.Spec.Volumes {
 		v := &p.Spec.Volumes[i].VolumeSource
 		at := spec.Child("volumes").Index(i)
-		errs = append(errs, notLocal(at, v, localVolumes)...)
+		errs = append(errs, r.notLocal(at, v, localVolumes)...)
 		if v.Projected == nil {
 			continue
 		}
 		for j := range v.Projected.Sources {
 			source, here := &v.Projected.Sources[j], at.Child("projected", "sources").Index(j)
-			errs = append(errs, notLocal(here, source, localProjections)...)
+			errs = append(errs, r.notLocal(here, source, localProjections)...)
 			deny(here, *source == (corev1.VolumeProjection{})) // of a later release, perhaps
 		}
 	}
 	for i := range p.Spec.InitContainers {
-		errs = append(errs, containerReferences(spec.Child("initContainers").Index(i), &p.Spec.InitContainers[i])...)
+		errs = append(errs, r.container(spec.Child("initContainers").Index(i), &p.Spec.InitContainers[i])...)
 	}
 	for i := range p.Spec.Containers {
-		errs = append(errs, containerReferences(spec.Child("containers").Index(i), &p.Spec.Containers[i])...)
+		errs = append(errs, r.container(spec.Child("containers").Index(i), &p.Spec.Containers[i])...)
 	}
 	return errs
 }
 
-func containerReferences(at *field.Path, c *corev1.Container) field.ErrorList {
+func (r references) container(at *field.Path, c *corev1.Container) field.ErrorList {
 	var errs field.ErrorList
 	for i := range c.Env {
 		if c.Env[i].ValueFrom != nil {
-			errs = append(errs, notLocal(at.Child("env").Index(i).Child("valueFrom"), c.Env[i].ValueFrom, localEnvSources)...)
+			errs = append(errs, r.notLocal(at.Child("env").Index(i).Child("valueFrom"), c.Env[i].ValueFrom, localEnvSources)...)
 		}
 	}
 	for i := range c.EnvFrom {
-		errs = append(errs, notLocal(at.Child("envFrom").Index(i), &c.EnvFrom[i], localEnvFroms)...)
+		errs = append(errs, r.notLocal(at.Child("envFrom").Index(i), &c.EnvFrom[i], localEnvFroms)...)
 	}
 	if len(c.Resources.Claims) > 0 {
 		errs = append(errs, field.Forbidden(at.Child("resources", "claims"), noAPI))
@@ -87,14 +103,14 @@ func containerReferences(at *field.Path, c *corev1.Container) field.ErrorList {
 
 // notLocal denies each set field of a struct of choices that is not known to be
 // local, and each reference to a secret below one that is.
-func notLocal(at *field.Path, choices any, local map[string]bool) field.ErrorList {
+func (r references) notLocal(at *field.Path, choices any, local map[string]bool) field.ErrorList {
 	var errs field.ErrorList
 	v := reflect.ValueOf(choices).Elem()
 	for i := range v.NumField() {
 		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
 		switch f := v.Field(i); {
 		case f.IsZero():
-		case !local[name]:
+		case !local[name] && !(r.files && fromFiles[name]):
 			errs = append(errs, field.Forbidden(at.Child(name), noAPI))
 		case f.Kind() == reflect.Pointer:
 			errs = append(errs, secretReferences(at.Child(name), f.Elem())...)

@@ -75,7 +75,7 @@ func TestStaticOfEachVolumeKind(t *testing.T) {
 		Cloud *struct{} `json:"cloud"`
 	}
 	unknown.Cloud = &struct{}{}
-	if len(notLocal(nil, &unknown, localVolumes)) == 0 {
+	if len(references{}.notLocal(nil, &unknown, localVolumes)) == 0 {
 		t.Error("a kind that is not known was allowed")
 	}
 }
