@@ -61,3 +61,17 @@ func resident(t *testing.T) (kB int) {
 	}
 	return kB
 }
+
+// FuzzSmaps: whatever the kernel's text holds, a mapping that is given back is one
+// of the program's own, and no page of it was copied.
+func FuzzSmaps(f *testing.F) {
+	f.Add("00400000-00a00000 r-xp 00000000 08:01 1 /p\nAnonymous: 0 kB\n")
+	f.Add("00400000-00a00000 r--p 00000000 08:01 1 /p\nAnonymous: 4 kB\nAnonymous: 0 kB\n")
+	f.Add("ffffffffffffffff-0 r-xp 0 0 0 /p\nAnonymous: 0 kB")
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := cleanMappings(strings.NewReader(text), "/p")
+		if err == nil && len(got) > strings.Count(text, " /p") {
+			t.Errorf("%q gives %v", text, got)
+		}
+	})
+}

@@ -96,7 +96,8 @@ func openRuntime(cfg *config.Config, timeout time.Duration) (*cri.Native, error)
 	store.Owner = cliOwner
 	return cri.New(cri.Config{
 		Address: cfg.Endpoint(), Runtime: r.Shim, RuncBinary: r.Binary, Snapshotter: r.Snapshotter,
-		RunDir: cfg.Agent.RunDir, StateDir: cfg.Agent.StateDir,
+		Handlers: handlers(cfg),
+		RunDir:   cfg.Agent.RunDir, StateDir: cfg.Agent.StateDir,
 		SeccompDir:  filepath.Join(cfg.RootDir, "seccomp"),
 		Image:       store,
 		CallTimeout: timeout,

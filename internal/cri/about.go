@@ -1,8 +1,12 @@
 package cri
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/api/types/runc/options"
@@ -19,7 +23,7 @@ type About struct {
 	CRI          bool // the CRI plugin runs
 	CRIPods      int  // sandboxes that it keeps in our namespace
 	// Shim says why containerd cannot use our shim, and Runc why the shim cannot
-	// use the OCI runtime; nil where it can.
+	// use the OCI runtime, or that of a handler; nil where it can.
 	Shim, Runc error
 	Features   *features.Features // of the OCI runtime, nil where it does not say
 }
@@ -61,14 +65,22 @@ func (n *Native) About(ctx context.Context) (About, error) {
 		return a, fmt.Errorf("list sandboxes of the CRI plugin: %w", err)
 	}
 	a.CRIPods = len(pods)
-	a.Shim, a.Runc, a.Features = n.aboutRuntime(ctx)
+	a.Shim, a.Runc, a.Features = n.aboutRuntime(ctx, Handler{n.cfg.Runtime, n.cfg.RuncBinary})
+	if a.Shim != nil || a.Runc != nil {
+		return a, nil // one cause is enough
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.cfg.Handlers)) {
+		if shim, runc, _ := n.aboutRuntime(ctx, n.cfg.Handlers[name]); shim != nil || runc != nil {
+			a.Runc = errors.Join(a.Runc, fmt.Errorf("runtime handler %q: %w", name, cmp.Or(runc, shim)))
+		}
+	}
 	return a, nil
 }
 
 // aboutRuntime lets containerd start the shim for a word about itself and its
 // runtime: no other look sees containerd's own PATH.
-func (n *Native) aboutRuntime(ctx context.Context) (shim, runc error, f *features.Features) {
-	info, err := n.client.RuntimeInfo(ctx, n.cfg.Runtime, &options.Options{BinaryName: n.cfg.RuncBinary})
+func (n *Native) aboutRuntime(ctx context.Context, h Handler) (shim, runc error, f *features.Features) {
+	info, err := n.client.RuntimeInfo(ctx, h.Runtime, &options.Options{BinaryName: h.Binary})
 	switch {
 	case err == nil:
 		f, _ = info.Features.(*features.Features)

@@ -102,19 +102,24 @@ func (a *armor) load(ctx context.Context) error {
 	return nil
 }
 
-// profileLoaded looks into the kernel's list, whose lines are "name (mode)"; a
-// name may hold spaces.
+// profileLoaded looks into the kernel's list.
 func profileLoaded(name string) (bool, error) {
 	list, err := os.ReadFile(armorProfiles)
 	if err != nil {
 		return false, fmt.Errorf("read the list of AppArmor profiles: %w", err)
 	}
+	return profileListed(list, name), nil
+}
+
+// profileListed knows the lines of the list: "name (mode)", where the name may
+// hold spaces.
+func profileListed(list []byte, name string) bool {
 	for line := range strings.Lines(string(list)) {
 		if i := strings.LastIndex(line, " ("); i >= 0 && line[:i] == name {
-			return true, nil
+			return true
 		}
 	}
-	return false, nil
+	return false
 }
 
 // configError is what no retry mends without a change of the pod or the node.

@@ -39,7 +39,7 @@ func runtimeRules() []rule {
 			"install -m 755 containerd-shim-nodeagent-v1 /usr/local/bin/, and see that this is in the PATH of containerd.service", false}, noShim},
 		{Kind{"NA-RUNTIME-004", "runc does not work", Error,
 			"The shim starts containers with it; it looks in containerd's PATH.",
-			"install runc, or set runtimes.\"\".binary to its path", false}, noRunc},
+			"install runc, or set runtimes.\"\".binary to its path; mend the binary of a handler that is named", false}, noRunc},
 		{Kind{"NA-RUNTIME-005", "runc lacks features", Warning,
 			"Pods that use them fail, or get less than they ask for.",
 			"install runc 1.2 or newer, built with seccomp", false}, weakRunc},

@@ -65,8 +65,8 @@ func (s *Socket) Listen() (err error) {
 	return nil
 }
 
-// Run serves until ctx ends. Listen comes first.
-func (s *Socket) Run(ctx context.Context) error {
+// handler are the routes.
+func (s *Socket) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/pods", s.pods)
 	mux.HandleFunc("GET /v1/watch", s.watch)
@@ -76,8 +76,13 @@ func (s *Socket) Run(ctx context.Context) error {
 	for name, info := range s.cfg.Info {
 		mux.HandleFunc("GET /v1/"+name, func(w http.ResponseWriter, _ *http.Request) { write(w, info()) })
 	}
+	return mux
+}
+
+// Run serves until ctx ends. Listen comes first.
+func (s *Socket) Run(ctx context.Context) error {
 	server := &http.Server{
-		Handler: mux, ReadHeaderTimeout: headerTimeout, MaxHeaderBytes: maxHeader,
+		Handler: s.handler(), ReadHeaderTimeout: headerTimeout, MaxHeaderBytes: maxHeader,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
 	}

@@ -247,6 +247,9 @@ func TestCheck(t *testing.T) {
 		{"no runc", func(t *testing.T) {
 			wantMore(t, base, c.check(t, variant(t, a, "\nruntimes: {\"\": {binary: /nowhere/runc}}")...), "NA-RUNTIME-004")
 		}},
+		{"no runc of a handler", func(t *testing.T) {
+			wantMore(t, base, c.check(t, variant(t, a, "\nruntimes: {other: {binary: /nowhere/crun}}")...), "NA-RUNTIME-004")
+		}},
 		{"no shim", func(t *testing.T) {
 			wantMore(t, base, c.check(t, variant(t, a, "\nruntimes: {\"\": {shim: io.containerd.nothing.v1}}")...), "NA-RUNTIME-003")
 		}},

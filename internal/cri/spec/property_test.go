@@ -27,7 +27,7 @@ func TestProperties(t *testing.T) {
 	r := rand.New(rand.NewPCG(*seed, 0))
 	built, refused := 0, 0
 	var last *specs.Spec
-	n := *rounds
+	n := *rounds / part
 	if testing.Short() {
 		n /= 20
 	}
