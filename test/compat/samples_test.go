@@ -59,9 +59,8 @@ var samples = map[string]sample{
 	"Container.restartPolicy":      {of: "init", text: `restartPolicy: Always`},
 	"Container.restartPolicyRules": ofContainer(`{restartPolicy: Never, restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [1]}}]}`),
 	"Container.volumeDevices":      {of: "spec", text: `{volumes: [{name: v, persistentVolumeClaim: {claimName: c}}], containers: [{name: c, image: i, volumeDevices: [{name: v, devicePath: /dev/x}]}]}`, says: "persistentVolumeClaim"},
-	"Container.livenessProbe":      ofContainer(`livenessProbe: {tcpSocket: {port: 1}}`),
-	"Container.readinessProbe":     ofContainer(`readinessProbe: {tcpSocket: {port: 1}}`),
-	"Container.startupProbe":       ofContainer(`startupProbe: {tcpSocket: {port: 1}}`),
+	"HTTPGetAction.protocol":       {of: "container", text: `readinessProbe: {httpGet: {port: 1, protocol: HTTP2}}`},
+	"GRPCAction.mode":              {of: "container", text: `readinessProbe: {grpc: {port: 1, mode: TLS}}`},
 	"Container.lifecycle":          ofContainer(`lifecycle: {preStop: {sleep: {seconds: 1}}}`),
 	"ResourceRequirements.claims":  {of: "spec", text: `{resourceClaims: [{name: r, resourceClaimName: c}], containers: [{name: c, image: i, resources: {claims: [{name: r}]}}]}`, says: "resourceClaims"},
 
@@ -113,6 +112,9 @@ var samples = map[string]sample{
 // accepted are uses of what the page does not call refused, which a test of its
 // own may not show to be admitted.
 var accepted = map[string]sample{
+	"Container.livenessProbe":                     ofContainer(`livenessProbe: {terminationGracePeriodSeconds: 1, grpc: {port: 1, service: s}}`),
+	"Container.readinessProbe":                    ofContainer(`readinessProbe: {httpGet: {port: 1, host: h, path: /p, scheme: HTTPS, httpHeaders: [{name: A, value: b}]}}`),
+	"Container.startupProbe":                      ofContainer(`startupProbe: {exec: {command: [a]}}`),
 	"VolumeMount.subPathExpr":                     {of: "spec", text: `{volumes: [{name: v, emptyDir: {}}], containers: [{name: c, image: i, volumeMounts: [{name: v, mountPath: /v, subPathExpr: $(A), readOnly: true, recursiveReadOnly: IfPossible}]}]}`},
 	"Volume.hostPath":                             {of: "volume", text: `hostPath: {path: /p, type: Socket}`},
 	"Volume.downwardAPI":                          {of: "volume", text: `downwardAPI: {items: [{path: p, fieldRef: {fieldPath: metadata.name}}]}`},
