@@ -13,6 +13,7 @@ func TestCgroups(t *testing.T) {
 		"v1": {"systemd.unified_cgroup_hierarchy=0"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			g := guest.Start(t, guest.Options{Cmdline: cmdline})
 			g.GoTest(t, "nodeagent/internal/cgroups")
 		})

@@ -211,6 +211,7 @@ systemctl daemon-reload`,
 // TestCheckGuest: on a Debian with systemd and cgroup v2 the verb says what is
 // missing before and after everything was installed, and what somebody broke.
 func TestCheckGuest(t *testing.T) {
+	t.Parallel()
 	n := newCheckNode(t, guest.Options{})
 	n.sh(t, "echo nameserver 192.0.2.53 >/etc/resolv.conf")
 	t.Run("bare", func(t *testing.T) { wantIDs(t, n.check(t), bareIDs...) })
@@ -239,6 +240,7 @@ func TestCheckGuest(t *testing.T) {
 
 // TestCheckGuestWithoutMemory: a kernel told to leave the memory controller out.
 func TestCheckGuestWithoutMemory(t *testing.T) {
+	t.Parallel()
 	n := newCheckNode(t, guest.Options{Cmdline: []string{"cgroup_disable=memory"}})
 	n.sh(t, "echo nameserver 192.0.2.53 >/etc/resolv.conf")
 	got := n.check(t)
@@ -250,6 +252,7 @@ func TestCheckGuestWithoutMemory(t *testing.T) {
 
 // TestCheckGuestV1: cgroup v1 under systemd.
 func TestCheckGuestV1(t *testing.T) {
+	t.Parallel()
 	n := newCheckNode(t, guest.Options{Cmdline: []string{"systemd.unified_cgroup_hierarchy=0"}})
 	n.sh(t, "echo nameserver 192.0.2.53 >/etc/resolv.conf")
 	wantIDs(t, n.check(t), slices.Concat(bareIDs, []string{"NA-CGROUP-003"})...)

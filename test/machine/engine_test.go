@@ -31,6 +31,7 @@ func (s suite) run(t *testing.T, g *guest.Guest) {
 // TestEngine runs the engine's tests on cgroup v2 under systemd, one guest for
 // all of them.
 func TestEngine(t *testing.T) {
+	t.Parallel()
 	g := guest.Start(t, guest.Options{})
 	for _, s := range engine {
 		s.run(t, g)
@@ -41,6 +42,7 @@ func TestEngine(t *testing.T) {
 // where everything was asked for.
 func TestEngineV1(t *testing.T) {
 	need.Have(t, need.Full)
+	t.Parallel()
 	g := guest.Start(t, guest.Options{Cmdline: []string{"systemd.unified_cgroup_hierarchy=0"}})
 	for _, s := range engine[1:] {
 		s.run(t, g)

@@ -19,6 +19,7 @@ import (
 // TestInstall runs the steps of docs/install.md, as they are written there, on a
 // Debian that has nothing of ours but the copied tree.
 func TestInstall(t *testing.T) {
+	t.Parallel()
 	g := guest.Start(t, guest.Options{})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
