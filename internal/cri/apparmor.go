@@ -27,7 +27,7 @@ const (
 // NoAppArmor says why no AppArmor profile can be enforced on this host; "" where
 // they can.
 func NoAppArmor() string {
-	if b, err := os.ReadFile(armorEnabled); err != nil || !bytes.HasPrefix(b, []byte("Y")) {
+	if !kernelHasAppArmor() {
 		return "AppArmor is not enabled on the host"
 	}
 	if _, err := os.Stat(armorProfiles); err != nil {
@@ -37,6 +37,11 @@ func NoAppArmor() string {
 		return armorParser + " is not installed"
 	}
 	return ""
+}
+
+func kernelHasAppArmor() bool {
+	b, err := os.ReadFile(armorEnabled)
+	return err == nil && bytes.HasPrefix(b, []byte("Y"))
 }
 
 const armorParser = "apparmor_parser"

@@ -114,6 +114,10 @@ func New(cfg Config) (*Native, error) {
 			return nil, err
 		}
 	}
+	lacking := NoAppArmor()
+	if kernelHasAppArmor() && lacking != "" {
+		cfg.Logger.Warn("run containers without an AppArmor profile although the kernel has AppArmor: " + lacking)
+	}
 	client, err := containerd.New(cfg.Address,
 		containerd.WithDefaultNamespace(cfg.Namespace),
 		containerd.WithDefaultRuntime(cfg.Runtime),
@@ -132,7 +136,7 @@ func New(cfg Config) (*Native, error) {
 		client: client, images: images,
 		state:    newState(),
 		accounts: newAccountsCache(),
-		armor:    &armor{lacking: NoAppArmor()},
+		armor:    &armor{lacking: lacking},
 		synced:   make(chan struct{}),
 		health:   health{err: errNotConnected, since: time.Now()},
 		settles:  newSettler(8),

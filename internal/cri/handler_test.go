@@ -3,10 +3,13 @@ package cri_test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"nodeagent/internal/cri"
 	"nodeagent/internal/pod"
@@ -92,5 +95,37 @@ func TestHandlerGone(t *testing.T) {
 		t.Errorf("a container without its handler is answered with %v", err)
 	}
 	n.removePod("handled", 10*time.Second)
+	n.nothingLeft(before)
+}
+
+// TestCrun: an OCI runtime that is not runc runs containers, enters them, and
+// their ends are told as those of runc's are.
+func TestCrun(t *testing.T) {
+	crun, err := exec.LookPath("crun")
+	check(t, err)
+	n := newNode(t, bed.Options{}, func(c *cri.Config) { c.Handlers = map[string]cri.Handler{"crun": {Binary: crun}} })
+	before, err := n.bed.Snapshot(t.Context())
+	check(t, err)
+	config := n.sandboxConfig("p1")
+	sb, err := n.RunPodSandbox(t.Context(), config, "crun")
+	check(t, err)
+	cc := containerConfig("main", 0, "sleep", "forever")
+	cc.Linux.SecurityContext.Capabilities = &runtimeapi.Capability{DropCapabilities: []string{"ALL"}}
+	cc.Linux.SecurityContext.NoNewPrivs = true
+	cc.Linux.Resources.MemoryLimitInBytes = 64 << 20
+	id := n.runContainer(sb, cc, config)
+	r, err := n.ExecSync(t.Context(), id, []string{"/podtool", "cat", "/proc/self/status"})
+	for _, want := range []string{"NoNewPrivs:\t1", "Seccomp:\t2", "CapBnd:\t0000000000000000"} {
+		if err != nil || !strings.Contains(string(r.Stdout), want) {
+			t.Errorf("%q is not in the status of a process: %v\n%s%s", want, err, r.Stdout, r.Stderr)
+		}
+	}
+	ends := n.runContainer(sb, containerConfig("ends", 0, "exit", "7"), config)
+	if end := n.awaitExit("p1", ends, 10*time.Second); end.ExitCode != 7 {
+		t.Errorf("it ended as %+v", end)
+	}
+	check(t, n.StopContainer(t.Context(), id, 10*time.Second))
+	n.awaitExit("p1", id, 10*time.Second)
+	n.removePod("p1", 10*time.Second)
 	n.nothingLeft(before)
 }
