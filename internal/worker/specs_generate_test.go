@@ -77,7 +77,7 @@ func podSecurity(d dice, s *corev1.PodSpec) *corev1.PodSecurityContext {
 		RunAsUser: maybe(d, ids...), RunAsGroup: maybe(d, ids...), RunAsNonRoot: maybe(d, true, false), FSGroup: maybe(d, ids...),
 		SupplementalGroupsPolicy: maybe(d, corev1.SupplementalGroupsPolicyMerge, corev1.SupplementalGroupsPolicyStrict),
 		SeccompProfile:           seccompOf(d),
-		AppArmorProfile:          maybe(d, corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeUnconfined}),
+		AppArmorProfile:          maybe(d, armors...),
 	}
 	for range d.IntN(3) {
 		sc.SupplementalGroups = append(sc.SupplementalGroups, pick(d, ids...))
@@ -86,6 +86,11 @@ func podSecurity(d dice, s *corev1.PodSpec) *corev1.PodSecurityContext {
 		sc.Sysctls = []corev1.Sysctl{{Name: pick(d, "net.ipv4.tcp_syncookies", "net/ipv4/tcp_rmem"), Value: pick(d, "1", "\n", "")}}
 	}
 	return sc
+}
+
+var armors = []corev1.AppArmorProfile{
+	{Type: corev1.AppArmorProfileTypeUnconfined}, {Type: corev1.AppArmorProfileTypeRuntimeDefault},
+	{Type: corev1.AppArmorProfileTypeLocalhost, LocalhostProfile: new("mine")},
 }
 
 var ids = []int64{0, 1, 1000, 65534, 1<<31 - 1}
@@ -146,7 +151,7 @@ func containerSecurity(d dice) *corev1.SecurityContext {
 		RunAsUser: maybe(d, ids...), RunAsGroup: maybe(d, ids...), RunAsNonRoot: maybe(d, true, false),
 		ReadOnlyRootFilesystem: maybe(d, true, false), SeccompProfile: seccompOf(d),
 		ProcMount:       maybe(d, corev1.DefaultProcMount),
-		AppArmorProfile: maybe(d, corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeUnconfined}),
+		AppArmorProfile: maybe(d, armors...),
 	}
 	switch d.IntN(4) {
 	case 0:

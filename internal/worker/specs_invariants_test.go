@@ -30,6 +30,7 @@ func (m *maker) broken(c *corev1.Container, in spec.Input, s *specs.Spec) string
 		func() string { return capsBroken(sc, s.Process.Capabilities) },
 		func() string { return userBroken(sc, psc, s.Process.User) },
 		func() string { return m.seccompBroken(sc, psc, s) },
+		func() string { return m.appArmorBroken(sc, psc) },
 		func() string { return m.namespacesBroken(privileged, s) },
 		func() string { return m.mountsBroken(privileged, in, s) },
 		func() string { return m.limitsBroken(c, privileged, in, s) },
@@ -159,6 +160,24 @@ func (m *maker) seccompBroken(sc *corev1.SecurityContext, psc *corev1.PodSecurit
 	}
 	if s.Linux.Seccomp != nil && s.Linux.Seccomp.DefaultAction != specs.ActErrno {
 		return "a seccomp profile that filters nothing"
+	}
+	return ""
+}
+
+// appArmorBroken: the runtime is told which profile the pod asks for, and nothing
+// where it asks for none.
+func (m *maker) appArmorBroken(sc *corev1.SecurityContext, psc *corev1.PodSecurityContext) string {
+	want, got := psc.AppArmorProfile, m.config.Linux.SecurityContext.Apparmor
+	if sc.AppArmorProfile != nil {
+		want = sc.AppArmorProfile
+	}
+	switch {
+	case want == nil && got == nil:
+		return ""
+	case want == nil || got == nil || string(want.Type) != got.ProfileType.String():
+		return "AppArmor"
+	case want.LocalhostProfile != nil && *want.LocalhostProfile != got.LocalhostRef, want.LocalhostProfile == nil && got.LocalhostRef != "":
+		return "the name of an AppArmor profile"
 	}
 	return ""
 }
