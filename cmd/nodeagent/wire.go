@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -260,9 +260,11 @@ func (d *daemon) fitServers() error {
 		Info: map[string]func() any{
 			"problems": func() any { return d.latest.problems() },
 			"config":   func() any { return d.cfg },
+			"probes":   func() any { return d.probes.Show() },
 			"version":  func() any { return version },
 		},
-		Reload: func() error { return d.reload.reload() },
+		Metrics: map[string]func(io.Writer) error{"probes": d.probes.WriteMetrics},
+		Reload:  func() error { return d.reload.reload() },
 	})
 	if err != nil {
 		return err
@@ -378,21 +380,4 @@ func netRequest(r cri.NetRequest) podnet.Request {
 		out.Ports = append(out.Ports, podnet.PortMapping(p))
 	}
 	return out
-}
-
-// nodeAddrs are the node's addresses: those given, else the address by which
-// the default route leaves, of each family.
-func nodeAddrs(given []string) ([]netip.Addr, error) {
-	var all []netip.Addr
-	for _, s := range given {
-		a, err := netip.ParseAddr(s)
-		if err != nil {
-			return nil, fmt.Errorf("parse the node's address: %w", err)
-		}
-		all = append(all, a)
-	}
-	if len(all) > 0 {
-		return all, nil
-	}
-	return hostAddrs()
 }

@@ -94,7 +94,7 @@ func (n *Native) Exec(ctx context.Context, id string, o ExecOptions) (int32, err
 	if err != nil {
 		return 0, fmt.Errorf("exec: %w", err)
 	}
-	defer os.Remove(n.execDir(os.Getpid())) // when it is empty: the last one
+	defer n.removeExecDir(id)
 	defer streams.Close()
 	defer streams.Cancel()
 	if err := e.create(ctx, process, streams.Config()); err != nil {
@@ -148,7 +148,7 @@ func (e *execution) open(o ExecOptions) (cio.IO, error) {
 	}
 	opts := []cio.Opt{
 		cio.WithStreams(stdin, orDiscard(o.Stdout), orDiscard(o.Stderr)),
-		cio.WithFIFODir(e.n.execDir(os.Getpid())),
+		cio.WithFIFODir(e.n.execDir(e.container)),
 	}
 	if o.TTY {
 		opts = append(opts, cio.WithTerminal)
@@ -163,26 +163,17 @@ func (e *execution) open(o ExecOptions) (cio.IO, error) {
 	return streams, nil
 }
 
-// execDir holds the FIFOs of the execs of one process: the daemon, or a command
-// line that works without it.
-func (n *Native) execDir(pid int) string {
-	return filepath.Join(n.cfg.RunDir, "exec", strconv.Itoa(pid))
+// execDir holds the FIFOs of the execs of one process (the daemon, or a command
+// line that works without it) in one container.
+func (n *Native) execDir(container string) string {
+	return filepath.Join(n.cfg.RunDir, "exec", strconv.Itoa(os.Getpid()), container)
 }
 
-// sweepExecs removes the FIFOs that dead processes left.
-func (n *Native) sweepExecs() {
-	entries, err := os.ReadDir(filepath.Join(n.cfg.RunDir, "exec"))
-	if err != nil {
-		n.log.Warn("cannot list exec directories", "err", err)
-	}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || unix.Kill(pid, 0) == nil {
-			continue
-		}
-		if err := os.RemoveAll(n.execDir(pid)); err != nil {
-			n.log.Warn("cannot remove FIFOs of an exec", "err", err)
-		}
+// removeExecDir removes the directories that are empty: those of the last exec.
+func (n *Native) removeExecDir(container string) {
+	dir := n.execDir(container)
+	if os.Remove(dir) == nil {
+		_ = os.Remove(filepath.Dir(dir))
 	}
 }
 

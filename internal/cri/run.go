@@ -29,12 +29,12 @@ func (n *Native) Run(ctx context.Context) error {
 			return fmt.Errorf("make directory: %w", err)
 		}
 	}
-	n.sweepExecs()
 	defer n.client.Close()
 	defer n.settles.wait()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.watchFiles(ctx) })
 	g.Go(func() error { return n.watchPins(ctx) })
+	g.Go(func() error { return n.endLeftExecs(ctx) })
 	g.Go(func() error { return n.keepConnection(ctx) })
 	return g.Wait()
 }

@@ -54,10 +54,10 @@ const (
 // request is an HTTP request that is made again and again.
 type request struct {
 	url     *url.URL
-	header  http.Header
-	host    string // the Host header; "" that of the URL
-	address string // of plain HTTP
-	bytes   []byte // the same
+	header  http.Header // nil where the bytes are all that is needed
+	host    string      // the Host header; "" that of the URL
+	address string      // of plain HTTP
+	bytes   []byte      // the same
 }
 
 // answer is what counts of a response.
@@ -87,7 +87,7 @@ func (h *HTTP) probe(ctx context.Context, t *Target) Outcome {
 		case err != nil:
 			return failed("Get %q: %s", r.url.Redacted(), timedOut(err))
 		}
-		next, err := r.follow(a)
+		next, err := r.follow(a, t.Probe.HTTPGet, h.version)
 		switch {
 		case err != nil:
 			return failed("Get %q: %s", r.url.Redacted(), err)
@@ -130,20 +130,35 @@ func (h *HTTP) request(t *Target) (*request, error) {
 	if get.Scheme == corev1.URISchemeHTTPS {
 		u.Scheme = "https"
 	}
+	if u, err = url.Parse(u.String()); err != nil { // a path gets its slash so
+		return nil, err
+	}
+	header := headerOf(get, h.version)
+	r := &request{url: u, header: header, host: header.Get("Host")}
+	if err := r.encode(); err != nil {
+		return nil, err
+	}
+	if r.bytes != nil {
+		r.header = nil // for as long as the container runs
+	}
+	return r, nil
+}
+
+// headerOf is the header of each request of the probe.
+func headerOf(get *corev1.HTTPGetAction, version string) http.Header {
 	header := http.Header{}
 	for _, one := range get.HTTPHeaders {
 		header.Add(one.Name, one.Value)
 	}
 	if _, own := header["User-Agent"]; !own {
-		header.Set("User-Agent", "kube-probe/"+h.version)
+		header.Set("User-Agent", "kube-probe/"+version)
 	}
 	if _, own := header["Accept"]; !own {
 		header.Set("Accept", "*/*")
 	} else if header.Get("Accept") == "" {
 		header.Del("Accept")
 	}
-	r := &request{url: u, header: header, host: header.Get("Host")}
-	return r, r.encode()
+	return header
 }
 
 // encode has the bytes of a plain request at hand.
@@ -172,7 +187,7 @@ func (r *request) http(ctx context.Context) *http.Request {
 }
 
 // follow returns the request that the answer redirects to, or nil.
-func (r *request) follow(a answer) (*request, error) {
+func (r *request) follow(a answer, get *corev1.HTTPGetAction, version string) (*request, error) {
 	switch a.code {
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 	default:
@@ -185,7 +200,7 @@ func (r *request) follow(a answer) (*request, error) {
 	if err != nil {
 		return nil, fmt.Errorf("failed to parse Location header %q: %w", a.location, err)
 	}
-	next := &request{url: r.url.ResolveReference(to), header: r.header}
+	next := &request{url: r.url.ResolveReference(to), header: headerOf(get, version)}
 	if !to.IsAbs() { // net/http: the name that was asked for goes on
 		next.host = r.host
 	}

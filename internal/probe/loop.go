@@ -210,6 +210,9 @@ func (s *Set) landed(p *probe, out Outcome, begun time.Time) {
 		return
 	}
 	p.counts[out.counted()]++
+	if out.Result != Failure { // as kubelet: of successes only
+		p.taken.add(now.Sub(begun))
+	}
 	changed := out.Err == nil && p.settle(out.Result != Failure, begun.Sub(r.started))
 	if p.kind.active(r.health, r.leaving) {
 		p.due = now.Add(p.wait(out, begun, now))

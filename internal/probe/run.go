@@ -45,6 +45,7 @@ type probe struct {
 	tally  tally
 	text   string // what was told of the latest outcome; "" of a success
 	counts [counted]uint32
+	taken  durations
 }
 
 func newRun(w *watched, spec *corev1.Container, c *pod.Container, health pod.Health, adopted bool) *run {

@@ -1,0 +1,74 @@
+package cri
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// leftExec is a command that a process ran which is dead: nobody watches its
+// timeout any more, and a container would collect one with each death.
+type leftExec struct {
+	container, id string
+}
+
+// endLeftExecs kills the commands that dead processes left in containers, and
+// removes their FIFOs.
+func (n *Native) endLeftExecs(ctx context.Context) error {
+	dead := n.deadExecDirs()
+	select {
+	case <-n.synced: // containerd is there
+	case <-ctx.Done():
+		return nil
+	}
+	for _, dir := range dead {
+		for _, left := range leftIn(dir) {
+			e := &execution{n: n, container: left.container, id: left.id}
+			e.kill(ctx)
+			e.delete(ctx)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			n.log.Warn("cannot remove FIFOs of an exec", "err", err)
+		}
+	}
+	return nil
+}
+
+// deadExecDirs lists the directories of processes that are no more.
+func (n *Native) deadExecDirs() []string {
+	root := filepath.Join(n.cfg.RunDir, "exec")
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		n.log.Warn("cannot list exec directories", "err", err)
+	}
+	var dead []string
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid != os.Getpid() && unix.Kill(pid, 0) == nil {
+			continue
+		}
+		dead = append(dead, filepath.Join(root, e.Name()))
+	}
+	return dead
+}
+
+// leftIn reads from the names of FIFOs which commands a process ran:
+// <dir>/<container>/<any>/<exec>-stdout.
+func leftIn(dir string) []leftExec {
+	fifos, err := filepath.Glob(filepath.Join(dir, "*", "*", "exec-*-stdout"))
+	if err != nil {
+		return nil // the pattern is fine
+	}
+	var all []leftExec
+	for _, f := range fifos {
+		all = append(all, leftExec{
+			container: filepath.Base(filepath.Dir(filepath.Dir(f))),
+			id:        strings.TrimSuffix(filepath.Base(f), "-stdout"),
+		})
+	}
+	return all
+}
