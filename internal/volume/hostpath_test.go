@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,8 +81,9 @@ func TestHostPath(t *testing.T) {
 func TestDeadServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l looks
-		begun, dead := 0, make(chan struct{})
-		hang := func() error { begun++; <-dead; return nil }
+		var begun atomic.Int32
+		dead := make(chan struct{})
+		hang := func() error { begun.Add(1); <-dead; return nil }
 		for _, want := range []string{"does not answer", "an earlier look at it hangs"} {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			if err := l.do(ctx, "/nfs", hang); err == nil || !strings.Contains(err.Error(), want) || !errors.Is(err, context.DeadlineExceeded) {
@@ -92,8 +94,8 @@ func TestDeadServer(t *testing.T) {
 		if err := l.do(t.Context(), "/other", func() error { return nil }); err != nil {
 			t.Error(err)
 		}
-		if begun != 1 {
-			t.Errorf("%d looks were begun", begun)
+		if begun.Load() != 1 {
+			t.Errorf("%d looks were begun", begun.Load())
 		}
 		close(dead)
 		synctest.Wait()

@@ -357,6 +357,12 @@ func TestKeysLeadNowhere(t *testing.T) {
 			t.Errorf("the path %.20q is taken", name)
 		}
 	}
+	v := testVolumes(t)
+	v.cfg.Objects.(*objects).put("o", map[string]string{"../../x": "one"})
+	p := testPod(t, v, "p", configMapVolume("m", corev1.ConfigMapVolumeSource{LocalObjectReference: named("o")}))
+	if err := v.Setup(t.Context(), p); err == nil || !strings.Contains(err.Error(), `"../../x"`) {
+		t.Errorf("the key ../../x is told as %v", err)
+	}
 	if err := (payload{"a/b": file{}, ".a": file{}, "a..b": file{}, strings.Repeat("a", 255): file{}}).check(); err != nil {
 		t.Error(err)
 	}
@@ -367,6 +373,10 @@ func TestKeysLeadNowhere(t *testing.T) {
 func TestHalfAnUpdate(t *testing.T) {
 	v := testVolumes(t)
 	o := v.cfg.Objects.(*objects)
+	other := t.TempDir() // holds the same, but is somebody else's to change
+	for name, text := range map[string]string{"a": "one", "b": "two"} {
+		must(t, os.WriteFile(filepath.Join(other, name), []byte(text), 0o644))
+	}
 	for what, half := range map[string]func(dir string){
 		"a directory that nothing leads to": func(dir string) { must(t, mkdir.All(filepath.Join(dir, "..2020_01_01_00_00_00.1", "a"), 0o755)) },
 		"a new link":                        func(dir string) { must(t, os.Symlink("..2020", filepath.Join(dir, newLink))) },
@@ -375,6 +385,12 @@ func TestHalfAnUpdate(t *testing.T) {
 		"a truncated file":                  func(dir string) { must(t, os.Truncate(filepath.Join(dir, "a"), 0)) },
 		"another mode":                      func(dir string) { must(t, os.Chmod(filepath.Join(dir, "a"), 0o600)) },
 		"one file too many":                 func(dir string) { must(t, os.WriteFile(filepath.Join(dir, dataLink, "x"), nil, 0o644)) },
+		"a file is gone":                    func(dir string) { must(t, os.Remove(filepath.Join(dir, dataLink, "b"))) },
+		"..data leads over a link": func(dir string) {
+			must(t, os.Rename(filepath.Join(dir, dataLink), filepath.Join(dir, "..was")))
+			must(t, os.Symlink(other, filepath.Join(dir, "..evil")))
+			must(t, os.Symlink("..evil", filepath.Join(dir, dataLink)))
+		},
 		"..data leads to nothing": func(dir string) {
 			must(t, os.Remove(filepath.Join(dir, dataLink)))
 			must(t, os.Symlink("..nothing", filepath.Join(dir, dataLink)))
@@ -389,6 +405,11 @@ func TestHalfAnUpdate(t *testing.T) {
 		wantContent(t, what, dir, "a 644 0 one", "b 644 0 two")
 		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 4 {
 			t.Errorf("%s: there are %v, %v", what, entries, err)
+		}
+		to, err := os.Readlink(filepath.Join(dir, dataLink))
+		must(t, err)
+		if st, err := os.Lstat(filepath.Join(dir, to)); err != nil || !st.IsDir() {
+			t.Errorf("%s: what is shown is %v, %v", what, st, err)
 		}
 		must(t, v.Remove(t.Context(), p.UID))
 	}

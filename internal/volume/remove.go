@@ -33,8 +33,8 @@ func (v *Volumes) Remove(ctx context.Context, uid types.UID) error {
 		return err
 	}
 	defer unlock()
-	if _, err := os.Lstat(filepath.Join(v.pods(), string(uid))); errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if any, err := v.any(uid); err != nil || !any {
+		return err
 	}
 	if err := v.unmountAll(ctx, uid); err != nil {
 		return fmt.Errorf("unmount the pod's volumes: %w", err)
@@ -46,6 +46,22 @@ func (v *Volumes) Remove(ctx context.Context, uid types.UID) error {
 		return fmt.Errorf("remove the pod's volumes: %w", err)
 	}
 	return failpoint.At(failpoint.VolumeRemoveAfter)
+}
+
+// any tells whether the pod has volumes. Most have none, and reading all the
+// node's mounts for each of those would cost more than everything else. Only
+// names are read: what is mounted there may be on a dead server.
+func (v *Volumes) any(uid types.UID) (bool, error) {
+	entries, err := os.ReadDir(filepath.Join(v.pods(), string(uid)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for the pod's volumes: %w", err)
+	}
+	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		return e.Name() == "volumes" || e.Name() == "volume-subpaths"
+	}), nil
 }
 
 // Stray removes the volumes of pods for which keep is false.

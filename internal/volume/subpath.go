@@ -34,11 +34,8 @@ func (v *Volumes) subPaths(uid types.UID) string {
 // the log has the rest.
 func (v *Volumes) subPath(ctx context.Context, p *corev1.Pod, c *corev1.Container, i int, root string) (string, error) {
 	m := &c.VolumeMounts[i]
-	if filepath.IsAbs(m.SubPath) {
-		return "", fmt.Errorf("error SubPath `%s` must not be an absolute path", m.SubPath)
-	}
-	if slices.Contains(strings.Split(m.SubPath, "/"), "..") || strings.IndexByte(m.SubPath, 0) >= 0 {
-		return "", fmt.Errorf("unable to provision SubPath `%s`: must not contain '..'", m.SubPath)
+	if err := checkSubPath(m.SubPath); err != nil {
+		return "", err
 	}
 	target := filepath.Join(v.subPaths(p.UID), m.Name, c.Name, strconv.Itoa(i))
 	// A look that hangs may end when nobody waits any more; then the file is
@@ -61,6 +58,18 @@ func (v *Volumes) subPath(ctx context.Context, p *corev1.Pod, c *corev1.Containe
 		return "", fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q", m.Name, c.Name)
 	}
 	return target, nil
+}
+
+// checkSubPath refuses what cannot be meant, in kubelet's words. Validation does
+// too, but not for what a subPathExpr becomes.
+func checkSubPath(sub string) error {
+	if filepath.IsAbs(sub) {
+		return fmt.Errorf("error SubPath `%s` must not be an absolute path", sub)
+	}
+	if slices.Contains(strings.Split(sub, "/"), "..") || strings.IndexByte(sub, 0) >= 0 {
+		return fmt.Errorf("unable to provision SubPath `%s`: must not contain '..'", sub)
+	}
+	return nil
 }
 
 // openSub opens what lies at sub below root, and makes directories where there

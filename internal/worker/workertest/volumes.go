@@ -23,11 +23,14 @@ func (d *Daemon) Volumes() Volumes { return Volumes{d} }
 // Setup implements worker.Volumes.
 func (v Volumes) Setup(ctx context.Context, p *corev1.Pod) error {
 	w := v.d.w
+	// Objects are read before they are shown: they may change between the two.
+	w.mu.Lock()
+	shows, err := w.shows(p)
+	w.mu.Unlock()
 	return v.d.step(ctx, "set up volumes", func() error {
 		if !w.dirs[p.UID] {
 			return errors.New("the pod has no directory")
 		}
-		shows, err := w.shows(p)
 		if err != nil {
 			return err
 		}
