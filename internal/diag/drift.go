@@ -166,7 +166,7 @@ func (c *comparison) mounts() {
 			c.hierarchies(m, got.Destination)
 		case m.ReadOnly && !got.ReadOnly:
 			c.differs("mount "+m.Destination, "read-only", "writable")
-		case !m.ReadOnly && got.ReadOnly && m.Type == "bind":
+		case !m.ReadOnly && hasOption(got.Options, "ro") && m.Type == "bind": // not for a file system that is read-only itself
 			c.differs("mount "+m.Destination, "writable", "read-only")
 		}
 	}

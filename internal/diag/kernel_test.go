@@ -188,6 +188,8 @@ func TestDrift(t *testing.T) {
 		{"new instead of host's", func(_ *Asked, k *Kernel) { k.Namespaces["user"] = Namespace{ID: 2} }, "user namespace"},
 		{"mount gone", func(a *Asked, _ *Kernel) { a.Mounts[0].Destination = "/proc/self" }, "mount /proc/self"},
 		{"writable", func(a *Asked, _ *Kernel) { a.Mounts[0].ReadOnly = true }, "mount /proc"},
+		{"read-only", func(a *Asked, k *Kernel) { bindProc(a, k, "ro,relatime") }, "mount /proc"},
+		{"a read-only file system", func(a *Asked, k *Kernel) { bindProc(a, k, "rw,relatime") }, ""},
 	} {
 		a, k := fresh()
 		c.change(a, k)
@@ -198,6 +200,16 @@ func TestDrift(t *testing.T) {
 		}
 		if c.want == "" && len(got) > 0 || c.want != "" && (len(got) != 1 || !strings.HasPrefix(got[0].What, c.want)) {
 			t.Errorf("%s: %v, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+// bindProc makes /proc a bind that is read-only in some way.
+func bindProc(a *Asked, k *Kernel, options string) {
+	a.Mounts[0].Type = "bind"
+	for i := range k.Mounts {
+		if k.Mounts[i].Destination == "/proc" {
+			k.Mounts[i].ReadOnly, k.Mounts[i].Options = true, options
 		}
 	}
 }
