@@ -6,7 +6,7 @@ import "time"
 type ActionKind string
 
 const (
-	// Prepare makes the pod's cgroup, directories and /etc files.
+	// Prepare makes the pod's cgroup, directories and volumes.
 	Prepare ActionKind = "Prepare"
 	// RefreshVolumes brings up to date what volumes show of objects and of the pod.
 	RefreshVolumes ActionKind = "RefreshVolumes"
@@ -30,9 +30,9 @@ const (
 	// RemoveContainer deletes a dead or never started container with its
 	// snapshot and its log files.
 	RemoveContainer ActionKind = "RemoveContainer"
-	// ReleaseCgroup removes the cgroup of a pod that will not run again.
+	// ReleaseCgroup removes cgroup and volumes of a pod that will not run again.
 	ReleaseCgroup ActionKind = "ReleaseCgroup"
-	// Cleanup removes the pod's cgroup, directories and logs.
+	// Cleanup removes the pod's cgroup, volumes, directories and logs, in this order.
 	Cleanup ActionKind = "Cleanup"
 )
 

@@ -107,7 +107,7 @@ func (v *Volumes) path(ctx context.Context, p *corev1.Pod, vol *corev1.Volume) (
 	case vol.HostPath != nil:
 		return v.hostPath(ctx, vol.HostPath)
 	case objectPlugin(vol) != "":
-		return v.shown(p, vol)
+		return v.shown(ctx, p, vol)
 	default:
 		return "", fmt.Errorf("no volume plugin matched")
 	}

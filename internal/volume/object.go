@@ -3,7 +3,6 @@ package volume
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -70,14 +69,13 @@ func closed(dir string) error {
 	return mkdir.All(dir, 0o700)
 }
 
-// shown is where such a volume is; it is an error when nothing was shown in it
-// yet, or its mount is gone.
-func (v *Volumes) shown(p *corev1.Pod, vol *corev1.Volume) (string, error) {
+// shown is where such a volume is. What it shows is not asked for again, since
+// the object may be gone meanwhile; only a volume that is lost is set up anew.
+func (v *Volumes) shown(ctx context.Context, p *corev1.Pod, vol *corev1.Volume) (string, error) {
 	dir := v.dir(p.UID, objectPlugin(vol), vol.Name)
-	if _, err := os.Readlink(filepath.Join(dir, dataLink)); errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("volume %q is not set up", vol.Name)
-	} else if err != nil {
-		return "", err
+	_, err := os.Readlink(filepath.Join(dir, dataLink))
+	if errors.Is(err, os.ErrNotExist) {
+		err = v.setupObjects(ctx, p, vol)
 	}
-	return dir, nil
+	return dir, err
 }

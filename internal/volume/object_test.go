@@ -167,6 +167,16 @@ func TestObjects(t *testing.T) {
 			t.Errorf("%s is mounted for writing", m.ContainerPath)
 		}
 	}
+	// A volume that somebody unmounted is back before a container gets it; one
+	// whose object is gone is as it was.
+	must(t, unix.Unmount(at(pluginDownward, "down"), 0))
+	v.cfg.Objects = &objects{}
+	_, err = v.Mounts(t.Context(), p, &p.Spec.Containers[0])
+	must(t, err)
+	wantContent(t, "secret", at(pluginSecret, "secret"), "a 400 0 one", "b 400 0 two", ".hidden 400 0 three")
+	if got := content(t, at(pluginDownward, "down")); len(got) != 2 {
+		t.Errorf("the lost volume shows %v", got)
+	}
 	must(t, v.Remove(t.Context(), p.UID))
 	wantGone(t, v, p)
 }

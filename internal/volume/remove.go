@@ -171,31 +171,53 @@ func unmount(point string, flags int) error {
 }
 
 // removeAll deletes the volumes; of kinds that are not made here only what is
-// empty.
+// empty. It goes by descriptors: should a directory be a link, the link goes.
 func (v *Volumes) removeAll(ctx context.Context, uid types.UID) error {
-	if err := rmdir.Tree(ctx, v.subPaths(uid)); err != nil {
+	pods, err := unix.Open(v.pods(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: v.pods(), Err: err}
+	}
+	defer unix.Close(pods)
+	pod, err := beneath(pods, string(uid), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: filepath.Join(v.pods(), string(uid)), Err: err}
+	}
+	defer unix.Close(pod)
+	if err := rmdir.At(ctx, pod, "volume-subpaths", v.subPaths(uid)); err != nil {
 		return err
 	}
-	kinds, err := os.ReadDir(v.volumes(uid))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if err := v.removeKinds(ctx, pod, uid); err != nil {
+		return err
 	}
+	return rmdir.At(ctx, pod, "volumes", v.volumes(uid))
+}
+
+// removeKinds deletes, below the open directory of a pod, the volumes of the
+// kinds that are made here, and directories of other kinds that are empty.
+func (v *Volumes) removeKinds(ctx context.Context, pod int, uid types.UID) error {
+	fd, err := beneath(pod, "volumes", unix.O_RDONLY|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
+		return nil // nothing, or no directory
+	}
+	if err != nil {
+		return &os.PathError{Op: "open", Path: v.volumes(uid), Err: err}
+	}
+	dir := os.NewFile(uintptr(fd), v.volumes(uid))
+	defer dir.Close()
+	kinds, err := dir.Readdirnames(-1)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, k := range kinds {
-		dir := filepath.Join(v.volumes(uid), k.Name())
-		if slices.Contains(plugins, plugin(k.Name())) {
-			errs = append(errs, rmdir.Tree(ctx, dir))
+		shown := filepath.Join(v.volumes(uid), k)
+		if slices.Contains(plugins, plugin(k)) {
+			errs = append(errs, rmdir.At(ctx, fd, k, shown))
 			continue
 		}
-		if err := unix.Rmdir(dir); err != nil {
-			errs = append(errs, fmt.Errorf("%s is none of this node's volumes: remove it by what made it: %w", dir, err))
+		if err := unix.Unlinkat(fd, k, unix.AT_REMOVEDIR); err != nil {
+			errs = append(errs, fmt.Errorf("%s is none of this node's volumes: remove it by what made it: %w", shown, err))
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	return rmdir.Tree(ctx, v.volumes(uid))
+	return errors.Join(errs...)
 }

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +32,27 @@ func TestRemoveNeverCrosses(t *testing.T) {
 	wantGone(t, v, p)
 	if _, err := os.Stat(filepath.Join(outside, "keep")); err != nil {
 		t.Errorf("what is not the pod's was deleted: %v", err)
+	}
+}
+
+// TestRemoveOfALink: where a directory of the volumes is a link, the link goes
+// and nothing that it leads to.
+func TestRemoveOfALink(t *testing.T) {
+	v := testVolumes(t)
+	outside := t.TempDir()
+	must(t, mkdir.All(filepath.Join(outside, string(pluginEmptyDir), "of-another", "data"), 0o755))
+	must(t, mkdir.All(filepath.Join(outside, "empty"), 0o755))
+	before := inodes(t, outside)
+	for _, link := range []string{"volumes", "volume-subpaths", "volumes/" + string(pluginEmptyDir), "volumes/" + string(pluginEmptyDir) + "/v"} {
+		p := testPod(t, v, "p")
+		at := filepath.Join(v.pods(), string(p.UID), link)
+		must(t, mkdir.All(filepath.Dir(at), 0o750))
+		must(t, os.Symlink(outside, at))
+		must(t, v.Remove(t.Context(), p.UID))
+		wantGone(t, v, p)
+		if !maps.Equal(before, inodes(t, outside)) {
+			t.Fatalf("what %s led to was changed", link)
+		}
 	}
 }
 
