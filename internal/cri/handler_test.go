@@ -13,6 +13,7 @@ import (
 
 	"nodeagent/internal/cri"
 	"nodeagent/internal/pod"
+	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
 )
 
@@ -99,8 +100,9 @@ func TestHandlerGone(t *testing.T) {
 }
 
 // TestCrun: an OCI runtime that is not runc runs containers, enters them, and
-// their ends are told as those of runc's are.
+// their ends are told as those of runc's are. crun works on no hybrid tree.
 func TestCrun(t *testing.T) {
+	need.Have(t, need.Root, need.CgroupV2)
 	crun, err := exec.LookPath("crun")
 	check(t, err)
 	n := newNode(t, bed.Options{}, func(c *cri.Config) { c.Handlers = map[string]cri.Handler{"crun": {Binary: crun}} })

@@ -135,7 +135,7 @@ func (n *Native) initSpec(s *sandbox, c *container) *specs.Spec {
 		}
 	}
 	out := &specs.Spec{
-		Version: specs.Version,
+		Version: spec.Version,
 		Process: &specs.Process{
 			Args: []string{"/init"}, Cwd: "/", NoNewPrivileges: true, OOMScoreAdj: &score,
 			User: specs.User{UID: initUser, GID: initUser}, Capabilities: &specs.LinuxCapabilities{},

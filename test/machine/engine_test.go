@@ -14,7 +14,7 @@ type suite struct{ pkg, daily string }
 var engine = []suite{
 	{"nodeagent/internal/net/podnet", "^(TestTrafficOfPods|TestPodInterface|TestHostPorts|TestForwardPolicyDrop|TestTableComesBack|TestRestartKeepsPods)$"},
 	{"nodeagent/cmd/containerd-shim-nodeagent-v1", "^(TestLogAndExit|TestExitWithContainerdDead|TestAttach|TestMemoryCgroup|TestCgroupMount|TestOOMKills)$"},
-	{"nodeagent/internal/cri", "^(TestPodStartsStopsAndLeavesNothing|TestKernelSees|TestHostNamespaces|TestShareProcessNamespace|TestOOMKilled|TestStop|TestReboot)$"},
+	{"nodeagent/internal/cri", "^(TestPodStartsStopsAndLeavesNothing|TestKernelSees|TestHostNamespaces|TestShareProcessNamespace|TestOOMKilled|TestStop|TestReboot|TestCrun)$"},
 	{"nodeagent/test/node", "^(TestPodComesAndGoes|TestContainerIsWhatWasAskedFor|TestExitIsNeverLost|TestAppArmor)$"},
 }
 

@@ -12,6 +12,11 @@ import (
 // mounts the snapshot.
 const rootfs = "rootfs"
 
+// Version is that of the OCI runtime specification which has all that a spec of
+// ours uses, resources.unified and recursive read-only mounts as the latest of
+// it. Not the newest: crun before 1.9 (that of Debian 12) takes none but 1.0.
+const Version = "1.0.2-dev"
+
 // id is what containerd accepts as an identifier, and what is safe as a path
 // element.
 var id = regexp.MustCompile(`^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$`)
@@ -24,7 +29,7 @@ func Build(in Input) (*specs.Spec, error) {
 	}
 	sec := in.Container.GetLinux().GetSecurityContext()
 	s := &specs.Spec{
-		Version: specs.Version,
+		Version: Version,
 		Root:    &specs.Root{Path: rootfs, Readonly: sec.GetReadonlyRootfs()},
 		Process: &specs.Process{
 			Terminal:        in.Container.GetTty(),
