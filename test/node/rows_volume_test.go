@@ -70,6 +70,7 @@ func TestVolumes(t *testing.T) {
 	t.Run("subPath", n.subPaths)
 	t.Run("recursive read-only", n.recursiveReadOnly)
 	t.Run("propagation", func(t *testing.T) { n.propagation(t, host) })
+	t.Run("command line", n.volumesShown)
 	must(t, n.a.RemoveManifests())
 	// What pods leave in the host's own directories is not theirs to remove.
 	waitGone(t, n.ctx, n.a)
@@ -217,4 +218,20 @@ func (n *rowsNode) propagation(t *testing.T, host string) {
 		t.Errorf("what another container mounted is seen as %q", text)
 	}
 	must(t, n.b.Do(func() error { return unix.Unmount(filepath.Join(host, "shared", "inner"), unix.MNT_DETACH) }))
+}
+
+// volumesShown: the command line tells what volumes take, and takes none of them
+// for a difference.
+func (n *rowsNode) volumesShown(t *testing.T) {
+	out, err := n.a.CLI(n.ctx, "inspect", "emptydir-node", "--root-dir", n.a.RootDir())
+	must(t, err)
+	out, _, _ = strings.Cut(out, "Container init")
+	for _, want := range []string{"disk (empty-dir): ", "memory (empty-dir): ", " of 1.0MiB"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("inspect does not show %q:\n%s", want, out)
+		}
+	}
+	if out, err := n.a.CLI(n.ctx, "drift"); strings.Contains(out, "mount") {
+		t.Errorf("drift shows mounts, %v:\n%s", err, out)
+	}
 }
