@@ -101,7 +101,7 @@ func (d *daemon) fitRuntime() (err error) {
 		Wake:    func(uid types.UID) { d.set.Wake(uid) },
 		Logger:  d.log,
 	})
-	d.parts = append(d.parts, part{"runtime", d.runtime.Run})
+	d.parts = append(d.parts, part{"runtime", d.runtime.Run}, part{"images", d.preload})
 	return err
 }
 
@@ -149,7 +149,7 @@ func (d *daemon) fitSet() error {
 		return err
 	}
 	d.set, err = worker.New(worker.Config{
-		Runtime: d.runtime, Sandboxes: d.runtime, Containers: d.runtime, Images: images{d.runtime.Images()},
+		Runtime: d.runtime, Sandboxes: d.runtime, Containers: d.runtime, Images: images{d.runtime.Images(), d.cfg, d.log},
 		Cgroups: d.tree, Network: d.network, Dirs: d.dirs, Files: d.dirs, Links: d.dirs,
 		Volumes: d.volumes, Probes: d.probes, Objects: &d.objects,
 		Sources: []string{sourceFile}, Stray: d.stray, Node: node, Logger: d.log,

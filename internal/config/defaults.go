@@ -84,6 +84,9 @@ func (c *Config) setDefaults() error {
 	if k.ResolverConfig == nil {
 		k.ResolverConfig = new(nodeResolvConf())
 	}
+	if a.ImagesDir == "" {
+		a.ImagesDir = filepath.Join(a.StateDir, "images")
+	}
 	c.defaultRuntime()
 	if len(a.PodNetwork.CIDRs) == 0 && k.PodCIDR != "" {
 		a.PodNetwork.CIDRs = strings.Split(k.PodCIDR, ",")
@@ -193,6 +196,7 @@ func (c *Config) check() error {
 			bad("allowedUnsafeSysctls", "%q is neither a sysctl of a namespace nor the beginning of some, as kernel.shm* or net.ipv4.conf.all.*", pattern)
 		}
 	}
+	c.checkPulls(bad)
 	for _, cidr := range c.Agent.PodNetwork.CIDRs {
 		if _, err := netip.ParsePrefix(cidr); err != nil {
 			bad("podNetwork.cidrs", "%v", err)
@@ -205,7 +209,7 @@ func (c *Config) check() error {
 	}
 	for field, dir := range map[string]string{
 		"stateDir": c.Agent.StateDir, "runDir": c.Agent.RunDir, "--root-dir": c.RootDir,
-		"podLogsDir": c.Kubelet.PodLogsDir, "staticPodPath": c.Kubelet.StaticPodPath, "cgroupRoot": c.Kubelet.CgroupRoot,
+		"podLogsDir": c.Kubelet.PodLogsDir, "staticPodPath": c.Kubelet.StaticPodPath, "imagesDir": c.Agent.ImagesDir, "cgroupRoot": c.Kubelet.CgroupRoot,
 	} {
 		if !filepath.IsAbs(dir) {
 			bad(field, "%q is not an absolute path", dir)

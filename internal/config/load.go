@@ -116,7 +116,8 @@ var usedKubelet = []string{
 	"apiVersion", "kind", "staticPodPath", "fileCheckFrequency", "podLogsDir", "cgroupRoot", "cgroupDriver",
 	"clusterDNS", "clusterDomain", "resolvConf", "podCIDR", "podPidsLimit", "healthzPort", "healthzBindAddress",
 	"containerLogMaxSize", "containerLogMaxFiles", "containerRuntimeEndpoint", "seccompDefault", "allowedUnsafeSysctls",
-	"cpuCFSQuota", "cpuCFSQuotaPeriod", "singleProcessOOMKill",
+	"cpuCFSQuota", "cpuCFSQuotaPeriod", "singleProcessOOMKill", "serializeImagePulls", "maxParallelImagePulls",
+	"imagePullCredentialsVerificationPolicy", "preloadedImagesVerificationAllowlist",
 }
 
 func (c *Config) noteUnused(path string, d document, used []string) {

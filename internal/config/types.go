@@ -27,6 +27,9 @@ type NodeAgentConfiguration struct {
 	// settings of registries, as containerd's CRI plugin reads it. Default
 	// /etc/containerd/certs.d.
 	RegistryConfigDir string `json:"registryConfigDir,omitempty"`
+	// ImagesDir holds archives of images, which are imported when they appear
+	// and pinned. Default images below StateDir.
+	ImagesDir string `json:"imagesDir,omitempty"`
 	// MemoryLimitBytes is a soft limit of the daemon's own heap (GOMEMLIMIT);
 	// 0: the environment decides.
 	MemoryLimitBytes int64 `json:"memoryLimitBytes,omitempty"`

@@ -69,11 +69,25 @@ func (f Failure) RetryAt() time.Time {
 
 func (f Failure) image() bool {
 	switch f.Reason {
-	case ReasonErrImagePull, ReasonImageInspectError, ReasonInvalidImageName, ReasonErrImageNeverPull, ReasonRegistryUnavailable:
+	case ReasonImageInspectError, ReasonInvalidImageName, ReasonErrImageNeverPull:
+		return true
+	}
+	return f.pull()
+}
+
+// pull tells that the failure is that of a pull, which is held back the longer
+// the more often it comes.
+func (f Failure) pull() bool {
+	switch f.Reason {
+	case ReasonErrImagePull, ReasonRegistryUnavailable, ReasonSignatureValidationFailed:
 		return true
 	}
 	return false
 }
+
+// LacksImage tells that the failure is for want of an image, so that one that
+// comes, or a secret to pull it with, may mend it at once.
+func (f Failure) LacksImage() bool { return f.image() }
 
 func double(d, first, most time.Duration) time.Duration {
 	if d == 0 {

@@ -11,6 +11,7 @@ const (
 	ReasonImageInspectError          = "ImageInspectError"
 	ReasonInvalidImageName           = "InvalidImageName"
 	ReasonRegistryUnavailable        = "RegistryUnavailable"
+	ReasonSignatureValidationFailed  = "SignatureValidationFailed"
 	ReasonCreateContainerConfigError = "CreateContainerConfigError"
 	ReasonCreateContainerError       = "CreateContainerError"
 	ReasonRunContainerError          = "RunContainerError"

@@ -44,7 +44,7 @@ func (b *statusBuilder) container(c *corev1.Container, as role) corev1.Container
 	if last == nil {
 		b.lost(&s, told)
 		if s.State.Waiting == nil {
-			s.State.Waiting = b.waiting(c.Name)
+			s.State.Waiting = b.waiting(c)
 		}
 		return s
 	}
@@ -64,7 +64,7 @@ func (b *statusBuilder) container(c *corev1.Container, as role) corev1.Container
 	case last.State == ContainerExited:
 		b.exited(&s, c, last, as)
 	default:
-		s.State.Waiting = b.waiting(c.Name)
+		s.State.Waiting = b.waiting(c)
 	}
 	return s
 }
@@ -160,7 +160,7 @@ func (b *statusBuilder) exited(s *corev1.ContainerStatus, c *corev1.Container, l
 	}
 	var waiting *corev1.ContainerStateWaiting
 	if f, failed := b.o.Failed[Op{Kind: StartContainer, Object: last.Name}]; failed {
-		waiting = f.waiting()
+		waiting = f.waiting(c.Image)
 	} else if at, _ := b.o.restart(last, b.now); at.After(b.now) && !last.Stop.Again && !b.o.Again[last.ID] {
 		waiting = &corev1.ContainerStateWaiting{
 			Reason: ReasonCrashLoopBackOff,
@@ -176,9 +176,9 @@ func (b *statusBuilder) exited(s *corev1.ContainerStatus, c *corev1.Container, l
 	}
 }
 
-func (b *statusBuilder) waiting(name string) *corev1.ContainerStateWaiting {
-	if f, failed := b.o.Failed[Op{Kind: StartContainer, Object: name}]; failed {
-		return f.waiting()
+func (b *statusBuilder) waiting(c *corev1.Container) *corev1.ContainerStateWaiting {
+	if f, failed := b.o.Failed[Op{Kind: StartContainer, Object: c.Name}]; failed {
+		return f.waiting(c.Image)
 	}
 	return &corev1.ContainerStateWaiting{Reason: b.notYet()}
 }
@@ -193,9 +193,11 @@ func (b *statusBuilder) notYet() string {
 }
 
 // waiting tells of a failure as the state of the container that it holds up.
-func (f Failure) waiting() *corev1.ContainerStateWaiting {
+func (f Failure) waiting(image string) *corev1.ContainerStateWaiting {
 	reason, message := f.Reason, f.Message
-	if reason == ReasonErrImagePull && f.Count > 1 {
+	if f.pull() && f.Count > 1 {
+		// as kubelet: what the back-off is for is told with it
+		message = fmt.Sprintf("Back-off pulling image %q: %s: %s", image, reason, message)
 		reason = ReasonImagePullBackOff
 	}
 	return &corev1.ContainerStateWaiting{Reason: reason, Message: message}

@@ -129,7 +129,7 @@ func (s *Set) startContainer(ctx context.Context, w *worker, a pod.Action, d pod
 	if a.Attempt == 0 {
 		a.Attempt = s.cfg.Dirs.NextAttempt(d.Pod.UID, d.Pod.Namespace, d.Pod.Name, a.Name)
 	}
-	image, reason, err := s.ensureImage(ctx, w, spec)
+	image, reason, err := s.ensureImage(ctx, w, d.Pod, spec)
 	if err != nil {
 		return reason, err
 	}
@@ -173,11 +173,11 @@ func (s *Set) startContainer(ctx context.Context, w *worker, a pod.Action, d pod
 
 // ensureImage has the container's image at hand. A pull may hang for as long as
 // its registry does; it ends at once when the pod is to go.
-func (s *Set) ensureImage(ctx context.Context, w *worker, spec *corev1.Container) (image, reason string, err error) {
+func (s *Set) ensureImage(ctx context.Context, w *worker, p *corev1.Pod, spec *corev1.Container) (image, reason string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(w.wanted, cancel)()
-	return s.cfg.Images.Ensure(ctx, spec.Image, spec.ImagePullPolicy)
+	return s.cfg.Images.Ensure(ctx, spec.Image, spec.ImagePullPolicy, s.pullSecrets(w, p))
 }
 
 // createReason tells a container whose configuration cannot work from one that

@@ -35,10 +35,11 @@ type Containers interface {
 	RemoveContainer(ctx context.Context, id string) error
 }
 
-// Images has images at hand. The string is what ContainerConfig.Image takes;
-// the error's reason is one of pod's image reasons.
+// Images has images at hand, for a pod with these pull secrets. The string is
+// what ContainerConfig.Image takes; the error's reason is one of pod's image
+// reasons.
 type Images interface {
-	Ensure(ctx context.Context, image string, policy corev1.PullPolicy) (ref string, reason string, err error)
+	Ensure(ctx context.Context, image string, policy corev1.PullPolicy, secrets []*corev1.Secret) (ref string, reason string, err error)
 }
 
 // Objects has the ConfigMaps and Secrets that pods refer to. It answers from

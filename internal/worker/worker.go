@@ -25,6 +25,7 @@ type worker struct {
 	mu      sync.Mutex
 	desired pod.Desired
 	objects uint64        // counts the changes of what the pod refers to
+	images  bool          // some came that nobody here has asked for
 	poke    chan struct{} // holds one: something changed
 
 	wanted   context.Context // ends when the pod is to go
@@ -249,10 +250,11 @@ func (w *worker) finish(r result) {
 	op := r.action.Op()
 	delete(w.running, op)
 	if r.err != nil {
-		f := w.failed[op]
-		w.failed[op] = pod.Failure{
-			Reason: r.reason, Message: r.err.Error(), Count: f.Count + 1, At: time.Now(),
-			Absent: absent(r.err) && r.objects == w.answered,
+		f := pod.Failure{Reason: r.reason, Message: r.err.Error(), Count: w.failed[op].Count + 1, At: time.Now()}
+		if f.Absent = absent(r.err); r.objects == w.answered || !f.Absent && !f.LacksImage() {
+			w.failed[op] = f
+		} else {
+			delete(w.failed, op) // what it lacked may have come meanwhile
 		}
 		w.log.Warn("retry later", "action", r.action.Kind, "container", r.action.Name, "reason", r.reason, "err", r.err)
 		if r.crashed {

@@ -25,6 +25,8 @@ type Auth struct {
 	// Server is the registry host that they are for; "" means the image's own.
 	// No other host, such as a mirror, is ever sent them.
 	Server string
+
+	grant string // of a pod's pull secret: see Keys
 }
 
 // String keeps secrets out of everything that formats an Auth.
@@ -69,7 +71,7 @@ type keyring struct {
 // pull, so that a changed one counts at once. One that cannot be read is
 // logged and left out: an image that needs it fails with its registry's word.
 func (s *Store) keyring() *keyring {
-	k := &keyring{named: map[string]string{}}
+	k := &keyring{}
 	for _, file := range s.cfg.DockerConfigs {
 		b, err := readConfig(file)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -123,6 +125,9 @@ func (k *keyring) add(b []byte) error {
 		if !e.auth.empty() || e.unusable != "" {
 			k.entries = append(k.entries, e)
 		}
+	}
+	if k.named == nil {
+		k.named = map[string]string{}
 	}
 	for key, helper := range cfg.CredHelpers {
 		host, _ := splitKey(key)
@@ -214,12 +219,14 @@ func (k *keyring) find(host, repo string) []Auth {
 }
 
 // lookup returns the credentials to try for an image, at least one: those
-// given, else all of the docker configs that fit, else none.
-func (k *keyring) lookup(named reference.Named, given *Auth) []Auth {
+// given, else all of the pod's and then of the docker configs that fit, else
+// none.
+func (k *keyring) lookup(named reference.Named, given *Auth, keys Keys) []Auth {
 	if given != nil && !given.empty() {
 		return []Auth{*given}
 	}
-	if found := k.find(reference.Domain(named), reference.Path(named)); len(found) > 0 {
+	host, repo := reference.Domain(named), reference.Path(named)
+	if found := append(keys.ring.find(host, repo), k.find(host, repo)...); len(found) > 0 {
 		return found
 	}
 	return []Auth{{}}

@@ -159,7 +159,7 @@ func FuzzDockerConfig(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, a := range k.lookup(named, nil) {
+		for _, a := range k.lookup(named, nil, Keys{}) {
 			if _, err := k.helper(named, a).GetCredentials(t.Context(), "", "registry.example"); err != nil {
 				t.Fatal(err)
 			}

@@ -22,6 +22,7 @@ const (
 	kindUnauthorized      // credentials
 	kindNotFound          // no such image
 	kindUnavailable       // the registry, or the way to it
+	kindUnverified        // an image verifier of containerd's forbids it
 )
 
 // failure is an error with its class.
@@ -58,6 +59,10 @@ func IsNotFound(err error) bool { return kindOf(err) == kindNotFound }
 // IsUnauthorized tells that the registry refused the credentials, or the lack
 // of them.
 func IsUnauthorized(err error) bool { return kindOf(err) == kindUnauthorized }
+
+// IsUnverified tells that a verifier of images forbids the image
+// (SignatureValidationFailed).
+func IsUnverified(err error) bool { return kindOf(err) == kindUnverified }
 
 // IsNoPlatform tells that the image exists, but not for this machine.
 func IsNoPlatform(err error) bool { return kindOf(err) == kindNoPlatform }
@@ -97,6 +102,8 @@ func classOf(err error) kind {
 	switch {
 	case errors.As(err, &status):
 		return classOfStatus(status.StatusCode)
+	case has(text, "blocked pull of"): // containerd's core/transfer/local
+		return kindUnverified
 	case has(text, "401 Unauthorized", "403 Forbidden", "authorization failed", "failed to authorize", "insufficient_scope", "pull access denied"):
 		return kindUnauthorized
 	case has(text, "429 Too Many", "toomanyrequests", "500 Internal", "502 Bad", "503 Service", "504 Gateway"):

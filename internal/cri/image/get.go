@@ -99,7 +99,7 @@ func (s *Store) named(ctx context.Context, record images.Image) (Image, error) {
 		s.cache.drop(record.Target.Digest) // said once: somebody else may bring it back
 		return Image{}, &failure{kind: kindNotFound, msg: fmt.Sprintf("image %q is not whole on this node: a layer of it is gone", record.Name)}
 	}
-	img.Name = record.Name
+	img.Name, img.Access, img.Pinned = record.Name, accessOf(record.Labels), record.Labels[pinnedLabel] == pinned
 	if !strings.Contains(record.Name, "@") {
 		img.RepoTags = []string{record.Name}
 	}
@@ -168,6 +168,7 @@ func (s *Store) List(ctx context.Context) ([]Image, error) {
 func merge(a, b Image) Image {
 	a.RepoTags = union(a.RepoTags, b.RepoTags...)
 	a.RepoDigests = union(a.RepoDigests, b.RepoDigests...)
+	a.Access, a.Pinned = a.Access.with(b.Access), a.Pinned || b.Pinned
 	if better := b.Name; strings.HasPrefix(a.Name, "sha256:") || strings.Contains(a.Name, "@") && !strings.Contains(better, "@") && !strings.HasPrefix(better, "sha256:") {
 		a.Name = better
 	}

@@ -13,6 +13,7 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 )
@@ -63,6 +64,9 @@ func importError(err, limit error) error {
 	var f *failure
 	if errors.As(err, &f) {
 		return &failure{kind: f.kind, msg: "import images: " + f.msg, err: f.err}
+	}
+	if errdefs.IsUnavailable(err) || errdefs.IsCanceled(err) || errdefs.IsDeadlineExceeded(err) {
+		return fmt.Errorf("import images: %w", err) // containerd's fault, not the archive's
 	}
 	return &failure{kind: kindRefused, msg: "import images: not a usable docker or OCI archive", err: err}
 }

@@ -50,6 +50,10 @@ func asID(ref string) (prefix string, sure bool) {
 	return "", false
 }
 
+// Repository is the part of a reference before tag and digest, made complete; ""
+// where it is no name.
+func Repository(ref string) string { return repository(ref) }
+
 // repository is the part of a complete name before tag and digest.
 func repository(name string) string {
 	named, err := reference.ParseNormalizedNamed(name)

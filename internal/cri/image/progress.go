@@ -40,6 +40,8 @@ type tracker struct {
 
 	mu       sync.Mutex
 	timer    *time.Timer
+	lender   *time.Timer // nil: nothing was lent
+	lendWait time.Duration
 	deadline time.Duration
 	ended    bool
 	phase    string
@@ -59,6 +61,21 @@ func newTracker(ref string, deadline time.Duration, limit int64, tell func(Progr
 	t.timer = time.AfterFunc(deadline, t.stalled)
 	tell(t.snapshot())
 	return t
+}
+
+// lend calls idle when nothing has moved for wait.
+func (t *tracker) lend(wait time.Duration, idle func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lendWait, t.lender = wait, time.AfterFunc(wait, idle)
+}
+
+// rest ends both timers; the lock is held.
+func (t *tracker) rest() {
+	t.timer.Stop()
+	if t.lender != nil {
+		t.lender.Stop()
+	}
 }
 
 func (t *tracker) stalled() {
@@ -81,7 +98,7 @@ func (t *tracker) stop() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended = true
-	t.timer.Stop()
+	t.rest()
 }
 
 // fetched ends the watch when everything is there and has to be unpacked yet.
@@ -89,7 +106,7 @@ func (t *tracker) fetched() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended = true
-	t.timer.Stop()
+	t.rest()
 	t.phase = PhaseExtracting
 	t.tell(t.snapshot())
 }
@@ -130,7 +147,7 @@ func (t *tracker) on(p transfer.Progress) {
 	t.blobs[p.Desc.Digest] = now
 	if err := t.check(*p.Desc); err != nil {
 		t.ended = true
-		t.timer.Stop()
+		t.rest()
 		t.fail(err)
 		return
 	}
@@ -139,6 +156,9 @@ func (t *tracker) on(p transfer.Progress) {
 
 func (t *tracker) moved() {
 	t.timer.Reset(t.deadline)
+	if t.lender != nil {
+		t.lender.Reset(t.lendWait)
+	}
 	t.tell(t.snapshot())
 }
 

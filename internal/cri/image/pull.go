@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"sync"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/diff"
@@ -39,6 +41,7 @@ func (s *Store) Ensure(ctx context.Context, ref string, auth *Auth, progress fun
 type pullKey struct {
 	name string
 	auth Auth
+	keys string
 }
 
 // Pull pulls ref from its registry, unpacked, whether or not it is in the
@@ -51,33 +54,60 @@ type pullKey struct {
 // of them have come. ctx bounds the whole; Config.ProgressDeadline ends a pull in
 // which nothing moves.
 func (s *Store) Pull(ctx context.Context, ref string, auth *Auth, progress func(Progress)) (Image, error) {
+	return s.share(ctx, ref, auth, Keys{}, progress)
+}
+
+// PullFor is Pull for a pod with pull secrets, which are tried before the node's
+// docker config. With which of them it went is noted on the image: see Access.
+func (s *Store) PullFor(ctx context.Context, ref string, keys Keys, progress func(Progress)) (Image, error) {
+	return s.share(ctx, ref, nil, keys, progress)
+}
+
+func (s *Store) share(ctx context.Context, ref string, auth *Auth, keys Keys, progress func(Progress)) (Image, error) {
 	named, err := parseName(ref)
 	if err != nil {
 		return Image{}, err
 	}
-	key := pullKey{name: named.String()}
+	key := pullKey{name: named.String(), keys: keys.sum}
 	if auth != nil {
 		key.auth = *auth
 	}
 	return s.flights.do(ctx, key, progress, func(ctx context.Context, tell func(Progress)) (Image, error) {
 		tell(Progress{Ref: key.name, Phase: PhaseWaiting})
-		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
-		case <-ctx.Done():
-			return Image{}, context.Cause(ctx)
+		giveBack, err := s.slot(ctx)
+		if err != nil {
+			return Image{}, err
 		}
-		return s.pullAny(ctx, named, auth, tell)
+		defer giveBack()
+		return s.pullAny(ctx, named, auth, keys, pull{tell: tell, idle: giveBack})
 	})
+}
+
+// slot waits until a pull may run. The slot is given back at the end, or when
+// nothing has moved for Config.LendAfter: a registry that hangs holds up nobody
+// else's pulls, however few may run at once.
+func (s *Store) slot(ctx context.Context) (giveBack func(), err error) {
+	select {
+	case s.slots <- struct{}{}:
+		return sync.OnceFunc(func() { <-s.slots }), nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// pull is one pull under way.
+type pull struct {
+	tell func(Progress)
+	idle func() // nothing moves
 }
 
 // pullAny tries the credentials that fit, the most specific first, until one is
 // not refused.
-func (s *Store) pullAny(ctx context.Context, named reference.Named, auth *Auth, tell func(Progress)) (Image, error) {
+func (s *Store) pullAny(ctx context.Context, named reference.Named, auth *Auth, pod Keys, p pull) (Image, error) {
 	keys := s.keyring()
-	tries := keys.lookup(named, auth)
+	tries := keys.lookup(named, auth, pod)
 	for i, a := range tries {
-		img, err := s.pull(ctx, named.String(), keys.helper(named, a), tell)
+		img, err := s.pull(ctx, named.String(), keys.helper(named, a), a.label(), p)
 		if err == nil {
 			return img, nil
 		}
@@ -88,7 +118,7 @@ func (s *Store) pullAny(ctx context.Context, named reference.Named, auth *Auth, 
 	return Image{}, errors.New("pull: no credentials to try") // lookup never returns none
 }
 
-func (s *Store) pull(ctx context.Context, name string, creds registry.CredentialHelper, tell func(Progress)) (img Image, err error) {
+func (s *Store) pull(ctx context.Context, name string, creds registry.CredentialHelper, access string, p pull) (img Image, err error) {
 	// Cancelling ends the streams of progress and credentials too: the
 	// transfer's client reads them until its context ends.
 	ctx, cancel := context.WithCancelCause(quiet(s.namespaced(ctx)))
@@ -103,9 +133,10 @@ func (s *Store) pull(ctx context.Context, name string, creds registry.Credential
 	if err != nil && !IsNotFound(err) {
 		return Image{}, fmt.Errorf("pull image %q: %w", name, err)
 	}
-	t := newTracker(name, s.cfg.ProgressDeadline, s.cfg.MaxSize, tell, func(err error) { cancel(err) })
+	t := newTracker(name, s.cfg.ProgressDeadline, s.cfg.MaxSize, p.tell, func(err error) { cancel(err) })
+	t.lend(s.cfg.LendAfter, p.idle)
 	defer t.stop()
-	if err := s.transfer(ctx, name, creds, t); err != nil {
+	if err := s.transfer(ctx, name, creds, labelled(before.Labels, access), t); err != nil {
 		return Image{}, s.pullError(ctx, name, t, err)
 	}
 	t.fetched()
@@ -114,7 +145,8 @@ func (s *Store) pull(ctx context.Context, name string, creds registry.Credential
 		s.takeBack(ctx, name, before)
 		return Image{}, err
 	}
-	tell(Progress{Ref: name, Phase: PhaseComplete, Done: img.Size, Total: img.Size, Blobs: len(t.blobs), Ready: len(t.blobs)})
+	img.Access = s.keepGrants(ctx, img, before)
+	p.tell(Progress{Ref: name, Phase: PhaseComplete, Done: img.Size, Total: img.Size, Blobs: len(t.blobs), Ready: len(t.blobs)})
 	return img, nil
 }
 
@@ -126,7 +158,37 @@ func quiet(ctx context.Context) context.Context {
 	return log.WithLogger(ctx, logrus.NewEntry(l))
 }
 
-func (s *Store) transfer(ctx context.Context, name string, creds registry.CredentialHelper, t *tracker) error {
+// labelled are the labels of a record that a pull writes: those it had, and with
+// what it was pulled. They are written together with the target, so that nobody
+// ever finds what was pulled with a secret without its note.
+func labelled(before map[string]string, access string) map[string]string {
+	labels := maps.Clone(before)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels[accessLabel] = access
+	return labels
+}
+
+// keepGrants notes also who could use the image before, if it is still the same.
+func (s *Store) keepGrants(ctx context.Context, img Image, before images.Image) Access {
+	old := accessOf(before.Labels)
+	if before.Target.Digest != img.Target || !old.Pulled || img.Access.Node {
+		return img.Access
+	}
+	all := img.Access.with(old)
+	label := all.label()
+	if len(all.grants) > maxGrants || label == img.Access.label() {
+		return img.Access
+	}
+	if err := s.label(ctx, []string{img.Name}, map[string]string{accessLabel: label}); err != nil {
+		s.cfg.Logger.Warn("note who may use an image", "image", img.Name, "err", err)
+		return img.Access // they have to pull it again
+	}
+	return all
+}
+
+func (s *Store) transfer(ctx context.Context, name string, creds registry.CredentialHelper, labels map[string]string, t *tracker) error {
 	opts := []registry.Opt{registry.WithCredentials(creds)}
 	if s.cfg.HostsDir != "" {
 		opts = append(opts, registry.WithHostDir(s.cfg.HostsDir))
@@ -137,7 +199,8 @@ func (s *Store) transfer(ctx context.Context, name string, creds registry.Creden
 	}
 	dst := transferimage.NewStore(name,
 		transferimage.WithPlatforms(*s.cfg.Platform),
-		transferimage.WithManifestLimit(1))
+		transferimage.WithManifestLimit(1),
+		transferimage.WithImageLabels(labels))
 	return s.cfg.Client.Transfer(ctx, src, dst, transfer.WithProgress(t.on))
 }
 
@@ -190,7 +253,7 @@ func (s *Store) takeBack(ctx context.Context, name string, before images.Image) 
 	if before.Name == "" {
 		err = is.Delete(ctx, name)
 	} else {
-		_, err = is.Update(ctx, before, "target")
+		_, err = is.Update(ctx, before, "target", "labels")
 	}
 	if err != nil && !errdefs.IsNotFound(err) {
 		s.cfg.Logger.Warn("take back image record", "image", name, "err", err)

@@ -78,9 +78,9 @@ func (s *Store) removeNames(ctx context.Context, names []string) error {
 	return nil
 }
 
-// Prune removes every image for which inUse is false and returns what went,
-// also when it fails on the way. An image that is about to be used must be seen
-// as in use: nothing else protects it.
+// Prune removes every image that is not pinned and for which inUse is false, and
+// returns what went, also when it fails on the way. An image that is about to be
+// used must be seen as in use: nothing else protects it.
 func (s *Store) Prune(ctx context.Context, inUse func(Image) bool) ([]Image, error) {
 	list, err := s.List(ctx)
 	if err != nil {
@@ -88,7 +88,7 @@ func (s *Store) Prune(ctx context.Context, inUse func(Image) bool) ([]Image, err
 	}
 	var gone []Image
 	for _, img := range list {
-		if inUse(img) {
+		if img.Pinned || inUse(img) {
 			continue
 		}
 		names, err := s.allNames(ctx, img)

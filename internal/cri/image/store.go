@@ -34,8 +34,10 @@ type Config struct {
 	// ProgressDeadline ends a pull that made no progress for so long;
 	// default 60 s.
 	ProgressDeadline time.Duration
-	// Parallel is how many pulls run at once; default 3.
-	Parallel int
+	// Parallel is how many pulls run at once; default 3. One in which nothing
+	// has moved for LendAfter, default 5 s, does not count.
+	Parallel  int
+	LendAfter time.Duration
 	// MaxSize bounds the compressed bytes of one image or archive; default
 	// 64 GiB.
 	MaxSize int64
@@ -64,6 +66,10 @@ type Image struct {
 	// Problem says why the image cannot run here; "" for a good one. Only List
 	// returns images with a problem.
 	Problem string
+	// Access tells for whom it was pulled.
+	Access Access
+	// Pinned: it stays when images that nothing uses are removed.
+	Pinned bool
 
 	lost    bool     // a part of it turned out to be gone
 	sources []string // registry/repository that the target came from, without a port
@@ -99,6 +105,7 @@ func New(cfg Config) (*Store, error) {
 	set(&cfg.Owner, "nodeagent")
 	set(&cfg.ProgressDeadline, 60*time.Second)
 	set(&cfg.Parallel, 3)
+	set(&cfg.LendAfter, 5*time.Second)
 	set(&cfg.MaxSize, 64<<30)
 	if cfg.DockerConfigs == nil {
 		cfg.DockerConfigs = []string{"/var/lib/kubelet/config.json"}

@@ -90,6 +90,7 @@ func TestStore(t *testing.T) {
 		"auth": testAuth, "bearer": testBearer, "stuck": testStuck, "broken": testBroken, "mirror": testMirror,
 		"import": testImport, "shared": testShared, "parallel": testParallel, "remove": testRemove,
 		"rootfs": testRootfs, "hostile": testHostile, "sweep": testSweep, "get": testGet, "unpack": testUnpack,
+		"access": testAccess, "lend": testLend, "preload": testPreload,
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := n.with(t, nil)

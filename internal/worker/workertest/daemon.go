@@ -265,7 +265,7 @@ func (d *Daemon) RemoveContainer(ctx context.Context, id string) error {
 }
 
 // Ensure implements worker.Images.
-func (d *Daemon) Ensure(ctx context.Context, image string, _ corev1.PullPolicy) (string, string, error) {
+func (d *Daemon) Ensure(ctx context.Context, image string, _ corev1.PullPolicy, _ []*corev1.Secret) (string, string, error) {
 	return image, pod.ReasonErrImagePull, d.step(ctx, "pull "+image, func() error { return nil })
 }
 
