@@ -85,6 +85,8 @@ func (e killedError) Killed() bool { return true }
 // capabilities and profiles, and returns its exit code. When ctx ends first the
 // process is killed, and the error has a method Killed. It works without Run.
 func (n *Native) Exec(ctx context.Context, id string, o ExecOptions) (int32, error) {
+	n.execs.RLock()
+	defer n.execs.RUnlock()
 	process, err := n.execProcess(ctx, id, o)
 	if err != nil {
 		return 0, err

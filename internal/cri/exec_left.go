@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +15,25 @@ import (
 // timeout any more, and a container would collect one with each death.
 type leftExec struct {
 	container, id string
+}
+
+// landing is how long commands under way get to end when the daemon does: whoever
+// runs one sees the same end and kills it, for which containerd is needed.
+const landing = 5 * time.Second
+
+func (n *Native) landExecs() {
+	done := make(chan struct{})
+	go func() { // ends with the last command, each of which has a deadline
+		n.execs.Lock()
+		defer n.execs.Unlock()
+		close(done)
+	}()
+	t := time.NewTimer(landing)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	}
 }
 
 // endLeftExecs kills the commands that dead processes left in containers, and

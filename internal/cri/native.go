@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	containerd "github.com/containerd/containerd/v2/client"
 
@@ -32,6 +33,7 @@ type Native struct {
 	synced   chan struct{}
 	health   health
 	settles  *settler
+	execs    sync.RWMutex // held for reading while a command runs in a container
 }
 
 // Images returns the node's images.

@@ -31,6 +31,7 @@ func (n *Native) Run(ctx context.Context) error {
 	}
 	defer n.client.Close()
 	defer n.settles.wait()
+	defer n.landExecs()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.watchFiles(ctx) })
 	g.Go(func() error { return n.watchPins(ctx) })

@@ -41,7 +41,7 @@ func FuzzAnswer(f *testing.F) {
 
 // FuzzRedirect: no Location leads to another host.
 func FuzzRedirect(f *testing.F) {
-	for _, s := range []string{"/x", "//other/x", "http://10.0.0.7:99/", "http://10.0.0.7@other/", "https:other", "http:///x", "\\\\other", "?", "#", "http://10.0.0.7:80%00/"} {
+	for _, s := range []string{"/x", "//other/x", "http://10.0.0.7:99/", "http://10.0.0.7@other/", "https:other", "http:///x", "\\\\other", "?", "?0 0", "#", "http://10.0.0.7:80%00/"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, location string) {

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -170,6 +171,7 @@ func (r *request) encode() error {
 	default:
 		return fmt.Errorf("unsupported protocol scheme %q", r.url.Scheme)
 	}
+	r.url.RawQuery = strings.ReplaceAll(r.url.RawQuery, " ", "%20") // a request line has three parts
 	var b bytes.Buffer
 	if err := r.http(context.Background()).Write(&b); err != nil {
 		return err

@@ -213,6 +213,9 @@ func (s *Set) landed(p *probe, out Outcome, begun time.Time) {
 	if out.Result != Failure { // as kubelet: of successes only
 		p.taken.add(now.Sub(begun))
 	}
+	if begun.Before(p.due) {
+		begun = p.due // started a moment early, together with others: its time counts
+	}
 	changed := out.Err == nil && p.settle(out.Result != Failure, begun.Sub(r.started))
 	if p.kind.active(r.health, r.leaving) {
 		p.due = now.Add(p.wait(out, begun, now))

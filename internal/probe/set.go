@@ -96,6 +96,7 @@ func (s *Set) Watch(d pod.Desired, seen pod.RuntimeState) map[string]pod.Health 
 	s.load.Do(s.loadRecords)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.forgetEnded(seen)
 	w := s.pods[seen.UID]
 	if w == nil {
 		if d.Pod == nil || !probed(&d.Pod.Spec) {
@@ -130,6 +131,19 @@ func (s *Set) Watch(d pod.Desired, seen pod.RuntimeState) map[string]pod.Health 
 	}
 	s.wakeEarlier()
 	return w.health
+}
+
+// forgetEnded drops the records of runs that ended while no daemon watched.
+// Called with mu held.
+func (s *Set) forgetEnded(seen pod.RuntimeState) {
+	for i := range seen.Containers {
+		c := &seen.Containers[i]
+		if _, left := s.records[c.ID]; left && c.State != pod.ContainerRunning {
+			delete(s.records, c.ID)
+			s.dropped = append(s.dropped, c.ID)
+			s.wake()
+		}
+	}
 }
 
 // probed tells whether any container of the pod has a probe.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -476,6 +477,37 @@ func TestStray(t *testing.T) {
 		}
 	})
 }
+
+// TestTogether: a startup probe that is started a moment early, together with
+// another one, still counts as one of its time, and is not asked again at once.
+func TestTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, map[Kind]script{Startup: never})
+		other := corev1.Container{Name: "other", ReadinessProbe: asks()}
+		s.set.Watch(pod.Desired{Wish: pod.WishRun, Pod: &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{other}}}},
+			pod.RuntimeState{UID: "o", Containers: []pod.Container{{ID: "o", Name: "other", State: pod.ContainerRunning, Started: time.Now()}}})
+		time.Sleep(5 * time.Millisecond)
+		s.runs(corev1.Container{StartupProbe: asks(failures(2))}, "a")
+		time.Sleep(44 * time.Second)
+		s.stop()
+		want := `0s Readiness?
+5ms a started=false ready=false
+5ms Startup?
+10s Readiness?
+10s Startup?
+20s Readiness?
+20s Startup?
+20s a started=false ready=false [Container app failed startup probe, will be restarted]
+30s Readiness?
+40s Readiness?`
+		// Two that start together come in either order.
+		if got := s.log(); !slices.Equal(sorted(got), sorted(want)) {
+			t.Errorf("got\n%s\nwant\n%s", s.log(), want)
+		}
+	})
+}
+
+func sorted(lines string) []string { return slices.Sorted(strings.SplitSeq(lines, "\n")) }
 
 // TestStuckHoldsUpNobody: with more stuck probes than may run at a time the
 // others are asked within a second of their time.
