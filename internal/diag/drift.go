@@ -118,6 +118,10 @@ func (c *comparison) rights() {
 		if c.a.Seccomp == "filter" && p.Rights.Seccomp != "filter" {
 			c.differs(fmt.Sprintf("seccomp of process %d", p.PID), "filter", p.Rights.Seccomp)
 		}
+		// A profile may let a program go over to another one.
+		if c.a.AppArmor != "" && p.Rights.AppArmor == "unconfined" {
+			c.differs(fmt.Sprintf("AppArmor profile of process %d", p.PID), c.a.AppArmor, p.Rights.AppArmor)
+		}
 	}
 }
 

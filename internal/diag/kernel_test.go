@@ -180,6 +180,8 @@ func TestDrift(t *testing.T) {
 		{"a right too many", func(_ *Asked, k *Kernel) { k.Processes[0].Rights.Capabilities.Effective = []string{"CAP_BPF"} }, "capabilities of process 5"},
 		{"no_new_privs", func(_ *Asked, k *Kernel) { k.Processes[0].Rights.NoNewPrivs = false }, "no_new_privs"},
 		{"seccomp", func(_ *Asked, k *Kernel) { k.Processes[0].Rights.Seccomp = "disabled" }, "seccomp"},
+		{"no profile", func(a *Asked, k *Kernel) { a.AppArmor, k.Processes[0].Rights.AppArmor = "p", "unconfined" }, "AppArmor profile of process 5"},
+		{"another profile", func(a *Asked, k *Kernel) { a.AppArmor, k.Processes[0].Rights.AppArmor = "p", "p//child" }, ""},
 		{"score", func(_ *Asked, k *Kernel) { k.Processes[0].OOMScoreAdj = 0 }, "oom_score_adj of process 5"},
 		{"raised score", func(_ *Asked, k *Kernel) { k.Processes[0].OOMScoreAdj = 1000 }, "oom_score_adj of process 5"},
 		{"other namespace", func(_ *Asked, k *Kernel) { k.Namespaces["network"] = Namespace{ID: 9} }, "network namespace"},
@@ -276,5 +278,16 @@ func TestBetween(t *testing.T) {
 	}
 	if got := Between([]ContainerUsage{u(0, 5e9, 0, 0)}, []ContainerUsage{u(time.Second, 1, 0, 0)}); got[0].CPUCores != 0 {
 		t.Errorf("a counter that began anew gives %v", got[0].CPUCores)
+	}
+}
+
+func TestConfinedBy(t *testing.T) {
+	for label, want := range map[string]string{
+		"unconfined\n": "unconfined", "cri-containerd.apparmor.d (enforce)\n": "cri-containerd.apparmor.d",
+		"my profile (complain)": "my profile", "a (b) (kill)\n": "a (b)", "": "", "x (unconfined)": "x",
+	} {
+		if got := confinedBy(label); got != want {
+			t.Errorf("%q is %q, want %q", label, got, want)
+		}
 	}
 }

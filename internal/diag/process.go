@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ProcessFacts are what /proc/PID/status says of a process's rights
-// (proc_pid_status(5)).
+// ProcessFacts are what /proc/PID/status and attr say of a process's rights
+// (proc_pid_status(5), proc_pid_attr(5)).
 type ProcessFacts struct {
 	UID          uint32       `json:"uid"` // effective
 	GID          uint32       `json:"gid"`
@@ -21,6 +21,7 @@ type ProcessFacts struct {
 	NoNewPrivs   bool         `json:"noNewPrivileges"`
 	Seccomp      string       `json:"seccomp"` // disabled, strict or filter
 	Filters      int          `json:"seccompFilters"`
+	AppArmor     string       `json:"appArmorProfile,omitempty"` // "" where there is no AppArmor
 }
 
 // Capabilities are names such as CAP_CHOWN; lists are never nil.
@@ -37,7 +38,24 @@ func readProcess(proc string, pid int) (ProcessFacts, error) {
 	if err != nil {
 		return ProcessFacts{}, fmt.Errorf("read the rights of process %d: %w", pid, err)
 	}
-	return parseStatus(text)
+	facts, err := parseStatus(text)
+	if err != nil {
+		return facts, err
+	}
+	// A kernel without AppArmor has no such directory, or nothing to say in it.
+	if label, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "attr", "apparmor", "current")); err == nil {
+		facts.AppArmor = confinedBy(string(label))
+	}
+	return facts, nil
+}
+
+// confinedBy is the name in "name (mode)"; "unconfined" has no mode.
+func confinedBy(label string) string {
+	label = strings.TrimSuffix(strings.TrimRight(label, "\x00\n"), ")")
+	if i := strings.LastIndex(label, " ("); i >= 0 {
+		return label[:i]
+	}
+	return label
 }
 
 var seccompModes = []string{"disabled", "strict", "filter"}
