@@ -151,7 +151,7 @@ func (d *daemon) fitSet() error {
 	d.set, err = worker.New(worker.Config{
 		Runtime: d.runtime, Sandboxes: d.runtime, Containers: d.runtime, Images: images{d.runtime.Images(), d.cfg, d.log},
 		Cgroups: d.tree, Network: d.network, Dirs: d.dirs, Files: d.dirs, Links: d.dirs,
-		Volumes: d.volumes, Probes: d.probes, Objects: &d.objects,
+		Volumes: d.volumes, EnvFiles: d.volumes, Probes: d.probes, Objects: &d.objects,
 		Sources: []string{sourceFile}, Stray: d.stray, Node: node, Logger: d.log,
 	})
 	d.parts = append(d.parts, part{"pods", d.set.Run},

@@ -77,11 +77,9 @@ func admitContainer(path string, c *corev1.Container) *Rejection {
 	}
 	for i := range c.Env {
 		if from := c.Env[i].ValueFrom; from != nil {
-			switch at := fmt.Sprintf("%s.env[%d].valueFrom", path, i); {
-			case from.FileKeyRef != nil:
-				return unsupported(at+".fileKeyRef", "variables from files are not built yet")
-			case from.FieldRef == nil && from.ResourceFieldRef == nil && from.ConfigMapKeyRef == nil && from.SecretKeyRef == nil:
-				return unsupported(at, "its source is of a later release")
+			known := from.FieldRef != nil || from.ResourceFieldRef != nil || from.ConfigMapKeyRef != nil || from.SecretKeyRef != nil || from.FileKeyRef != nil
+			if !known {
+				return unsupported(fmt.Sprintf("%s.env[%d].valueFrom", path, i), "its source is of a later release")
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"path"
@@ -15,13 +16,13 @@ import (
 
 // containerConfig says in CRI's words what the container is to be. What depends
 // on the image (entry point, user, environment) is merged by the runtime.
-func (s *Set) containerConfig(d pod.Desired, c *corev1.Container, a pod.Action, image string, seen pod.RuntimeState) (*runtimeapi.ContainerConfig, error) {
+func (s *Set) containerConfig(ctx context.Context, d pod.Desired, c *corev1.Container, a pod.Action, image string, seen pod.RuntimeState) (*runtimeapi.ContainerConfig, error) {
 	addrs := s.podAddrs(a.Sandbox, seen)
 	mounts, err := s.fileMounts(d.Pod, c, a, addrs)
 	if err != nil {
 		return nil, err
 	}
-	env, err := s.environment(d.Pod, c, pod.Place{HostIPs: s.cfg.Node.Addrs, PodIPs: addrs, Allocatable: s.cfg.Node.Allocatable})
+	env, err := s.environment(ctx, d.Pod, c, pod.Place{HostIPs: s.cfg.Node.Addrs, PodIPs: addrs, Allocatable: s.cfg.Node.Allocatable})
 	if err != nil {
 		return nil, err
 	}

@@ -147,7 +147,7 @@ func (s *Set) startContainer(ctx context.Context, w *worker, a pod.Action, d pod
 	if err != nil {
 		return pod.ReasonCreateContainerConfigError, err
 	}
-	config, err := s.containerConfig(d, spec, a, image, s.cfg.Runtime.Observe(w.uid))
+	config, err := s.containerConfig(bounded, d, spec, a, image, s.cfg.Runtime.Observe(w.uid))
 	if err != nil {
 		return pod.ReasonCreateContainerConfigError, err
 	}

@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -27,6 +29,7 @@ type environment struct {
 	c        *corev1.Container
 	place    pod.Place
 	services map[string]string
+	file     func(volume, path string) ([]byte, error)
 
 	values map[string]string
 	known  map[string]string // values over services: what a reference leads to
@@ -34,8 +37,9 @@ type environment struct {
 }
 
 // environment returns the container's variables.
-func (s *Set) environment(p *corev1.Pod, c *corev1.Container, place pod.Place) ([]*runtimeapi.KeyValue, error) {
+func (s *Set) environment(ctx context.Context, p *corev1.Pod, c *corev1.Container, place pod.Place) ([]*runtimeapi.KeyValue, error) {
 	e := environment{objects: s.cfg.Objects, pod: p, c: c, place: place, values: map[string]string{}, known: map[string]string{}}
+	e.file = func(volume, path string) ([]byte, error) { return s.envFile(ctx, p, volume, path) }
 	if s.cfg.Services != nil {
 		links := p.Spec.EnableServiceLinks == nil || *p.Spec.EnableServiceLinks
 		var err error
@@ -158,7 +162,43 @@ func (e *environment) from(from *corev1.EnvVarSource) (value string, there bool,
 	case from.SecretKeyRef != nil:
 		return e.secretKey(from.SecretKeyRef)
 	}
+	if from.FileKeyRef != nil {
+		return e.fileKey(from.FileKeyRef)
+	}
 	return "", false, fmt.Errorf("environment variable of a source that is not known")
+}
+
+// fileKey finds a variable in a file that a container has left. A file that is
+// not there is an error even where the variable is optional, as with kubelet.
+func (e *environment) fileKey(ref *corev1.FileKeySelector) (string, bool, error) {
+	text, err := e.file(ref.VolumeName, ref.Path)
+	if err != nil {
+		return "", false, err
+	}
+	value, there, err := pod.FileVariable(string(text), ref.Key)
+	switch {
+	case err != nil:
+		return "", false, fmt.Errorf("couldn't parse env file: %w", err)
+	case !there && !is(ref.Optional):
+		return "", false, fmt.Errorf("environment variable key %q not found in file %q", ref.Key, ref.Path)
+	case strings.Contains(value, "\x00"):
+		return "", false, fmt.Errorf("key %s in file %q holds a NUL byte, which no environment variable can", ref.Key, ref.Path)
+	}
+	return value, there, nil
+}
+
+// envFile reads a file of variables. What exactly is wrong with it is in the log
+// only, since its path is a container's and the error may tell of the node.
+func (s *Set) envFile(ctx context.Context, p *corev1.Pod, volume, path string) ([]byte, error) {
+	if s.cfg.EnvFiles == nil {
+		return nil, fmt.Errorf("cannot find the volume %q referenced by FileKeyRef", volume)
+	}
+	text, err := s.cfg.EnvFiles.EnvFile(ctx, p, volume, path)
+	if err != nil {
+		s.cfg.Logger.Warn("read a file of variables", "pod", fullName(p), "volume", volume, "path", path, "err", err)
+		return nil, errors.New("couldn't parse env file")
+	}
+	return text, nil
 }
 
 func (e *environment) configMapKey(ref *corev1.ConfigMapKeySelector) (string, bool, error) {

@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -37,6 +39,18 @@ func (envObjects) Secret(namespace, name string) (*corev1.Secret, error) {
 	return nil, apierrors.NewNotFound(corev1.Resource("secret"), name)
 }
 
+type envFiles struct{}
+
+func (envFiles) EnvFile(_ context.Context, _ *corev1.Pod, volume, path string) ([]byte, error) {
+	switch volume + "/" + path {
+	case "v/good":
+		return []byte("K='" + canary + "'\nNUL='a\x00'\n"), nil
+	case "v/bad":
+		return []byte("K=" + canary), nil
+	}
+	return nil, errors.New("open /node/path: no such file")
+}
+
 type envServices struct{ err error }
 
 func (s envServices) Variables(_ string, links bool) (map[string]string, error) {
@@ -56,8 +70,8 @@ func envOf(t *testing.T, text string, services Services, links *bool) (string, e
 		ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", Labels: map[string]string{"app": "web"}},
 		Spec:       corev1.PodSpec{EnableServiceLinks: links},
 	}
-	s := &Set{cfg: Config{Objects: envObjects{}, Services: services}}
-	env, err := s.environment(p, &c, pod.Place{
+	s := &Set{cfg: Config{Objects: envObjects{}, Services: services, EnvFiles: envFiles{}, Logger: quietLogger}}
+	env, err := s.environment(t.Context(), p, &c, pod.Place{
 		PodIPs:      []netip.Addr{netip.MustParseAddr("10.1.0.2")},
 		Allocatable: corev1.ResourceList{"cpu": resource.MustParse("4")},
 	})
@@ -103,6 +117,12 @@ func TestEnvironment(t *testing.T) {
 		{"all of none", "envFrom: [{configMapRef: {name: none}}]", "", `configmap "none" not found`},
 		{"all of no secret", "envFrom: [{secretRef: {name: none}}]", "", `secret "none" not found`},
 		{"all of an optional one", "envFrom: [{configMapRef: {name: none, optional: true}}, {secretRef: {name: none, optional: true}}]", "", ""},
+		{"file", from("fileKeyRef: {volumeName: v, path: good, key: K}"), "V=" + canary, ""},
+		{"no key of a file", from("fileKeyRef: {volumeName: v, path: good, key: L}"), "", `environment variable key "L" not found in file "good"`},
+		{"optional key of a file", from("fileKeyRef: {volumeName: v, path: good, key: L, optional: true}"), "", ""},
+		{"nul of a file", from("fileKeyRef: {volumeName: v, path: good, key: NUL}"), "", `key NUL in file "good" holds a NUL byte, which no environment variable can`},
+		{"broken file", from("fileKeyRef: {volumeName: v, path: bad, key: K, optional: true}"), "", "couldn't parse env file: invalid environment variable format at line 1: value must be enclosed in single quotes"},
+		{"no file", from("fileKeyRef: {volumeName: v, path: none, key: K, optional: true}"), "", "couldn't parse env file"},
 		{"nul", from("secretKeyRef: {name: nul, key: bad}"), "", "key bad in Secret ns/nul holds a NUL byte, which no environment variable can"},
 		{"nul of all", "envFrom: [{secretRef: {name: nul}}]", "", "key bad in Secret ns/nul holds a NUL byte, which no environment variable can"},
 		{"literal nul", "env: [{name: V, value: \"a\\0b\"}]", "", "environment variable V holds a NUL byte, which no variable can"},
@@ -119,7 +139,7 @@ func TestEnvironment(t *testing.T) {
 			if strings.Contains(text, canary) {
 				t.Error("the error holds the value of a secret")
 			}
-			if fromObject := strings.Contains(c.err, "not found") || strings.Contains(c.err, "key "); err != nil && absent(err) != fromObject {
+			if fromObject := !strings.Contains(c.err, "file") && (strings.Contains(c.err, "not found") || strings.Contains(c.err, "key ")); err != nil && absent(err) != fromObject {
 				t.Errorf("that it waits for an object is %v", absent(err))
 			}
 		})

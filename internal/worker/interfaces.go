@@ -51,6 +51,13 @@ type Objects interface {
 	Secret(namespace, name string) (*corev1.Secret, error)
 }
 
+// EnvFiles reads what containers leave for the variables of others.
+type EnvFiles interface {
+	// EnvFile reads a file in an emptyDir of the pod. It is hostile, and so is
+	// the path.
+	EnvFile(ctx context.Context, p *corev1.Pod, volume, path string) ([]byte, error)
+}
+
 // Services knows what pods are told of services by variables.
 type Services interface {
 	// Variables are those of the services in the namespace and of the API's own;

@@ -15,8 +15,8 @@ import (
 	"nodeagent/internal/pod"
 )
 
-// Config is what a pod set works with; every field but Services, Node and Logger must be
-// set.
+// Config is what a pod set works with; every field but EnvFiles, Services, Node
+// and Logger must be set.
 type Config struct {
 	Runtime    Runtime
 	Sandboxes  Sandboxes
@@ -30,6 +30,8 @@ type Config struct {
 	Links      Links
 	Probes     Probes
 	Objects    Objects
+	// EnvFiles may be nil: then no variable comes from a file.
+	EnvFiles EnvFiles
 	// Services may be nil: a node without an API server has none.
 	Services Services
 

@@ -66,7 +66,6 @@ var samples = map[string]sample{
 
 	"EnvVarSource.configMapKeyRef": ofContainer(`env: [{name: A, valueFrom: {configMapKeyRef: {name: o, key: k}}}]`),
 	"EnvVarSource.secretKeyRef":    ofContainer(`env: [{name: A, valueFrom: {secretKeyRef: {name: o, key: k}}}]`),
-	"EnvVarSource.fileKeyRef":      {of: "spec", text: `{volumes: [{name: v, emptyDir: {}}], containers: [{name: c, image: i, env: [{name: A, valueFrom: {fileKeyRef: {volumeName: v, path: p, key: k}}}]}]}`},
 	"EnvFromSource.configMapRef":   ofContainer(`envFrom: [{configMapRef: {name: o}}]`),
 	"EnvFromSource.secretRef":      ofContainer(`envFrom: [{secretRef: {name: o}}]`),
 

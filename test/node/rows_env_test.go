@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"nodeagent/test/bed"
+	"nodeagent/test/image"
 )
 
 // envPods are the pods of TestEnvironmentOfContainers.
@@ -29,6 +30,8 @@ func envPods() map[string]string {
 		"limited": spec("", show+"\nresources: {limits: {cpu: 1500m, memory: 64Mi}}\nenv:\n"+resource("CPU", "limits.cpu", "1m")+resource("CORES", "limits.cpu", "'0'")+resource("MEM", "limits.memory", "1Mi")+resource("REQ", "requests.memory", "1")),
 		"free":    spec("", show+"\nenv:\n"+resource("CORES", "limits.cpu", "1")+resource("MEM", "limits.memory", "1Ki")+resource("REQ", "requests.cpu", "1m")),
 		"args":    spec("restartPolicy: Never", "command: [/podtool, seq, show]\nargs: ['$(NAME)', $$(NAME), $(NONE)]\nenv:\n"+field("NAME", "metadata.name")),
+		"filed": spec("volumes: [{name: v, emptyDir: {}}]\ninitContainers: [{name: first, image: "+image.Example+", command: [/podtool, write, /v/env, \"KEY='left by another'\"], volumeMounts: [{name: v, mountPath: /v}]}]",
+			show+"\nenv: [{name: V, valueFrom: {fileKeyRef: {volumeName: v, path: env, key: KEY}}}]"),
 		"renamed": spec("hostnameOverride: other.example.test", show),
 	}
 }
@@ -45,6 +48,9 @@ func TestEnvironmentOfContainers(t *testing.T) {
 	s := n.shown(t, "args", "app")
 	if got, want := strings.Join(s.Args, " "), "/podtool seq show args-node $(NAME) $(NONE)"; got != want {
 		t.Errorf("the arguments are %q, want %q", got, want)
+	}
+	if s := n.shown(t, "filed", "app"); s.env("V") != "left by another" {
+		t.Errorf("the variable from a file is %q", s.env("V"))
 	}
 	if s := n.shown(t, "renamed", "app"); s.Hostname != "other.example.test" || s.env("HOSTNAME") != "other.example.test" {
 		t.Errorf("hostnameOverride makes the host name %q and HOSTNAME %q", s.Hostname, s.env("HOSTNAME"))
