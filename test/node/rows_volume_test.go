@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -234,4 +235,28 @@ func (n *rowsNode) volumesShown(t *testing.T) {
 	if out, err := n.a.CLI(n.ctx, "drift"); strings.Contains(out, "mount") {
 		t.Errorf("drift shows mounts, %v:\n%s", err, out)
 	}
+}
+
+// TestHostPathOnADeadServer: a volume on a server that never answers keeps its
+// own pod waiting, and says so; it holds up no other pod, nor its own removal.
+func TestHostPathOnADeadServer(t *testing.T) {
+	n := newRowsNode(t, bed.AgentOptions{})
+	dir := t.TempDir()
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	must(t, err)
+	must(t, unix.Mount("dead", dir, "fuse.dead", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd)))
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	defer unix.Close(fd) // until then whoever looks there hangs
+	n.write(t, "stuck", "  volumes: [{name: v, hostPath: {path: "+dir+", type: Directory}}]\n"+
+		spec("", "command: [/podtool, sleep, forever]\nvolumeMounts: [{name: v, mountPath: /v}]"))
+	n.write(t, "other", spec("", "command: [/podtool, sleep, forever]"))
+	n.pod(t, "other", "running", inPhase(corev1.PodRunning))
+	n.pod(t, "stuck", "waiting for its server", func(p *corev1.Pod) bool {
+		return p.Status.Phase == corev1.PodPending && p.Status.Reason == "FailedMount" &&
+			strings.Contains(p.Status.Message, "look at "+dir+": it does not answer")
+	})
+	n.write(t, "third", spec("", "command: [/podtool, sleep, forever]"))
+	n.pod(t, "third", "running", inPhase(corev1.PodRunning))
+	must(t, n.a.RemoveManifests())
+	waitGone(t, n.ctx, n.a)
 }
