@@ -31,6 +31,7 @@ type imageItem struct {
 	User        string   `json:"user,omitempty"`
 	Unpacked    bool     `json:"unpacked"`
 	InUse       bool     `json:"inUse"`
+	Pinned      bool     `json:"pinned"`
 	Problem     string   `json:"problem,omitempty"`
 }
 
@@ -83,7 +84,7 @@ func itemOf(img image.Image, used bool) imageItem {
 	i := imageItem{
 		Name: img.Name, ID: img.ID.String(), Target: img.Target.String(), Size: img.Size,
 		RepoTags: append([]string{}, img.RepoTags...), RepoDigests: append([]string{}, img.RepoDigests...),
-		User: img.Config.User, Unpacked: img.Unpacked, InUse: used, Problem: img.Problem,
+		User: img.Config.User, Unpacked: img.Unpacked, InUse: used, Pinned: img.Pinned, Problem: img.Problem,
 	}
 	if img.Platform.OS != "" {
 		i.Platform = img.Platform.OS + "/" + img.Platform.Architecture
@@ -282,7 +283,7 @@ func pruneCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prune",
 		Short: "Remove images that nothing uses",
-		Long: "Remove every image that no container uses, whoever made it, and that no manifest names.\n" +
+		Long: "Remove every image that no container uses, whoever made it, that no manifest names and that is not pinned.\n" +
 			"What went is printed, and how much it was on stderr.",
 		Example: "  nodeagent images prune",
 	}
