@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"nodeagent/internal/pod"
+	"nodeagent/internal/probe"
 	"nodeagent/internal/worker"
 	"nodeagent/internal/worker/workertest"
 )
@@ -136,6 +138,12 @@ func behaviour(podName, container string, attempt uint32) workertest.Behaviour {
 		if attempt < 3 {
 			return workertest.Behaviour{Runs: time.Second, Code: 1}
 		}
+	case "slow":
+		return workertest.Behaviour{StartupTakes: 15 * time.Second}
+	case "sick":
+		if attempt < 2 {
+			return workertest.Behaviour{FailsAfter: 20 * time.Second, IgnoreTERM: true}
+		}
 	case "deaf":
 		return workertest.Behaviour{IgnoreTERM: true}
 	}
@@ -169,9 +177,15 @@ func settings(value string) *corev1.ConfigMap {
 // start starts a daemon.
 func (s *scene) start() {
 	s.d = s.w.Daemon()
+	probes, err := probe.New(probe.Config{
+		Prober: s.d, Records: workertest.Verdicts{Daemon: s.d}, Wake: func(uid types.UID) { s.set.Wake(uid) }, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	set, err := worker.New(worker.Config{
 		Runtime: s.d, Sandboxes: s.d, Containers: s.d, Images: s.d, Cgroups: s.d,
-		Network: s.d, Dirs: s.d, Files: s.d, Links: s.d, Objects: s.d, Probes: s.d, Stray: s.d.Stray,
+		Network: s.d, Dirs: s.d, Files: s.d, Links: s.d, Objects: s.d, Probes: probes, Stray: s.stray(probes),
 		Volumes: s.d.Volumes(),
 		Sources: []string{"file"}, Logger: slog.New(slog.DiscardHandler),
 	})
@@ -183,7 +197,7 @@ func (s *scene) start() {
 	s.d.AttachObjects(set.ObjectChanged)
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel, s.done = cancel, make(chan error, 1)
-	go func() { s.done <- set.Run(ctx) }()
+	go func() { s.done <- errors.Join(runBoth(ctx, set.Run, probes.Run)...) }()
 	s.offer()
 }
 
@@ -216,7 +230,7 @@ func (s *scene) offer() {
 	s.set.Offer(snap)
 }
 
-var podNames = []string{"web", "job", "initfails", "flaky", "hardy", "keeper"}
+var podNames = []string{"web", "job", "initfails", "flaky", "hardy", "keeper", "probed"}
 
 // disturb changes something.
 func (s *scene) disturb(r *rand.Rand) {
@@ -338,6 +352,12 @@ func podNamed(name string) *corev1.Pod {
 		spec.Containers = containers("flaky", "app")
 	case "hardy":
 		spec.Containers = containers("deaf")
+	case "probed":
+		spec.Containers = containers("slow", "sick")
+		asks := corev1.Probe{TimeoutSeconds: 1, PeriodSeconds: 20, SuccessThreshold: 1, FailureThreshold: 3}
+		slow, sick := &spec.Containers[0], &spec.Containers[1]
+		slow.StartupProbe, slow.ReadinessProbe, sick.LivenessProbe = new(asks), new(asks), new(asks)
+		sick.LivenessProbe.TerminationGracePeriodSeconds = new(int64(3))
 		spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 		spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/v"}}
 	case "keeper":

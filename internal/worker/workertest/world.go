@@ -61,6 +61,7 @@ type World struct {
 	objectChanged func(pod.ObjectRef)
 	sandboxes     map[string]*sandbox
 	containers    map[string]*container
+	verdicts      map[string]pod.Health // what probes said, by container
 	cgroups       map[types.UID]bool
 	dirs          map[types.UID]bool
 	volumes       map[types.UID]string // what they show of ConfigMaps
@@ -93,7 +94,7 @@ type container struct {
 func New(seed uint64, f Faults, behave func(podName, container string, attempt uint32) Behaviour) *World {
 	return &World{
 		seed: seed, faults: f, behave: behave,
-		sandboxes: map[string]*sandbox{}, containers: map[string]*container{},
+		sandboxes: map[string]*sandbox{}, containers: map[string]*container{}, verdicts: map[string]pod.Health{},
 		cgroups: map[types.UID]bool{}, dirs: map[types.UID]bool{}, volumes: map[types.UID]string{}, links: map[string]bool{},
 		addrs: map[netip.Addr]string{}, perCall: map[string]int{}, started: map[string]int{},
 	}
@@ -137,6 +138,9 @@ func (w *World) Left() []string {
 	}
 	for id := range w.containers {
 		all = append(all, "container "+id)
+	}
+	for id := range w.verdicts {
+		all = append(all, "verdict on "+id)
 	}
 	for uid := range w.cgroups {
 		all = append(all, "cgroup "+string(uid))
