@@ -45,6 +45,7 @@ var rooms = map[string]ring{
 	"internal/source":           edge,
 	"internal/volume":           edge,
 	"internal/poddir":           edge,
+	"internal/hook":             edge,
 	"internal/config":           small,
 	"internal/failpoint":        small,
 	"internal/durable":          small,

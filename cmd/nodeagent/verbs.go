@@ -24,7 +24,7 @@ func addVerbs(root *cobra.Command) {
 	root.AddGroup(&cobra.Group{ID: groupShow, Title: "Look at the node:"}, &cobra.Group{ID: groupAct, Title: "Work with containers, images and the daemon:"})
 	for group, verbs := range map[string][]*cobra.Command{
 		groupShow: {podsCommand(), psCommand(), inspectCommand(), logsCommand(), statsCommand(), checkCommand(), configCommand()},
-		groupAct:  {execCommand(), imagesCommand(), reloadCommand()},
+		groupAct:  {execCommand(), imagesCommand(), reloadCommand(), restartCommand()},
 	} {
 		for _, v := range verbs {
 			v.GroupID = group

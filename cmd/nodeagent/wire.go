@@ -17,6 +17,7 @@ import (
 	"nodeagent/internal/cgroups"
 	"nodeagent/internal/config"
 	"nodeagent/internal/cri"
+	"nodeagent/internal/hook"
 	"nodeagent/internal/net/podnet"
 	"nodeagent/internal/pod"
 	"nodeagent/internal/pod/validate"
@@ -38,6 +39,7 @@ type daemon struct {
 	runtime *cri.Native
 	probes  *probe.Set
 	dirs    *poddir.Dirs
+	hooks   *hook.Hooks
 	volumes *volume.Volumes
 	set     *worker.Set
 	source  *source.Manifests
@@ -148,8 +150,11 @@ func (d *daemon) fitSet() error {
 	if err := d.fitProbes(node); err != nil {
 		return err
 	}
+	if d.hooks, err = hook.New(d.exec); err != nil {
+		return err
+	}
 	d.set, err = worker.New(worker.Config{
-		Runtime: d.runtime, Sandboxes: d.runtime, Containers: d.runtime, Images: images{d.runtime.Images(), d.cfg, d.log},
+		Runtime: d.runtime, Sandboxes: d.runtime, Containers: d.runtime, Stops: d.runtime, Hooks: d.hooks, Images: images{d.runtime.Images(), d.cfg, d.log},
 		Cgroups: d.tree, Network: d.network, Dirs: d.dirs, Files: d.dirs, Links: d.dirs,
 		Volumes: d.volumes, EnvFiles: d.volumes, Probes: d.probes, Objects: &d.objects,
 		Sources: []string{sourceFile}, Stray: d.stray, Node: node, Logger: d.log,
@@ -265,6 +270,7 @@ func (d *daemon) fitServers() error {
 		},
 		Metrics: map[string]func(io.Writer) error{"probes": d.probes.WriteMetrics},
 		Reload:  func() error { return d.reload.reload() },
+		Restart: d.restart,
 	})
 	if err != nil {
 		return err

@@ -100,10 +100,12 @@ func (n *Native) newContainer(s *sandbox, config *runtimeapi.ContainerConfig, im
 	c.signal = strconv.Itoa(int(signal))
 	labels := config.GetLabels()
 	backoff, _ := time.ParseDuration(labels[pod.LabelBackoff])
+	init, sidecar := pod.InitPlace(labels[pod.LabelInit])
 	c.info = pod.Container{
 		ID: c.id, Name: config.GetMetadata().GetName(), SandboxID: s.id,
-		Init:    labels[pod.LabelInit] != "" && labels[pod.LabelInit] != "false",
-		Attempt: config.GetMetadata().GetAttempt(), Hash: labels[pod.LabelHash], Backoff: backoff,
+		Init: init, Sidecar: sidecar, PreStop: labels[pod.LabelPreStop],
+		PostStart: config.GetAnnotations()[pod.AnnotationPostStart] == "true",
+		Attempt:   config.GetMetadata().GetAttempt(), Hash: labels[pod.LabelHash], Backoff: backoff,
 		Image: userImage(config), ImageID: imageID(img), State: pod.ContainerCreated, Created: time.Now(),
 		RecursiveReadOnly: labels[pod.LabelRecursiveReadOnly] == "true",
 	}

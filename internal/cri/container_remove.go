@@ -31,6 +31,9 @@ func (n *Native) RemoveContainer(ctx context.Context, id string) error {
 		return err
 	}
 	defer c.lock.release()
+	if ran, err := n.ranAfterAll(ctx, c); ran || err != nil {
+		return err
+	}
 	if err := n.removable(c); err != nil {
 		return err
 	}
@@ -38,7 +41,7 @@ func (n *Native) RemoveContainer(ctx context.Context, id string) error {
 		n.state.edit(func() { c.removing = false })
 		return fmt.Errorf("remove container: %w", err)
 	}
-	if !n.newest(c) {
+	if !n.newest(c) || c.neverRan(n.state) {
 		if err := removeLogs(c.info.LogPath); err != nil {
 			n.log.Warn("cannot remove logs of a container", "container", c.id, "podUID", c.uid, "err", err)
 		}
@@ -46,6 +49,33 @@ func (n *Native) RemoveContainer(ctx context.Context, id string) error {
 	n.state.removeContainer(c)
 	n.dropLateExit(c.id) // one that came between the two
 	return nil
+}
+
+// ranAfterAll tells whether a container that counts as never started was: its start
+// failed in a way that left that open. It is shown as what it is then, and not removed
+// for not having run.
+func (n *Native) ranAfterAll(ctx context.Context, c *container) (bool, error) {
+	var open bool
+	n.state.edit(func() {
+		open = c.kind == kindContainer && c.info.State == pod.ContainerCreated && c.tasked && c.asked && !c.removing
+	})
+	if !open {
+		return false, nil
+	}
+	known, started := n.observeStart(ctx, c)
+	if !known {
+		return false, fmt.Errorf("remove container %s: it is not known whether it was started", c.id)
+	}
+	if started {
+		n.cfg.Wake(c.uid)
+	}
+	return started, nil
+}
+
+// neverRan: its log is empty, and must not count as a run.
+func (c *container) neverRan(st *state) (never bool) {
+	st.edit(func() { never = c.info.State == pod.ContainerCreated })
+	return never
 }
 
 func (n *Native) removable(c *container) (err error) {

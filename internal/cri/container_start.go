@@ -45,7 +45,10 @@ func (n *Native) StartContainer(ctx context.Context, id string) error {
 	defer n.state.edit(func() { c.starting = false })
 	pid, err := n.startTask(ctx, s, c)
 	if err != nil {
-		return n.startFailed(ctx, c, err)
+		if err := n.startFailed(ctx, c, err); err != nil {
+			return err
+		}
+		n.state.edit(func() { pid = c.info.Pid }) // it was started all the same
 	}
 	now := time.Now()
 	n.state.edit(func() {
@@ -53,7 +56,7 @@ func (n *Native) StartContainer(ctx context.Context, id string) error {
 			c.info.State, c.info.Pid, c.info.Started, c.mounts = pod.ContainerRunning, pid, now, nil
 		}
 	})
-	if err := n.writeStarted(c, started{At: now, Pid: pid}); err != nil {
+	if err := n.writeStarted(c, started{At: now, Pid: pid, PostStart: c.hookDue(n.state)}); err != nil {
 		// Only a restart without containerd would need it.
 		n.log.Warn("cannot note the start of a container", "container", c.id, "err", err)
 	}
@@ -89,7 +92,7 @@ func (n *Native) startTask(ctx context.Context, s *sandbox, c *container) (uint3
 	}
 	// The mark tells a container that never started from one whose shim and
 	// task are gone. It needs to live as long as this boot only.
-	if err := n.writeStarted(c, started{At: time.Now()}); err != nil {
+	if err := n.writeStarted(c, started{At: time.Now(), PostStart: c.hookDue(n.state)}); err != nil {
 		return 0, err
 	}
 	release, err := n.firstOfGroup(ctx, s)
@@ -104,6 +107,7 @@ func (n *Native) startTask(ctx context.Context, s *sandbox, c *container) (uint3
 	if err := failpoint.At(failpoint.CRITaskStartBefore); err != nil {
 		return 0, err
 	}
+	n.state.edit(func() { c.asked = true })
 	resp, err := n.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: c.id})
 	if err != nil {
 		return 0, fmt.Errorf("start task: %w", native(err))
@@ -170,7 +174,8 @@ func (n *Native) taskRequest(ctx context.Context, c *container) (*tasks.CreateTa
 	return req, nil
 }
 
-// startFailed cleans up after a start and says what became of the container.
+// startFailed cleans up after a start and says what became of the container; nil: it
+// was started all the same.
 func (n *Native) startFailed(ctx context.Context, c *container, cause error) error {
 	cause = fmt.Errorf("start container: %w", cause)
 	ctx, cancel := n.detached(ctx)
@@ -178,6 +183,14 @@ func (n *Native) startFailed(ctx context.Context, c *container, cause error) err
 	if errdefs.IsUnavailable(cause) {
 		// containerd is away: whether the task runs shows when it is back.
 		return cause
+	}
+	if isDeadline(cause) && c.wasAsked(n.state) {
+		// Whether it was started is not known: what is there says.
+		if known, started := n.observeStart(ctx, c); !known {
+			return cause
+		} else if started {
+			return nil
+		}
 	}
 	if err := n.destroyTask(ctx, c); err != nil {
 		n.log.Warn("cannot end a task that failed to start yet", "container", c.id, "podUID", c.uid, "err", err)
@@ -198,10 +211,34 @@ func (n *Native) startFailed(ctx context.Context, c *container, cause error) err
 	return cause
 }
 
+// observeStart looks whether a container was started by a call whose outcome is not
+// known: it runs now, or has ended. To end it and try again would run twice what may run
+// once. The caller holds c's lock.
+func (n *Native) observeStart(ctx context.Context, c *container) (known, started bool) {
+	if _, err := n.resolveExit(ctx, c); err != nil {
+		n.log.Warn("cannot see whether a container was started", "container", c.id, "podUID", c.uid, "err", err)
+		return false, false
+	}
+	n.state.edit(func() { started = c.info.State != pod.ContainerCreated })
+	return true, started
+}
+
+func (c *container) wasAsked(st *state) (asked bool) {
+	st.edit(func() { asked = c.asked })
+	return asked
+}
+
+func (c *container) hookDue(st *state) (due bool) {
+	st.edit(func() { due = c.info.PostStart })
+	return due
+}
+
 // started is the mark in the run directory that a container was started.
 type started struct {
 	At  time.Time `json:"at"`
 	Pid uint32    `json:"pid,omitempty"`
+	// PostStart: its postStart hook has not ended.
+	PostStart bool `json:"postStart,omitempty"`
 }
 
 func (n *Native) writeStarted(c *container, m started) error {

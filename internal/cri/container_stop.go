@@ -23,14 +23,16 @@ const killWait = 5 * time.Second
 // clock is CLOCK_BOOTTIME: it ends with the boot as the container does, and
 // nobody can set it.
 type stopRecord struct {
-	Deadline int64 `json:"deadline"` // nanoseconds since boot
-	Sent     bool  `json:"sent"`     // the polite signal was sent
+	Deadline int64 `json:"deadline"`         // nanoseconds since boot
+	Sent     bool  `json:"sent"`             // the polite signal was sent
+	Hooked   bool  `json:"hooked,omitempty"` // there is no preStop hook to run any more
+	Again    bool  `json:"again,omitempty"`  // the container is to be started again
 }
 
 // StopContainer ends a running container: the stop signal, then after grace
-// SIGKILL for everything in its cgroup. A second stop may only shorten the
-// grace, and so does one after a restart. It returns when the container has
-// ended. Idempotent.
+// SIGKILL for everything in its cgroup. Once the signal was sent, a second stop
+// may only shorten the grace, and so does one after a restart. It returns when the
+// container has ended. Idempotent.
 func (n *Native) StopContainer(ctx context.Context, id string, grace time.Duration) error {
 	c, err := n.state.container(id)
 	if err != nil {
@@ -40,7 +42,13 @@ func (n *Native) StopContainer(ctx context.Context, id string, grace time.Durati
 	if err != nil || !running {
 		return err
 	}
-	r, err := n.stopDeadline(c, grace)
+	r, err := n.noteStop(c, func(r *stopRecord) {
+		deadline := bootTime() + int64(grace)
+		if r.Sent {
+			deadline = min(deadline, r.Deadline)
+		}
+		r.Deadline, r.Hooked = deadline, true
+	})
 	if err != nil {
 		return fmt.Errorf("stop container: %w", err)
 	}
@@ -68,15 +76,67 @@ func (n *Native) markStopping(ctx context.Context, c *container) (running bool, 
 	return running, nil
 }
 
-func (n *Native) stopDeadline(c *container, grace time.Duration) (stopRecord, error) {
-	r := stopRecord{Deadline: bootTime() + int64(grace)}
-	if old, ok := n.readStop(c.id); ok {
-		r.Deadline, r.Sent = min(r.Deadline, old.Deadline), old.Sent
-		if r == old {
-			return r, nil
-		}
+// NoteStop notes that the container is to have ended after grace at the latest, before
+// anything is done to it; hooked, that its preStop hook needs no running any more;
+// again, that it is to be started afterwards. All of it outlives the daemon, and nothing
+// of it is taken back: a later note may only shorten the time.
+func (n *Native) NoteStop(_ context.Context, id string, grace time.Duration, hooked, again bool) error {
+	c, err := n.state.container(id)
+	if err != nil {
+		return ignoreNotFound(err)
 	}
-	return r, n.writeStop(c.id, r)
+	_, err = n.noteStop(c, func(r *stopRecord) {
+		deadline := bootTime() + int64(grace)
+		if r.Deadline == 0 || deadline < r.Deadline {
+			r.Deadline = deadline
+		}
+		r.Hooked, r.Again = r.Hooked || hooked, r.Again || again
+	})
+	if err != nil {
+		return fmt.Errorf("note a stop: %w", err)
+	}
+	return nil
+}
+
+// NotePostStart notes that the postStart hook of the container has ended well.
+func (n *Native) NotePostStart(_ context.Context, id string) error {
+	c, err := n.state.container(id)
+	if err != nil {
+		return ignoreNotFound(err)
+	}
+	var mark started
+	n.state.edit(func() {
+		c.info.PostStart = false
+		mark = started{At: c.info.Started, Pid: c.info.Pid}
+	})
+	if mark.Pid == 0 {
+		return nil // it has ended
+	}
+	if err := failpoint.At(failpoint.CRINotePostStartBefore); err != nil {
+		return err
+	}
+	if err := n.writeStarted(c, mark); err != nil {
+		// The next daemon runs the hook again, which a hook has to bear.
+		n.log.Warn("cannot note the end of a hook", "container", c.id, "err", err)
+	}
+	return failpoint.At(failpoint.CRINotePostStartAfter)
+}
+
+// noteStop changes the record of c's stop, in memory and on disk.
+func (n *Native) noteStop(c *container, change func(*stopRecord)) (stopRecord, error) {
+	var was, is stopRecord
+	n.state.edit(func() {
+		if c.stop != nil {
+			was = *c.stop
+		}
+		is = was
+		change(&is)
+		c.stop = &is
+	})
+	if is == was {
+		return is, nil
+	}
+	return is, n.writeStop(c.id, is)
 }
 
 func (r stopRecord) left() time.Duration { return time.Duration(r.Deadline - bootTime()) }
@@ -119,8 +179,7 @@ func (n *Native) askToStop(ctx context.Context, c *container, r stopRecord) erro
 	if err := n.signal(ctx, c, c.stopSignal()); err != nil {
 		return err
 	}
-	r.Sent = true
-	if err := n.writeStop(c.id, r); err != nil {
+	if _, err := n.noteStop(c, func(r *stopRecord) { r.Sent = true }); err != nil {
 		return err
 	}
 	return failpoint.At(failpoint.CRIStopSignalAfter)

@@ -126,6 +126,18 @@ func (n *Native) settle(ctx context.Context, c *container) error {
 	case <-ctx.Done():
 		return nil
 	}
+	if err := n.finish(ctx, c); err != nil {
+		return err
+	}
+	if s, err := n.state.sandbox(c.sandbox); err == nil && s.isStopped(n.state) && s.lock.acquire(ctx) == nil {
+		defer s.lock.release()
+		n.endIdleShim(ctx, s)
+	}
+	return nil
+}
+
+// finish moves the end of c to its record, and only then deletes its task.
+func (n *Native) finish(ctx context.Context, c *container) error {
 	if err := c.lock.acquire(ctx); err != nil {
 		return err
 	}
@@ -134,6 +146,11 @@ func (n *Native) settle(ctx context.Context, c *container) error {
 		return err
 	}
 	return n.deleteTask(ctx, c)
+}
+
+func (s *sandbox) isStopped(st *state) (stopped bool) {
+	st.edit(func() { stopped = s.stopped })
+	return stopped
 }
 
 func (c *container) isStopping(st *state) (stopping bool) {

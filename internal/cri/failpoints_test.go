@@ -160,6 +160,8 @@ func (n *node) live(ctx context.Context) error {
 		}
 		if cc[0] == "exit" {
 			n.awaitExit("p1", id, 5*time.Second)
+		} else if err := n.NotePostStart(ctx, id); err != nil {
+			return err
 		}
 		<-time.After(150 * time.Millisecond) // the end becomes durable; the deaf one is deaf
 	}

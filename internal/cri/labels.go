@@ -48,7 +48,7 @@ const ourRecords = `labels."` + labelKind + `"`
 // kept are the labels of a ContainerConfig or PodSandboxConfig that are stored.
 // Nothing else of a pod's or an image's labels and annotations ever is: a label
 // of containerd's own namespace would be an order to it.
-var kept = []string{pod.LabelGrace, pod.LabelHash, pod.LabelBackoff, pod.LabelInit, pod.LabelRecursiveReadOnly}
+var kept = []string{pod.LabelGrace, pod.LabelHash, pod.LabelBackoff, pod.LabelInit, pod.LabelPreStop, pod.LabelRecursiveReadOnly}
 
 func keptLabels(from map[string]string) map[string]string {
 	out := map[string]string{}
@@ -161,9 +161,10 @@ func containerOf(r containers.Container) *container {
 	c.snapshotter, c.runtime = r.Snapshotter, r.Runtime.Name
 	attempt, _ := strconv.ParseUint(l[labelAttempt], 10, 32)
 	backoff, _ := time.ParseDuration(l[pod.LabelBackoff])
+	init, sidecar := pod.InitPlace(l[pod.LabelInit])
 	c.info = pod.Container{
 		ID: r.ID, Name: l[pod.LabelContainerName], SandboxID: l[labelSandbox],
-		Init: l[pod.LabelInit] != "" && l[pod.LabelInit] != "false", Attempt: uint32(attempt), Hash: l[pod.LabelHash], Backoff: backoff,
+		Init: init, Sidecar: sidecar, PreStop: l[pod.LabelPreStop], Attempt: uint32(attempt), Hash: l[pod.LabelHash], Backoff: backoff,
 		Image: l[labelImage], ImageID: l[labelImageID], LogPath: l[labelLog],
 		RecursiveReadOnly: l[pod.LabelRecursiveReadOnly] == "true",
 		State:             pod.ContainerCreated, Created: r.CreatedAt,

@@ -55,7 +55,7 @@ func (n *Native) adoptOrphan(ctx context.Context, id string) error {
 	s, err := n.readIntent(id)
 	if err != nil {
 		// Without an intent there is nothing but the shim to end.
-		if err := n.endShim(ctx, id); err != nil {
+		if err := n.endShim(ctx, id, true); err != nil {
 			return err
 		}
 		return os.RemoveAll(n.nsDir(id))
@@ -97,7 +97,7 @@ func (n *Native) killSandbox(ctx context.Context, s *sandbox) error {
 	parent := s.config.GetLinux().GetCgroupParent()
 	dir := n.cgroupDir(parent)
 	if dir == "" {
-		return n.endShim(ctx, s.id)
+		return n.endShim(ctx, s.id, true)
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -114,5 +114,5 @@ func (n *Native) killSandbox(ctx context.Context, s *sandbox) error {
 			return err
 		}
 	}
-	return n.endShim(ctx, s.id)
+	return n.endShim(ctx, s.id, true)
 }

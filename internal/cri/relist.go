@@ -120,11 +120,15 @@ func (n *Native) adoptSandbox(r containers.Container, woken map[types.UID]bool) 
 // rest is found by settleSuspects.
 func (n *Native) adoptTask(c *container) {
 	c.tasked = true // one may be left, whatever the state
+	if r, ok := n.readStop(c.id); ok && c.boot == n.boot {
+		c.stop = &r
+	}
 	if c.info.State == pod.ContainerExited {
 		return
 	}
 	if mark, ok := n.readStarted(c.id); ok {
 		c.info.State, c.info.Pid, c.info.Started = pod.ContainerRunning, mark.Pid, mark.At
+		c.info.PostStart = mark.PostStart
 	}
 	if c.boot != n.boot {
 		// Whether it ever started is lost with the run directory. To say that it

@@ -31,7 +31,7 @@ func (n *Native) RemovePodSandbox(ctx context.Context, id string) error {
 		return err
 	}
 	var g errgroup.Group // the failure of one must not cut the other short
-	g.Go(func() error { return n.endShim(ctx, s.id) })
+	g.Go(func() error { return n.endShim(ctx, s.id, true) })
 	g.Go(func() error {
 		return n.deleteRecord(ctx, s.id, failpoint.CRISandboxDeleteBefore, failpoint.CRISandboxDeleteAfter)
 	})

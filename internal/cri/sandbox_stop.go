@@ -35,6 +35,7 @@ func (n *Native) stopSandbox(ctx context.Context, s *sandbox) error {
 	var stopped bool
 	n.state.edit(func() { stopped = s.stopped })
 	if stopped {
+		n.endIdleShim(ctx, s)
 		return nil
 	}
 	n.state.edit(func() { s.stopping = true })
@@ -44,6 +45,7 @@ func (n *Native) stopSandbox(ctx context.Context, s *sandbox) error {
 	// No mark on the record: without its directory a sandbox is not ready after
 	// a restart either, and stopping it again does nothing.
 	n.state.edit(func() { s.stopped, s.reason = true, reasonStopped })
+	n.endIdleShim(ctx, s)
 	return nil
 }
 

@@ -10,12 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/failpoint"
+	"nodeagent/internal/pod"
 	"nodeagent/internal/shimapi"
 )
 
 // endShim tells the shim of a sandbox to end; it stays until it is told. A
 // sandbox that never had a task has none.
-func (n *Native) endShim(ctx context.Context, sandbox string) error {
+// Unless forced it ends only if it has nothing left to care for.
+func (n *Native) endShim(ctx context.Context, sandbox string, force bool) error {
 	_, err := shimapi.ReadShim(n.cfg.RunDir, sandbox)
 	if errors.Is(err, os.ErrNotExist) && !n.hasShimSocket(sandbox) {
 		return nil
@@ -25,7 +27,10 @@ func (n *Native) endShim(ctx context.Context, sandbox string) error {
 	}
 	ctx, cancel := n.call(ctx)
 	defer cancel()
-	if err := n.askShim(ctx, sandbox); err != nil {
+	if err := n.askShim(ctx, sandbox, force); err != nil {
+		if !force {
+			return err
+		}
 		// It does not answer, or is gone: by its process, then.
 		if err := n.killShim(sandbox); err != nil {
 			return err
@@ -37,6 +42,27 @@ func (n *Native) endShim(ctx context.Context, sandbox string) error {
 	return failpoint.At(failpoint.CRIShimExitAfter)
 }
 
+// endIdleShim ends the shim of a stopped sandbox as soon as all that it knew is on
+// containers' records: a pod that has ended stays as records, not as a process. It is
+// asked for at the sandbox's stop and after each end that is settled, whichever comes
+// last. A failure costs memory until the sandbox goes, and nothing else.
+func (n *Native) endIdleShim(ctx context.Context, s *sandbox) {
+	idle := true
+	n.state.edit(func() {
+		idle = s.stopped
+		for _, c := range n.state.containers {
+			idle = idle && (c.sandbox != s.id || c.info.State == pod.ContainerExited && c.durable && !c.tasked && !c.removing)
+		}
+		s.shimUp = s.shimUp && !idle
+	})
+	if !idle {
+		return
+	}
+	if err := n.endShim(ctx, s.id, false); err != nil {
+		n.log.Warn("leave the shim of a stopped sandbox running", "sandbox", s.id, "podUID", s.uid, "err", err)
+	}
+}
+
 // hasShimSocket tells whether a control socket is there, also of a shim whose
 // record was lost.
 func (n *Native) hasShimSocket(sandbox string) bool {
@@ -44,13 +70,13 @@ func (n *Native) hasShimSocket(sandbox string) bool {
 	return err == nil
 }
 
-func (n *Native) askShim(ctx context.Context, sandbox string) error {
+func (n *Native) askShim(ctx context.Context, sandbox string, force bool) error {
 	client, err := shimapi.Dial(n.cfg.RunDir, sandbox)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	return client.Exit(ctx, true)
+	return client.Exit(ctx, force)
 }
 
 func (n *Native) killShim(sandbox string) error {

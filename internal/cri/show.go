@@ -51,6 +51,9 @@ func (c *container) observe() pod.Container {
 		o.State, o.Finished, o.ExitCode = pod.ContainerRunning, time.Time{}, 0
 		o.OOMKilled, o.Reason, o.Message = false, "", ""
 	}
+	if c.stop != nil {
+		o.Stop = pod.Stop{By: time.Now().Add(c.stop.left()), Hooked: c.stop.Hooked, Again: c.stop.Again}
+	}
 	return o
 }
 

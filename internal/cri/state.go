@@ -92,10 +92,12 @@ type container struct {
 	held     bool // it has ended, and is shown as running until that is on the record
 	durable  bool // the exit is on the record
 	tasked   bool // a task may exist
+	asked    bool // the runtime was asked to start the task
 	starting bool // StartContainer is at work
 	stopping bool // StopContainer was called; removal is likely to follow
 	removing bool
 	exited   chan struct{} // closed when info.State becomes Exited
+	stop     *stopRecord   // of the stop under way; nil: none
 	seq      uint64
 }
 

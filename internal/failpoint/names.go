@@ -31,6 +31,8 @@ const (
 	CRITaskCreateAfter       Name = "cri/container/task-create:after"
 	CRITaskStartBefore       Name = "cri/container/task-start:before"
 	CRITaskStartAfter        Name = "cri/container/task-start:after"
+	CRINotePostStartBefore   Name = "cri/container/note-post-start:before"
+	CRINotePostStartAfter    Name = "cri/container/note-post-start:after"
 	CRIStopRecordBefore      Name = "cri/container/stop-record:before"
 	CRIStopRecordAfter       Name = "cri/container/stop-record:after"
 	CRIStopSignalBefore      Name = "cri/container/stop-signal:before"
@@ -85,6 +87,9 @@ const (
 	WorkerImageAfter    Name = "worker/image:after"
 	WorkerConfigAfter   Name = "worker/config:after"
 
+	HookRunBefore Name = "hook/run:before"
+	HookRunAfter  Name = "hook/run:after"
+
 	VolumeDirBefore     Name = "volume/dir:before"
 	VolumeDirAfter      Name = "volume/dir:after"
 	VolumeMountBefore   Name = "volume/mount:before"
@@ -114,6 +119,7 @@ func All() []Name {
 		CRISnapshotPrepareBefore, CRISnapshotPrepareAfter,
 		CRITaskCreateBefore, CRITaskCreateAfter,
 		CRITaskStartBefore, CRITaskStartAfter,
+		CRINotePostStartBefore, CRINotePostStartAfter,
 		CRIStopRecordBefore, CRIStopRecordAfter,
 		CRIStopSignalBefore, CRIStopSignalAfter,
 		CRIStopKillBefore, CRIStopKillAfter,
@@ -141,6 +147,7 @@ func All() []Name {
 		PodDirRemoveBefore, PodDirRemoveAfter,
 		WorkerImageAfter,
 		WorkerConfigAfter,
+		HookRunBefore, HookRunAfter,
 		VolumeDirBefore, VolumeDirAfter,
 		VolumeMountBefore, VolumeMountAfter,
 		VolumeWriteBefore, VolumeWriteAfter, VolumeSwapAfter,

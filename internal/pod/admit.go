@@ -41,9 +41,7 @@ func Admit(p *corev1.Pod, node Allowed) *Rejection {
 	}
 	if r := firstSet("spec", []fieldSet{
 		{"ephemeralContainers", len(spec.EphemeralContainers) > 0},
-		{"activeDeadlineSeconds", spec.ActiveDeadlineSeconds != nil},
 		{"resourceClaims", len(spec.ResourceClaims) > 0},
-		{"readinessGates", len(spec.ReadinessGates) > 0},
 	}); r != nil {
 		return r
 	}
@@ -59,9 +57,6 @@ func Admit(p *corev1.Pod, node Allowed) *Rejection {
 		if r := admitContainer(fmt.Sprintf("spec.initContainers[%d]", i), &spec.InitContainers[i]); r != nil {
 			return r
 		}
-		if spec.InitContainers[i].RestartPolicy != nil {
-			return unsupported(fmt.Sprintf("spec.initContainers[%d].restartPolicy", i), "sidecars are not built yet")
-		}
 	}
 	for i := range spec.Containers {
 		if r := admitContainer(fmt.Sprintf("spec.containers[%d]", i), &spec.Containers[i]); r != nil {
@@ -72,8 +67,8 @@ func Admit(p *corev1.Pod, node Allowed) *Rejection {
 }
 
 func admitContainer(path string, c *corev1.Container) *Rejection {
-	if c.Lifecycle != nil {
-		return unsupported(path+".lifecycle", "hooks are not built yet")
+	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
+		return unsupported(path+".lifecycle.stopSignal", "Kubernetes 1.36 has it as alpha, and off: the image's STOPSIGNAL counts")
 	}
 	for i := range c.Env {
 		if from := c.Env[i].ValueFrom; from != nil {
@@ -85,7 +80,6 @@ func admitContainer(path string, c *corev1.Container) *Rejection {
 	}
 	if r := firstSet(path, []fieldSet{
 		{"volumeDevices", len(c.VolumeDevices) > 0},
-		{"restartPolicyRules", len(c.RestartPolicyRules) > 0},
 		{"resources.claims", len(c.Resources.Claims) > 0},
 	}); r != nil {
 		return r

@@ -17,14 +17,23 @@ const (
 	// LabelBackoff is how long to wait after this container's end before the
 	// next one of the same name starts, as a Go duration.
 	LabelBackoff = "io.nodeagent.container.backoff"
-	// LabelInit marks an init container.
+	// LabelInit marks an init container: "true", or of a sidecar its place among
+	// the init containers, from 1.
 	LabelInit = "io.nodeagent.container.init"
 	// LabelRecursiveReadOnly tells that mounts of this run that ask for it, if
 	// possible or in any case, are read-only with all that is below them.
 	LabelRecursiveReadOnly = "io.nodeagent.container.recursive-read-only"
+	// LabelPreStop is the container's preStop hook (EncodeHook), so that a
+	// container whose manifest is gone still gets it.
+	LabelPreStop = "io.nodeagent.container.pre-stop"
 )
 
 // AnnotationNonRoot on a container's CRI configuration is "true" where it must
 // not run as uid 0. Only the runtime learns the uid, from the image, and CRI has
 // no field for it. It is made from the spec, never from a pod's annotations.
 const AnnotationNonRoot = "io.nodeagent.run-as-non-root"
+
+// AnnotationPostStart on a container's CRI configuration is "true" where the container
+// has a postStart hook: the runtime keeps, with the mark that the container was
+// started, that the hook is due. It is made from the spec too.
+const AnnotationPostStart = "io.nodeagent.post-start"

@@ -1,6 +1,10 @@
 package pod
 
-import corev1 "k8s.io/api/core/v1"
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+)
 
 // newestSandbox returns the sandbox of the highest attempt, or nil.
 func (s RuntimeState) newestSandbox() *Sandbox {
@@ -23,6 +27,21 @@ func (s RuntimeState) latest(name string) *Container {
 		}
 	}
 	return last
+}
+
+// Latest returns the newest run of the named container, or nil.
+func (s RuntimeState) Latest(name string) *Container { return s.latest(name) }
+
+// Probeable is the same without the runs whose postStart hook has not ended: they are
+// not probed before (kubelet counts them as not running until then).
+func (s RuntimeState) Probeable() RuntimeState {
+	for i := range s.Containers {
+		if s.Containers[i].hooking() {
+			s.Containers = slices.DeleteFunc(slices.Clone(s.Containers), func(c Container) bool { return c.hooking() })
+			return s
+		}
+	}
+	return s
 }
 
 // previous returns the newest dead run of the container besides its latest.

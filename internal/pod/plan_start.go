@@ -156,7 +156,8 @@ func (p *planner) check(s *Sandbox, c *corev1.Container, run *Container, as role
 	}
 	health := p.o.HealthOf(c, run)
 	hook := Action{Kind: PostStart, Container: run.ID, Name: run.Name}
-	_, failed := p.o.Failed[hook.Op()]
+	// Where it is only not known that the hook has ended, it is run again.
+	failed := p.o.Failed[hook.Op()].Reason == ReasonFailedPostStartHook
 	switch {
 	case run.Hash != ContainerHash(c):
 		p.stop(*run, "its spec changed")

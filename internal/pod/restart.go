@@ -54,6 +54,21 @@ func restarts(policy corev1.RestartPolicy, code int32) bool {
 	}
 }
 
+// Restartable names the containers of the pod that can be restarted by somebody's wish:
+// those of the pod proper and the sidecars. The others run once.
+func Restartable(p *corev1.Pod) []string {
+	var names []string
+	for i := range p.Spec.InitContainers {
+		if isSidecar(&p.Spec.InitContainers[i]) {
+			names = append(names, p.Spec.InitContainers[i].Name)
+		}
+	}
+	for i := range p.Spec.Containers {
+		names = append(names, p.Spec.Containers[i].Name)
+	}
+	return names
+}
+
 // isSidecar tells whether an init container goes on beside the containers of the
 // pod proper.
 func isSidecar(c *corev1.Container) bool {

@@ -216,12 +216,12 @@ func TestStatusAddresses(t *testing.T) {
 // TestAdmit: what is not honoured is refused by name.
 func TestAdmit(t *testing.T) {
 	for field, change := range map[string]func(*corev1.PodSpec){
-		"spec.hostUsers":                       func(s *corev1.PodSpec) { s.HostUsers = new(false) },
-		"spec.volumes[0]":                      func(s *corev1.PodSpec) { s.Volumes = []corev1.Volume{{Name: "v"}} },
-		"spec.activeDeadlineSeconds":           func(s *corev1.PodSpec) { s.ActiveDeadlineSeconds = new(int64(1)) },
-		"spec.containers[0].lifecycle":         func(s *corev1.PodSpec) { s.Containers[0].Lifecycle = &corev1.Lifecycle{} },
-		"spec.containers[0].env[0].valueFrom":  func(s *corev1.PodSpec) { s.Containers[0].Env = []corev1.EnvVar{{ValueFrom: &corev1.EnvVarSource{}}} },
-		"spec.initContainers[0].restartPolicy": func(s *corev1.PodSpec) { s.InitContainers[0].RestartPolicy = new(corev1.ContainerRestartPolicyAlways) },
+		"spec.hostUsers":  func(s *corev1.PodSpec) { s.HostUsers = new(false) },
+		"spec.volumes[0]": func(s *corev1.PodSpec) { s.Volumes = []corev1.Volume{{Name: "v"}} },
+		"spec.containers[0].lifecycle.stopSignal": func(s *corev1.PodSpec) {
+			s.Containers[0].Lifecycle = &corev1.Lifecycle{StopSignal: new(corev1.SIGUSR1)}
+		},
+		"spec.containers[0].env[0].valueFrom": func(s *corev1.PodSpec) { s.Containers[0].Env = []corev1.EnvVar{{ValueFrom: &corev1.EnvVarSource{}}} },
 		"spec.containers[0].securityContext.seLinuxOptions": func(s *corev1.PodSpec) {
 			s.Containers[0].SecurityContext = &corev1.SecurityContext{SELinuxOptions: &corev1.SELinuxOptions{}}
 		},

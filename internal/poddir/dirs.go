@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -67,13 +69,15 @@ func (d *Dirs) NextAttempt(uid types.UID, namespace, name, container string) uin
 	return uint32(runs[len(runs)-1]) + 1
 }
 
-// Prepare makes the pod's directories.
-func (d *Dirs) Prepare(p *corev1.Pod) error {
+// Prepare makes the pod's directories and tells when it first did: the birth of the
+// pod's own directory, which outlives daemons, sandboxes and reboots. It is zero on a
+// file system that keeps no births.
+func (d *Dirs) Prepare(p *corev1.Pod) (time.Time, error) {
 	if err := plain(string(p.UID), p.Namespace, p.Name); err != nil {
-		return err
+		return time.Time{}, err
 	}
 	if err := failpoint.At(failpoint.PodDirPrepareBefore); err != nil {
-		return err
+		return time.Time{}, err
 	}
 	for _, dir := range []struct {
 		path string
@@ -84,10 +88,19 @@ func (d *Dirs) Prepare(p *corev1.Pod) error {
 		{d.LogDirectory(p.UID, p.Namespace, p.Name), 0o755},
 	} {
 		if err := mkdir.All(dir.path, dir.mode); err != nil {
-			return fmt.Errorf("make the pod's directory: %w", err)
+			return time.Time{}, fmt.Errorf("make the pod's directory: %w", err)
 		}
 	}
-	return failpoint.At(failpoint.PodDirPrepareAfter)
+	return birth(d.pod(p.UID)), failpoint.At(failpoint.PodDirPrepareAfter)
+}
+
+func birth(path string) time.Time {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BTIME, &st)
+	if err != nil || st.Mask&unix.STATX_BTIME == 0 {
+		return time.Time{}
+	}
+	return time.Unix(st.Btime.Sec, int64(st.Btime.Nsec))
 }
 
 // Remove deletes the pod's directories and the links to its logs. It stops at a

@@ -26,7 +26,8 @@ func testDirs(t *testing.T) (*Dirs, *corev1.Pod) {
 		t.Fatal(err)
 	}
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "uid"}}
-	must(t, d.Prepare(p))
+	_, err = d.Prepare(p)
+	must(t, err)
 	return d, p
 }
 
@@ -170,7 +171,8 @@ func TestRemoveLeavesVolumes(t *testing.T) {
 func TestStray(t *testing.T) {
 	d, p := testDirs(t)
 	other := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "q", Namespace: "ns", UID: "other"}}
-	must(t, d.Prepare(other))
+	_, err := d.Prepare(other)
+	must(t, err)
 	must(t, d.Stray(t.Context(), func(uid types.UID) bool { return uid == p.UID }))
 	for path, want := range map[string]bool{
 		d.pod(p.UID): true, d.LogDirectory(p.UID, "ns", "p"): true,

@@ -34,8 +34,17 @@ type SocketConfig struct {
 	// Reload makes the daemon begin anew with the configuration that is on the
 	// disk now, or says why not; nil: it cannot.
 	Reload func() error
-	Logger *slog.Logger
+	// Restart restarts a container of a pod, or with "" all; nil: it cannot. An
+	// error that wraps ErrNotFound or ErrEnded tells so.
+	Restart func(namespace, name, container string) error
+	Logger  *slog.Logger
 }
+
+// Why a restart is refused.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrEnded    = errors.New("ended")
+)
 
 // Socket serves HTTP and JSON to the command line.
 type Socket struct {
@@ -75,6 +84,9 @@ func (s *Socket) handler() http.Handler {
 	mux.HandleFunc("GET /v1/watch", s.watch)
 	if s.cfg.Reload != nil {
 		mux.HandleFunc("POST /v1/reload", s.reload)
+	}
+	if s.cfg.Restart != nil {
+		mux.HandleFunc("POST /v1/restart", s.restart)
 	}
 	for name, info := range s.cfg.Info {
 		mux.HandleFunc("GET /v1/"+name, func(w http.ResponseWriter, _ *http.Request) { write(w, info()) })
@@ -151,6 +163,26 @@ func (s *Socket) reload(w http.ResponseWriter, _ *http.Request) {
 		answer["error"] = err.Error()
 		w.WriteHeader(http.StatusUnprocessableEntity)
 	}
+	_ = json.NewEncoder(w).Encode(answer)
+}
+
+// restart takes the names from the query: ?namespace=…&name=…[&container=…].
+func (s *Socket) restart(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	answer, status := map[string]string{}, http.StatusOK
+	if err := s.cfg.Restart(q.Get("namespace"), q.Get("name"), q.Get("container")); err != nil {
+		answer["error"] = err.Error()
+		switch {
+		case errors.Is(err, ErrNotFound):
+			status = http.StatusNotFound
+		case errors.Is(err, ErrEnded):
+			status = http.StatusConflict
+		default:
+			status = http.StatusInternalServerError
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(answer)
 }
 

@@ -22,6 +22,10 @@ func (s *Set) containerConfig(ctx context.Context, d pod.Desired, c *corev1.Cont
 	if err != nil {
 		return nil, err
 	}
+	security := s.cfg.Node.securityContext(d.Pod, c)
+	if err := joinTarget(security.NamespaceOptions, d.Pod, c.Name, seen); err != nil {
+		return nil, err
+	}
 	env, err := s.environment(ctx, d.Pod, c, pod.Place{HostIPs: s.cfg.Node.Addrs, PodIPs: addrs, Allocatable: s.cfg.Node.Allocatable})
 	if err != nil {
 		return nil, err
@@ -36,7 +40,8 @@ func (s *Set) containerConfig(ctx context.Context, d pod.Desired, c *corev1.Cont
 		Mounts:     mounts,
 		Labels:     containerLabels(d.Pod, c, a),
 		Annotations: map[string]string{
-			pod.AnnotationNonRoot: strconv.FormatBool(runAsNonRoot(d.Pod, c)),
+			pod.AnnotationNonRoot:   strconv.FormatBool(runAsNonRoot(d.Pod, c)),
+			pod.AnnotationPostStart: strconv.FormatBool(c.Lifecycle != nil && c.Lifecycle.PostStart != nil),
 		},
 		LogPath:   path.Join(c.Name, fmt.Sprintf("%d.log", a.Attempt)),
 		Stdin:     c.Stdin,
@@ -44,7 +49,7 @@ func (s *Set) containerConfig(ctx context.Context, d pod.Desired, c *corev1.Cont
 		Tty:       c.TTY,
 		Linux: &runtimeapi.LinuxContainerConfig{
 			Resources:       s.containerResources(d.Pod, c),
-			SecurityContext: s.cfg.Node.securityContext(d.Pod, c),
+			SecurityContext: security,
 		},
 	}, nil
 }
@@ -54,8 +59,10 @@ func containerLabels(p *corev1.Pod, c *corev1.Container, a pod.Action) map[strin
 	l[pod.LabelContainerName] = c.Name
 	l[pod.LabelHash] = pod.ContainerHash(c)
 	l[pod.LabelBackoff] = a.Backoff.String()
-	if slices.ContainsFunc(p.Spec.InitContainers, func(i corev1.Container) bool { return i.Name == c.Name }) {
-		l[pod.LabelInit] = "true"
+	for label, value := range map[string]string{pod.LabelInit: pod.EncodeInit(p, c.Name), pod.LabelPreStop: pod.EncodeHook(c)} {
+		if value != "" {
+			l[label] = value
+		}
 	}
 	return l
 }
@@ -111,4 +118,20 @@ func (s *Set) containerResources(p *corev1.Pod, c *corev1.Container) *runtimeapi
 		out.HugepageLimits = append(out.HugepageLimits, &runtimeapi.HugepageLimit{PageSize: size, Limit: r.HugepageLimits[size]})
 	}
 	return out
+}
+
+// joinTarget lets an ephemeral container see the processes of the one that it names.
+func joinTarget(o *runtimeapi.NamespaceOption, p *corev1.Pod, name string, seen pod.RuntimeState) error {
+	for i := range p.Spec.EphemeralContainers {
+		e := &p.Spec.EphemeralContainers[i]
+		if e.Name != name || e.TargetContainerName == "" {
+			continue
+		}
+		target := seen.Latest(e.TargetContainerName)
+		if target == nil || target.State != pod.ContainerRunning {
+			return fmt.Errorf("unable to find target container %s", e.TargetContainerName)
+		}
+		o.Pid, o.TargetId = runtimeapi.NamespaceMode_TARGET, target.ID
+	}
+	return nil
 }

@@ -32,7 +32,7 @@ func (s *Set) do(ctx context.Context, w *worker, a pod.Action, d pod.Desired) (r
 	}
 	switch a.Kind {
 	case pod.Prepare:
-		return s.prepare(ctx, d)
+		return s.prepare(ctx, w, d)
 	case pod.RefreshVolumes:
 		return pod.ReasonFailedMount, within(deadlinePrepare, func(ctx context.Context) error { return s.cfg.Volumes.Setup(ctx, d.Pod) })
 	case pod.RunSandbox:
@@ -40,9 +40,15 @@ func (s *Set) do(ctx context.Context, w *worker, a pod.Action, d pod.Desired) (r
 	case pod.StartContainer:
 		return s.startContainer(ctx, w, a, d)
 	case pod.StopContainer:
+		return "FailedKillPod", within(a.Grace+deadlineStop, func(ctx context.Context) error { return s.stop(ctx, a) })
+	case pod.ShortenStop:
 		return "FailedKillPod", within(a.Grace+deadlineStop, func(ctx context.Context) error {
 			return s.cfg.Containers.StopContainer(ctx, a.Container, a.Grace)
 		})
+	case pod.PostStart:
+		return s.postStart(ctx, w, a, d)
+	case pod.PreStop:
+		return pod.ReasonFailedPreStopHook, s.preStop(ctx, w, a, d)
 	case pod.RemoveContainer:
 		return "FailedRemoveContainer", within(deadlineRemove, func(ctx context.Context) error {
 			return s.removeContainer(ctx, w, a)
@@ -63,12 +69,14 @@ func (s *Set) do(ctx context.Context, w *worker, a pod.Action, d pod.Desired) (r
 	return pod.ReasonInternalError, fmt.Errorf("unknown action %q", a.Kind)
 }
 
-func (s *Set) prepare(ctx context.Context, d pod.Desired) (reason string, err error) {
+func (s *Set) prepare(ctx context.Context, w *worker, d pod.Desired) (reason string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, deadlinePrepare)
 	defer cancel()
-	if err := s.cfg.Dirs.Prepare(d.Pod); err != nil {
+	since, err := s.cfg.Dirs.Prepare(d.Pod)
+	if err != nil {
 		return pod.ReasonFailedCreatePodSandBox, err
 	}
+	w.since.Store(&since)
 	if _, err := s.ensureCgroup(ctx, d); err != nil {
 		return pod.ReasonFailedCreatePodSandBox, err
 	}
@@ -122,7 +130,7 @@ func (s *Set) cleanup(ctx context.Context, w *worker) error {
 
 // startContainer has the image at hand, then creates and starts the container.
 func (s *Set) startContainer(ctx context.Context, w *worker, a pod.Action, d pod.Desired) (string, error) {
-	spec := containerSpec(d.Pod, a.Name)
+	spec := pod.ContainerOf(d.Pod, a.Name)
 	if spec == nil {
 		return pod.ReasonInternalError, fmt.Errorf("start container %q: the pod has no such container", a.Name)
 	}

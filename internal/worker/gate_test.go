@@ -56,7 +56,7 @@ func (g *gate) start() {
 	g.t.Helper()
 	d := g.w.Daemon()
 	set, err := worker.New(worker.Config{
-		Runtime: d, Sandboxes: d, Containers: d, Images: d, Cgroups: d,
+		Runtime: d, Sandboxes: d, Containers: d, Stops: d, Hooks: d, Images: d, Cgroups: d,
 		Network: d, Dirs: d, Files: d, Volumes: d.Volumes(), Links: d, Objects: d, Probes: d, Stray: d.Stray,
 		Sources: []string{"file", "api"}, Logger: slog.New(slog.DiscardHandler),
 	})

@@ -35,6 +35,22 @@ type Containers interface {
 	RemoveContainer(ctx context.Context, id string) error
 }
 
+// Stops keeps what is known of the end of containers, and of their postStart hooks, over
+// a restart of the daemon. What it keeps is part of pod.Container.
+type Stops interface {
+	// NoteStop notes that the container is to have ended after grace; hooked, that
+	// its preStop hook needs no running any more; again, that it is to be started
+	// afterwards. A later note may only shorten the time.
+	NoteStop(ctx context.Context, id string, grace time.Duration, hooked, again bool) error
+	// NotePostStart notes that the postStart hook has ended well.
+	NotePostStart(ctx context.Context, id string) error
+}
+
+// Hooks runs lifecycle hooks. The error holds nothing that the hook said.
+type Hooks interface {
+	Run(ctx context.Context, h pod.Hook) error
+}
+
 // Images has images at hand, for a pod with these pull secrets. The string is
 // what ContainerConfig.Image takes; the error's reason is one of pod's image
 // reasons.
@@ -79,7 +95,9 @@ type Network interface {
 
 // Dirs owns the directories of a pod on the node.
 type Dirs interface {
-	Prepare(p *corev1.Pod) error
+	// Prepare makes the pod's directories and tells when it first did so, also in
+	// an earlier daemon; zero: not known.
+	Prepare(p *corev1.Pod) (time.Time, error)
 	// Remove deletes them; name and namespace tell the log directory.
 	Remove(ctx context.Context, uid types.UID, namespace, name string) error
 	// LogDirectory is where the pod's containers log to.

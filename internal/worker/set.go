@@ -21,6 +21,8 @@ type Config struct {
 	Runtime    Runtime
 	Sandboxes  Sandboxes
 	Containers Containers
+	Stops      Stops
+	Hooks      Hooks
 	Images     Images
 	Cgroups    Cgroups
 	Network    Network
@@ -80,7 +82,7 @@ type Set struct {
 
 // New returns a pod set that does nothing until Run.
 func New(cfg Config) (*Set, error) {
-	if cfg.Runtime == nil || cfg.Sandboxes == nil || cfg.Containers == nil || cfg.Images == nil ||
+	if cfg.Runtime == nil || cfg.Sandboxes == nil || cfg.Containers == nil || cfg.Stops == nil || cfg.Hooks == nil || cfg.Images == nil ||
 		cfg.Cgroups == nil || cfg.Network == nil || cfg.Dirs == nil || cfg.Files == nil || cfg.Links == nil || cfg.Objects == nil ||
 		cfg.Volumes == nil {
 		return nil, errors.New("configure the pod set: a collaborator is missing")

@@ -146,6 +146,14 @@ func behaviour(podName, container string, attempt uint32) workertest.Behaviour {
 		}
 	case "deaf":
 		return workertest.Behaviour{IgnoreTERM: true}
+	case "proxy":
+		return workertest.Behaviour{StartupTakes: 300 * time.Millisecond}
+	case "work":
+		return workertest.Behaviour{Runs: 5 * time.Second}
+	case "again":
+		if attempt < 2 {
+			return workertest.Behaviour{Runs: 2 * time.Second, Code: 88}
+		}
 	}
 	return workertest.Behaviour{}
 }
@@ -184,7 +192,7 @@ func (s *scene) start() {
 		s.t.Fatal(err)
 	}
 	set, err := worker.New(worker.Config{
-		Runtime: s.d, Sandboxes: s.d, Containers: s.d, Images: s.d, Cgroups: s.d,
+		Runtime: s.d, Sandboxes: s.d, Containers: s.d, Stops: s.d, Hooks: s.d, Images: s.d, Cgroups: s.d,
 		Network: s.d, Dirs: s.d, Files: s.d, Links: s.d, Objects: s.d, Probes: probes, Stray: s.stray(probes),
 		Volumes: s.d.Volumes(),
 		Sources: []string{"file"}, Logger: slog.New(slog.DiscardHandler),
@@ -230,12 +238,12 @@ func (s *scene) offer() {
 	s.set.Offer(snap)
 }
 
-var podNames = []string{"web", "job", "initfails", "flaky", "hardy", "keeper", "probed"}
+var podNames = []string{"web", "job", "initfails", "flaky", "hardy", "keeper", "probed", "mesh", "batch", "reset", "limited"}
 
 // disturb changes something.
 func (s *scene) disturb(r *rand.Rand) {
 	name := podNames[r.IntN(len(podNames))]
-	switch r.IntN(10) {
+	switch r.IntN(11) {
 	case 0, 1:
 		var names []string
 		for _, n := range podNames {
@@ -264,6 +272,8 @@ func (s *scene) disturb(r *rand.Rand) {
 		s.w.PutSecret(keeperSecret)
 	case 9:
 		s.w.DropObject(pod.ObjectRef{Kind: pod.SecretKind, Namespace: "default", Name: "kept"})
+	case 10:
+		_ = s.set.Restart("default", name, "")
 	}
 }
 
@@ -278,9 +288,14 @@ func (s *scene) check() {
 		status[p.Name] = p.Status
 	}
 	for _, name := range s.wanted {
-		want := map[string]corev1.PodPhase{"job": corev1.PodFailed, "initfails": corev1.PodFailed}[name]
+		want := map[string]corev1.PodPhase{
+			"job": corev1.PodFailed, "initfails": corev1.PodFailed, "batch": corev1.PodSucceeded, "limited": corev1.PodFailed,
+		}[name]
 		if want == "" {
 			want = corev1.PodRunning
+		}
+		if name == "batch" && status[name].Phase == corev1.PodFailed {
+			want = corev1.PodFailed // it lost its network at work, or was told to restart
 		}
 		if got := status[name].Phase; got != want {
 			s.t.Errorf("pod %s is %q, want %s: %+v", name, got, want, status[name])
@@ -365,6 +380,40 @@ func podNamed(name string) *corev1.Pod {
 		spec.Containers[0].Env = []corev1.EnvVar{{Name: "K", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
 			LocalObjectReference: corev1.LocalObjectReference{Name: "kept"}, Key: "k",
 		}}}}
+	case "mesh": // sidecars with a startup probe and hooks
+		spec.InitContainers = containers("log", "init", "proxy")
+		spec.InitContainers[0].RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+		spec.InitContainers[2].RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+		spec.InitContainers[2].StartupProbe = &corev1.Probe{
+			ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{}},
+			PeriodSeconds: 1, TimeoutSeconds: 1, SuccessThreshold: 1, FailureThreshold: 30,
+		}
+		spec.InitContainers[2].Lifecycle = &corev1.Lifecycle{PostStart: sleepHook(1), PreStop: sleepHook(2)}
+		spec.Containers = containers("app", "side")
+		spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: sleepHook(0), PreStop: sleepHook(3)}
+	case "batch": // ends although its sidecar does not
+		spec.RestartPolicy = corev1.RestartPolicyNever
+		spec.InitContainers = containers("log")
+		spec.InitContainers[0].RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+		spec.Containers = containers("work")
+	case "reset": // an exit code of one starts all anew
+		spec.RestartPolicy = corev1.RestartPolicyNever
+		spec.InitContainers = containers("init")
+		spec.Containers = containers("again", "app")
+		spec.Containers[0].RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+		spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{
+			Action:    corev1.ContainerRestartRuleActionRestartAllContainers,
+			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{88}},
+		}}
+		spec.Containers[1].RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+	case "limited":
+		spec.ActiveDeadlineSeconds = new(int64(60))
+		spec.Containers = containers("deaf")
+	case "debugged":
+		spec.Containers = containers("app")
+		spec.EphemeralContainers = []corev1.EphemeralContainer{{
+			EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "once", Image: "example/once:v1"}, TargetContainerName: "app",
+		}}
 	case "cursed":
 		spec.RestartPolicy = corev1.RestartPolicyNever
 		spec.Containers = containers("cursed")
@@ -372,6 +421,10 @@ func podNamed(name string) *corev1.Pod {
 		panic(fmt.Sprintf("no pod is called %s", name))
 	}
 	return p
+}
+
+func sleepHook(seconds int64) *corev1.LifecycleHandler {
+	return &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: seconds}}
 }
 
 func containers(names ...string) []corev1.Container {

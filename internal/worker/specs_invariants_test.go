@@ -257,15 +257,17 @@ func (m *maker) limitsBroken(c *corev1.Container, privileged bool, in spec.Input
 }
 
 // labelsBroken: nothing that a pod's author names goes into a record of
-// containerd, where a label may be an order; and the one annotation of ours says
+// containerd, where a label may be an order; and the two annotations of ours say
 // what the fields do.
 func (m *maker) labelsBroken(c *corev1.Container) string {
 	nonRoot := m.pod.Spec.SecurityContext != nil && yes(m.pod.Spec.SecurityContext.RunAsNonRoot)
 	if c.SecurityContext != nil && c.SecurityContext.RunAsNonRoot != nil {
 		nonRoot = *c.SecurityContext.RunAsNonRoot
 	}
-	const ours = "io.nodeagent.run-as-non-root"
-	if !maps.Equal(m.config.Annotations, map[string]string{ours: strconv.FormatBool(nonRoot)}) {
+	hook := c.Lifecycle != nil && c.Lifecycle.PostStart != nil
+	if !maps.Equal(m.config.Annotations, map[string]string{
+		"io.nodeagent.run-as-non-root": strconv.FormatBool(nonRoot), "io.nodeagent.post-start": strconv.FormatBool(hook),
+	}) {
 		return fmt.Sprintf("annotations %v of the container", m.config.Annotations)
 	}
 	for _, set := range []map[string]string{m.config.Labels, m.in.Labels, m.in.Annotations} {

@@ -184,7 +184,7 @@ func (m *maker) EnsurePod(_ context.Context, uid types.UID, qos corev1.PodQOSCla
 }
 func (m *maker) RemovePod(context.Context, types.UID) error { return nil }
 
-func (m *maker) Prepare(*corev1.Pod) error                               { return nil }
+func (m *maker) Prepare(*corev1.Pod) (time.Time, error)                  { return time.Time{}, nil }
 func (m *maker) Remove(context.Context, types.UID, string, string) error { return nil }
 func (m *maker) LogDirectory(uid types.UID, _, _ string) string {
 	return "/var/log/pods/" + string(uid)

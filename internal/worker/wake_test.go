@@ -41,7 +41,7 @@ func TestWakeFromWithin(t *testing.T) {
 	r := &waking{Daemon: d}
 	swept := make(chan struct{})
 	set, err := worker.New(worker.Config{
-		Runtime: r, Sandboxes: d, Containers: d, Images: d, Cgroups: d,
+		Runtime: r, Sandboxes: d, Containers: d, Stops: d, Hooks: d, Images: d, Cgroups: d,
 		Network: d, Dirs: d, Files: d, Volumes: d.Volumes(), Links: d, Objects: d, Probes: d, Sources: []string{"file"}, Logger: slog.New(slog.DiscardHandler),
 		Stray: func(_ context.Context, keep func(types.UID) bool) error {
 			keep("web")

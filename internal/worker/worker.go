@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,6 +25,7 @@ type worker struct {
 
 	mu      sync.Mutex
 	desired pod.Desired
+	asked   []string      // containers whose restart was asked for
 	objects uint64        // counts the changes of what the pod refers to
 	images  bool          // some came that nobody here has asked for
 	poke    chan struct{} // holds one: something changed
@@ -39,6 +41,10 @@ type worker struct {
 	running  map[pod.Op]bool
 	failed   map[pod.Op]pod.Failure
 	messages map[string]string // termination messages by container id
+	again    map[string]bool   // runs, by container id, that are to be followed by another
+	backoffs map[string]time.Duration
+	cuts     map[pod.Op]context.CancelFunc // hooks in flight
+	since    atomic.Pointer[time.Time]     // when the pod was first prepared
 	results  chan result
 	status   corev1.PodStatus
 	log      *slog.Logger
@@ -63,6 +69,9 @@ func newWorker(s *Set, uid types.UID, name string, d pod.Desired, leftovers bool
 		running:  map[pod.Op]bool{},
 		failed:   map[pod.Op]pod.Failure{},
 		messages: map[string]string{},
+		again:    map[string]bool{},
+		backoffs: map[string]time.Duration{},
+		cuts:     map[pod.Op]context.CancelFunc{},
 		results:  make(chan result),
 		log:      s.cfg.Logger.With("pod", name, "podUID", uid),
 	}
@@ -80,6 +89,8 @@ func (w *worker) offer(d pod.Desired) {
 			w.objects++ // it may refer to others now
 		}
 		w.desired = d
+	} else if d.Grace != nil && (w.desired.Grace == nil || *d.Grace < *w.desired.Grace) {
+		w.desired.Grace = d.Grace // only less time: the plan sees to it
 	}
 	if w.desired.Wish == pod.WishAbsent {
 		w.unwanted()
@@ -172,6 +183,8 @@ func (w *worker) observe(d pod.Desired) pod.Observed {
 		Prepared:     w.prepared,
 		Dirty:        w.dirty,
 		Released:     w.released,
+		Again:        w.again,
+		Backoff:      w.backoffs,
 		Running:      map[pod.Op]bool{},
 		Failed:       w.failed,
 	}
@@ -179,10 +192,15 @@ func (w *worker) observe(d pod.Desired) pod.Observed {
 	for op := range w.running {
 		o.Running[op] = true
 	}
+	if since := w.since.Load(); since != nil {
+		o.Since = *since
+	}
+	w.takeRestarts(o.RuntimeState)
+	w.cutHooks(o)
 	if err := w.set.cfg.Network.Ready(); err != nil {
 		o.NetworkNotReady = err.Error()
 	}
-	o.Health = w.set.cfg.Probes.Watch(d, o.RuntimeState)
+	o.Health = w.set.cfg.Probes.Watch(d, o.RuntimeState.Probeable())
 	w.readMessages(d.Pod, o.Containers)
 	return o
 }
@@ -194,17 +212,22 @@ func (w *worker) readMessages(p *corev1.Pod, all []pod.Container) {
 	}
 	for i := range all {
 		c := &all[i]
-		if c.State != pod.ContainerExited || c.Message != "" {
+		if c.State != pod.ContainerExited {
 			continue
 		}
 		message, known := w.messages[c.ID]
 		if !known {
-			if spec := containerSpec(p, c.Name); spec != nil {
+			if spec := pod.ContainerOf(p, c.Name); spec != nil {
 				message = w.set.cfg.Files.TerminationMessage(p, spec, *c)
 			}
 			w.messages[c.ID] = message
 		}
-		c.Message = message
+		switch { // what the runtime has to say comes first, as with kubelet
+		case c.Message == "":
+			c.Message = message
+		case message != "":
+			c.Message += ": " + message
+		}
 	}
 }
 
@@ -215,9 +238,10 @@ func (w *worker) start(ctx, ops context.Context, a pod.Action, d pod.Desired) {
 	if a.Kind == pod.Prepare {
 		w.dirty = true
 	}
-	if a.Kind == pod.StopContainer {
+	if a.Kind == pod.StopContainer || a.Kind == pod.ShortenStop {
 		ops = ctx // it may wait for the whole grace period, which is kept on disk
 	}
+	ops = w.cuttable(ops, a)
 	objects := w.answered
 	w.set.ops.Go(func() {
 		r := w.execute(ops, a, d)
@@ -249,6 +273,10 @@ func (w *worker) execute(ctx context.Context, a pod.Action, d pod.Desired) (r re
 func (w *worker) finish(r result) {
 	op := r.action.Op()
 	delete(w.running, op)
+	if cut := w.cuts[op]; cut != nil {
+		cut()
+		delete(w.cuts, op)
+	}
 	if r.err != nil {
 		f := pod.Failure{Reason: r.reason, Message: r.err.Error(), Count: w.failed[op].Count + 1, At: time.Now()}
 		if f.Absent = absent(r.err); r.objects == w.answered || !f.Absent && !f.LacksImage() {
@@ -273,9 +301,23 @@ func (w *worker) finish(r result) {
 	case pod.Cleanup:
 		w.prepared, w.dirty = false, false
 	case pod.RemoveContainer:
-		delete(w.messages, r.action.Container)
+		w.forget(r.action)
+	case pod.StartContainer:
+		delete(w.backoffs, r.action.Name)
 	}
 	w.log.Debug("did", "action", r.action.Kind, "container", r.action.Name, "took", r.took, "reason", r.action.Reason)
+}
+
+// forget drops what was kept of a run whose record is gone.
+func (w *worker) forget(a pod.Action) {
+	delete(w.messages, a.Container)
+	delete(w.again, a.Container)
+	for _, kind := range []pod.ActionKind{pod.PostStart, pod.PreStop, pod.StopContainer, pod.ShortenStop} {
+		delete(w.failed, pod.Op{Kind: kind, Object: a.Container})
+	}
+	if a.Backoff > 0 {
+		w.backoffs[a.Name] = a.Backoff
+	}
 }
 
 // report publishes the pod's status when it changed.
@@ -289,15 +331,4 @@ func (w *worker) report(d pod.Desired, o pod.Observed, now time.Time) {
 	}
 	w.status = status
 	w.set.board.put(w.uid, d, status)
-}
-
-func containerSpec(p *corev1.Pod, name string) *corev1.Container {
-	for _, list := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
-		for i := range list {
-			if list[i].Name == name {
-				return &list[i]
-			}
-		}
-	}
-	return nil
 }

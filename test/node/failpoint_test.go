@@ -19,7 +19,7 @@ import (
 	"nodeagent/test/image"
 )
 
-// victim has what makes a pod's road long: an init container, two containers, a
+// victim has what makes a pod's road long: an init container, two containers, hooks, a
 // host port, a termination message, volumes.
 const victim = `  terminationGracePeriodSeconds: 5
   volumes:
@@ -34,6 +34,7 @@ const victim = `  terminationGracePeriodSeconds: 5
   - name: app
     image: ` + image.Example + `
     command: [/podtool, serve, ":80"]
+    lifecycle: {postStart: {exec: {command: [/podtool, exit, "0"]}}, preStop: {exec: {command: [/podtool, exit, "0"]}}}
     ports: [{containerPort: 80, hostPort: 8080}]
     volumeMounts: [{name: disk, mountPath: /disk}, {name: memory, mountPath: /memory}, {name: self, mountPath: /self}, {name: disk, mountPath: /sub, subPath: a/b}]
   - name: side

@@ -3,10 +3,12 @@ package workertest
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -180,17 +182,19 @@ func (d *Daemon) CreateContainer(ctx context.Context, in string, config *runtime
 		if s := w.sandboxes[in]; s == nil || s.State != pod.SandboxReady {
 			return errors.New("the sandbox is not ready")
 		}
-		if !w.dirs[types.UID(sc.Metadata.Uid)] {
+		if w.dirs[types.UID(sc.Metadata.Uid)].IsZero() {
 			return errors.New("the pod has no directory")
 		}
 		if _, ok := w.volumes[types.UID(sc.Metadata.Uid)]; !ok {
 			w.breaks("%s of pod %s is made before the pod's volumes", config.Metadata.Name, sc.Metadata.Uid)
 		}
 		backoff, _ := time.ParseDuration(config.Labels[pod.LabelBackoff])
+		init, sidecar := pod.InitPlace(config.Labels[pod.LabelInit])
 		c := &container{uid: types.UID(sc.Metadata.Uid)}
 		c.Container = pod.Container{
 			ID: w.id("c"), Name: config.Metadata.Name, SandboxID: in, Attempt: config.Metadata.Attempt,
-			Hash: config.Labels[pod.LabelHash], Backoff: backoff, Init: config.Labels[pod.LabelInit] == "true",
+			Hash: config.Labels[pod.LabelHash], Backoff: backoff, Init: init, Sidecar: sidecar,
+			PreStop: config.Labels[pod.LabelPreStop], PostStart: config.Annotations[pod.AnnotationPostStart] == "true",
 			State: pod.ContainerCreated, Created: time.Now(), LogPath: path.Join(sc.LogDirectory, config.LogPath),
 		}
 		for _, other := range w.containers {
@@ -198,6 +202,7 @@ func (d *Daemon) CreateContainer(ctx context.Context, in string, config *runtime
 				w.breaks("attempt %d of %s of pod %s after attempt %d", c.Attempt, c.Name, c.uid, other.Attempt)
 			}
 		}
+		c.target = config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetTargetId()
 		c.behaviour = w.behave(sc.Metadata.Name, c.Name, c.Attempt)
 		w.containers[c.ID] = c
 		id = c.ID
@@ -230,6 +235,12 @@ func (d *Daemon) StopContainer(ctx context.Context, id string, grace time.Durati
 		if c == nil || c.State != pod.ContainerRunning {
 			return nil
 		}
+		w.term(c, grace)
+		if by := time.Now().Add(grace); !c.termed || by.Before(c.Stop.By) {
+			c.Stop.By = by
+		}
+		c.termed, c.Stop.Hooked = true, true
+		w.note("TERM %s %s with %s", c.ID, c.Name, grace)
 		if obeys = !c.behaviour.IgnoreTERM; obeys {
 			w.exit(c, 143)
 		}
@@ -238,10 +249,8 @@ func (d *Daemon) StopContainer(ctx context.Context, id string, grace time.Durati
 	if err != nil || obeys {
 		return err
 	}
-	select {
-	case <-time.After(grace):
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := d.awaitEnd(ctx, id); err != nil {
+		return err
 	}
 	return d.step(ctx, "kill "+id, func() error {
 		if c := w.containers[id]; c != nil && c.State == pod.ContainerRunning {
@@ -299,11 +308,15 @@ func (d *Daemon) Ready() error {
 }
 
 // Prepare implements worker.Dirs.
-func (d *Daemon) Prepare(p *corev1.Pod) error {
-	return d.step(context.Background(), "make directories", func() error {
-		d.w.dirs[p.UID] = true
+func (d *Daemon) Prepare(p *corev1.Pod) (since time.Time, err error) {
+	err = d.step(context.Background(), "make directories", func() error {
+		if d.w.dirs[p.UID] == (time.Time{}) {
+			d.w.dirs[p.UID] = time.Now()
+		}
+		since = d.w.dirs[p.UID]
 		return nil
 	})
+	return since, err
 }
 
 // Remove implements worker.Dirs.
@@ -313,12 +326,17 @@ func (d *Daemon) Remove(ctx context.Context, uid types.UID, _, _ string) error {
 			d.w.breaks("directories of pod %s removed under its volumes", uid)
 		}
 		delete(d.w.dirs, uid)
+		maps.DeleteFunc(d.w.attempts, func(of string, _ uint32) bool { return strings.HasPrefix(of, string(uid)+"/") })
 		return nil
 	})
 }
 
-// NextAttempt implements worker.Dirs: no record is ever lost here.
-func (d *Daemon) NextAttempt(types.UID, string, string, string) uint32 { return 0 }
+// NextAttempt implements worker.Dirs: what ran has left a log.
+func (d *Daemon) NextAttempt(uid types.UID, _, _, container string) uint32 {
+	d.w.mu.Lock()
+	defer d.w.mu.Unlock()
+	return d.w.attempts[string(uid)+"/"+container]
+}
 
 // LogDirectory implements worker.Dirs.
 func (d *Daemon) LogDirectory(uid types.UID, namespace, name string) string {

@@ -28,7 +28,7 @@ func (v Volumes) Setup(ctx context.Context, p *corev1.Pod) error {
 	shows, err := w.shows(p)
 	w.mu.Unlock()
 	return v.d.step(ctx, "set up volumes", func() error {
-		if !w.dirs[p.UID] {
+		if w.dirs[p.UID].IsZero() {
 			return errors.New("the pod has no directory")
 		}
 		if err != nil {

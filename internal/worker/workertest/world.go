@@ -63,8 +63,8 @@ type World struct {
 	containers    map[string]*container
 	verdicts      map[string]pod.Health // what probes said, by container
 	cgroups       map[types.UID]bool
-	dirs          map[types.UID]bool
-	volumes       map[types.UID]string // what they show of ConfigMaps
+	dirs          map[types.UID]time.Time // since when
+	volumes       map[types.UID]string    // what they show of ConfigMaps
 	links         map[string]bool
 	addrs         map[netip.Addr]string // address -> sandbox
 	behave        func(podName, container string, attempt uint32) Behaviour
@@ -72,7 +72,8 @@ type World struct {
 	perCall       map[string]int
 	nextID        int
 	broken        []string
-	started       map[string]int // pod uid/container -> runs ever started
+	attempts      map[string]uint32 // pod uid/container -> of its next run, by its logs
+	started       map[string]int    // pod uid/container -> runs ever started
 	log           []string
 }
 
@@ -84,10 +85,13 @@ type sandbox struct {
 
 type container struct {
 	pod.Container
-	uid       types.UID
-	behaviour Behaviour
-	timer     *time.Timer
-	epoch     int // bumped at each change of state, so that old timers do nothing
+	uid        types.UID
+	behaviour  Behaviour
+	target     string // id of the container whose processes it sees
+	termed     bool   // got its stop signal
+	hookFailed bool   // its postStart hook failed
+	timer      *time.Timer
+	epoch      int // bumped at each change of state, so that old timers do nothing
 }
 
 // New returns an empty world.
@@ -95,8 +99,8 @@ func New(seed uint64, f Faults, behave func(podName, container string, attempt u
 	return &World{
 		seed: seed, faults: f, behave: behave,
 		sandboxes: map[string]*sandbox{}, containers: map[string]*container{}, verdicts: map[string]pod.Health{},
-		cgroups: map[types.UID]bool{}, dirs: map[types.UID]bool{}, volumes: map[types.UID]string{}, links: map[string]bool{},
-		addrs: map[netip.Addr]string{}, perCall: map[string]int{}, started: map[string]int{},
+		cgroups: map[types.UID]bool{}, dirs: map[types.UID]time.Time{}, volumes: map[types.UID]string{}, links: map[string]bool{},
+		addrs: map[netip.Addr]string{}, perCall: map[string]int{}, started: map[string]int{}, attempts: map[string]uint32{},
 	}
 }
 
@@ -260,6 +264,7 @@ func (w *World) run(c *container) {
 	c.epoch++
 	c.State, c.Started = pod.ContainerRunning, time.Now()
 	w.started[string(c.uid)+"/"+c.Name]++
+	w.attempts[string(c.uid)+"/"+c.Name] = c.Attempt + 1
 	w.note("run %s %s attempt %d in %s", c.ID, c.Name, c.Attempt, c.SandboxID)
 	for _, other := range w.containers {
 		if other != c && other.uid == c.uid && other.Name == c.Name && other.State == pod.ContainerRunning {
