@@ -62,6 +62,7 @@ func randomPod(r *rand.Rand) *corev1.Pod {
 	}
 	for i := range d.IntN(2) {
 		s.InitContainers = append(s.InitContainers, randomContainer(d, fmt.Sprintf("i%d", i), len(s.Volumes) > 0))
+		s.InitContainers[i].RestartPolicy = maybe(d, corev1.ContainerRestartPolicyAlways)
 	}
 	for i := range 1 + d.IntN(2) {
 		s.Containers = append(s.Containers, randomContainer(d, fmt.Sprintf("c%d", i), len(s.Volumes) > 0))
