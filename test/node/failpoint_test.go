@@ -46,7 +46,7 @@ const victim = `  terminationGracePeriodSeconds: 5
 // they are proved instead.
 var elsewhere = map[string]string{
 	"podnet/cni-": "internal/net/podnet, with a plugin",
-	"durable/":    "internal/durable and internal/net/podnet: only CNI's journal is written so",
+	"durable/":    "internal/durable and internal/net/podnet: CNI's journal and verdicts of probes are written so",
 }
 
 // TestKillAtEveryFailpoint kills the daemon at each named place of a pod's start
