@@ -283,6 +283,8 @@ func TestStatusOfLifecycle(t *testing.T) {
 			"Succeeded, not ready: side1#0 ended 137 Error, a#0 ended 0 Completed"},
 		"a sidecar that starts again": {wanted(testPod(always, "side1", "a"), observed(ready, "side1#1@s0 exited3", "a#0@s0 running"), func(s *situation) { s.run("side11").Backoff = 10 * time.Second }),
 			"Running, not ready: side1#1 waits CrashLoopBackOff after 3 Error, a#0 running"},
+		"an init container that succeeded at its second try": {wanted(testPod(always, "i1", "a"), observed(ready, "i1#1@s0 exited0", "a#0@s0 running"), func(s *situation) { s.run("i11").Backoff = 10 * time.Second }),
+			"Running, ready: i1#1 ended 0 Completed, a#0 running"},
 		"a hook that has not ended": {wanted(testPod(always, "", "a"), observed(ready, "a#0@s0 running"), hooks("a"), hookDue("a0")),
 			"Pending, not ready: a#0 waits ContainerCreating"},
 		"a hook that failed": {wanted(testPod(always, "", "a"), observed(ready, "a#0@s0 running"), hooks("a"), hookDue("a0"), failedOp(PostStart, "a0", ReasonFailedPostStartHook)),

@@ -114,7 +114,6 @@ func (p *planner) keep(s *Sandbox, c *corev1.Container, as role) {
 	case last.State == ContainerCreated:
 		// Its daemon died, or the call failed, before it was started.
 		p.do(Action{Kind: RemoveContainer, Container: last.ID, Name: last.Name})
-	case as == isEphemeral: // never again
 	case last.Stop.Again || p.o.Again[last.ID]:
 		start.Attempt = last.Attempt + 1
 		p.do(start)
