@@ -110,6 +110,7 @@ func simulate(t *testing.T, seed uint64) {
 		w.Calm()
 		w.PutConfigMap(settings("last"))
 		s.want(podNames...)
+		time.Sleep(time.Minute) // who lacks it waits for nothing else any more
 		w.PutSecret(keeperSecret)
 		time.Sleep(settling)
 		s.check()
