@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -144,7 +145,9 @@ func TestSubPathRace(t *testing.T) {
 	}
 	good := inode(t, at("a/b/c"))
 	stop := make(chan struct{})
-	done := make(chan int)
+	end := sync.OnceFunc(func() { close(stop) })
+	done := make(chan int, 1)
+	t.Cleanup(end) // should the test fail
 	go func() {
 		pairs := [][2]string{{"a", "evil-a"}, {"a/b", "a/evil-b"}, {"a/b/c", "a/b/evil-c"}}
 		n := 0
@@ -179,7 +182,7 @@ func TestSubPathRace(t *testing.T) {
 			t.Fatalf("the mount is of %v, want %v", got, good)
 		}
 	}
-	close(stop)
+	end()
 	t.Logf("%d mounted, %d refused, during %d swaps, in %v", mounted, refused, <-done, time.Since(begun))
 	if mounted == 0 || refused == 0 {
 		t.Error("the race was none")

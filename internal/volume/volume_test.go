@@ -98,6 +98,9 @@ func TestEmptyDir(t *testing.T) {
 	if size := fs.Blocks * uint64(fs.Bsize); fs.Type != unix.TMPFS_MAGIC || size != 1<<20 {
 		t.Errorf("the volume in memory is of type %x with %d bytes, want a tmpfs of 1 MiB", fs.Type, size)
 	}
+	if want := int64(unix.ST_NOSUID | unix.ST_NODEV); fs.Flags&want != want {
+		t.Errorf("the volume in memory is mounted with flags %x: set-uid programs and devices work in it", fs.Flags)
+	}
 	again, err := New(v.cfg)
 	must(t, err)
 	must(t, again.Setup(t.Context(), p))
