@@ -38,6 +38,7 @@ bench: deps build ## one table: our times over those of containerd and runc alon
 
 soak: deps ## churn pods and inject faults for TIME (default 10m), then look for leaks (root)
 	SOAK=$(or $(TIME),10m) $(GO) test ./test/soak -run TestSoak -v -count=1 -timeout 0
+	EXECS=10000 $(GO) test ./test/node -run TestExecProbesLeakNothing -v -count=1 -timeout 0
 
 lint: ## gofmt, go vet and staticcheck
 	@test -z "$$(gofmt -l cmd internal test)" || { gofmt -l cmd internal test; echo 'run gofmt -w on these'; exit 1; }
