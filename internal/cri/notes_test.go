@@ -1,13 +1,11 @@
 package cri_test
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"nodeagent/internal/cri"
 	"nodeagent/internal/pod"
 	"nodeagent/internal/shimapi"
 	"nodeagent/test/bed"
@@ -52,35 +50,6 @@ func TestNotes(t *testing.T) {
 	if left, err := os.ReadDir(filepath.Join(n.cfg.RunDir, "stop")); err != nil || len(left) > 0 {
 		t.Errorf("left over: %v, %v", left, err)
 	}
-}
-
-// TestStartOfUnknownOutcome: a start whose answer comes too late is looked at before it
-// counts as failed: what may run once must not run twice.
-func TestStartOfUnknownOutcome(t *testing.T) {
-	dir := t.TempDir()
-	tools, err := bed.Tools(t.Context(), nil)
-	check(t, err)
-	runc := filepath.Join(dir, "runc")
-	check(t, os.WriteFile(runc, fmt.Appendf(nil, `#!/bin/sh
-case " $* " in
-*" start "*) %[1]s/runc "$@"; code=$?; sleep 10; exit $code ;;
-esac
-exec %[1]s/runc "$@"
-`, tools), 0o755))
-	n := newNode(t, bed.Options{}, func(c *cri.Config) {
-		c.RuncBinary, c.CreateTimeout, c.CallTimeout = runc, 6*time.Second, 20*time.Second
-	})
-	config := n.sandboxConfig("p1")
-	sb := n.runSandbox(config)
-	id, err := n.CreateContainer(t.Context(), sb, containerConfig("main", 0, "sleep", "forever"), config)
-	check(t, err)
-	if err := n.StartContainer(t.Context(), id); err != nil {
-		t.Errorf("the start has failed: %v", err)
-	}
-	if c, _ := find(n.Observe("p1"), id); c.State != pod.ContainerRunning || c.Pid == 0 {
-		t.Errorf("it is %+v", c)
-	}
-	n.removePod("p1", 5*time.Second)
 }
 
 // TestShimEndsWithItsPod: once a pod has ended and its sandbox is stopped, no process of
