@@ -3,7 +3,9 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -13,6 +15,8 @@ import (
 
 	runcC "github.com/containerd/go-runc"
 	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/shimapi"
 )
 
 // fifoWait is how long the init of a created container may take to the FIFO; it
@@ -45,6 +49,39 @@ func startHere(cmd *exec.Cmd) chan runcC.Exit {
 	done := make(chan runcC.Exit, 1)
 	done <- runcC.Exit{Timestamp: time.Now(), Status: status}
 	return done
+}
+
+// startedAnyway tells whether a "runc start" that failed has started the
+// container: killed at its deadline it may have read the byte already, and then
+// the container runs, whoever says that it was only created. The FIFO goes, by
+// which runc too tells the two apart.
+func startedAnyway(cmd *exec.Cmd) bool {
+	fifo := execFIFO(cmd.Args)
+	if fifo == "" || !initPassed(filepath.Dir(fifo)) {
+		return false
+	}
+	err := os.Remove(fifo)
+	return err == nil || errors.Is(err, fs.ErrNotExist)
+}
+
+// initPassed tells whether the container's first process, known by number and
+// birth from runc's state, is the container's program by now. Until then it
+// bears the name that runc gives its init.
+func initPassed(dir string) bool {
+	var state struct {
+		Pid  int    `json:"init_process_pid"`
+		Born uint64 `json:"init_process_start"` // clock ticks since boot
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "state.json"))
+	if err != nil || json.Unmarshal(data, &state) != nil {
+		return false
+	}
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", state.Pid))
+	if err != nil || string(comm) == "runc:[2:INIT]\n" {
+		return false
+	}
+	born, err := shimapi.ProcessStartTime(state.Pid)
+	return err == nil && born == state.Born
 }
 
 // execFIFO is where the init of the container waits that "runc --root <root> …

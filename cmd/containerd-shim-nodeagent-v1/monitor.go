@@ -62,7 +62,11 @@ func (m *stdioMonitor) Wait(cmd *exec.Cmd, exits chan runcC.Exit) (int, error) {
 	if cmd.Process == nil { // done here
 		return (<-exits).Status, nil
 	}
-	return m.ProcessMonitor.Wait(cmd, exits)
+	status, err := m.ProcessMonitor.Wait(cmd, exits)
+	if status != 0 && startedAnyway(cmd) {
+		return 0, err
+	}
+	return status, err
 }
 
 // connect knows the command by go-runc's form of it: "runc <globals> create
