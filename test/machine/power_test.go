@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"nodeagent/internal/test/env"
+	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
 	"nodeagent/test/machine/guest"
 )
@@ -26,6 +27,7 @@ import (
 // sets the number of cuts (3), POWER_SEED repeats a row of moments as far as a
 // machine can.
 func TestPowerCut(t *testing.T) {
+	need.Have(t, need.Root, need.Machine) // before the seed is told: the reason of a skip comes first
 	cuts, seed := env.Number(t, "POWER_CUTS", 3), env.Seed(t, "POWER_SEED")
 	g := guest.Start(t, guest.Options{Fresh: true, Durable: true})
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(cuts)*5*time.Minute)
