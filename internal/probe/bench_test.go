@@ -89,12 +89,16 @@ func cpu() time.Duration {
 // counting counts probes.
 type counting struct {
 	Prober
-	n, bad atomic.Int64
+	n, bad  atomic.Int64
+	last    int64         // 0: nobody waits
+	reached chan struct{} // closed by the last
 }
 
 func (c *counting) Probe(ctx context.Context, t *Target) Outcome {
 	out := c.Prober.Probe(ctx, t)
-	c.n.Add(1)
+	if c.n.Add(1) == c.last {
+		close(c.reached)
+	}
 	if out.Err != nil || out.Result != Success {
 		c.bad.Add(1)
 	}
@@ -224,7 +228,7 @@ const maxMemory = 2 << 10
 // none of them keeps a goroutine.
 func TestMemory(t *testing.T) {
 	const probes = 5000
-	prober := &counting{Prober: &Probers{HTTP: NewHTTP("1.36")}}
+	prober := &counting{Prober: &Probers{HTTP: NewHTTP("1.36")}, last: probes, reached: make(chan struct{})}
 	s, err := New(Config{Prober: prober, Records: &memory{all: map[string]pod.Health{}}, Wake: func(types.UID) {}, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -239,10 +243,8 @@ func TestMemory(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	for prober.n.Load() < probes {
-		time.Sleep(10 * time.Millisecond)
-	}
-	time.Sleep(100 * time.Millisecond)
+	<-prober.reached
+	s.flights.Wait()
 	if n := runtime.NumGoroutine(); n > 50 {
 		t.Errorf("%d goroutines at rest", n)
 	}

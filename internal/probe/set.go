@@ -177,7 +177,7 @@ func (s *Set) see(w *watched, c *pod.Container, host string, leaving bool, now t
 	r := w.runs[c.ID]
 	fresh := r == nil
 	if fresh {
-		spec := container(&w.pod.Spec, c.Name)
+		spec := pod.ContainerOf(w.pod, c.Name)
 		if spec == nil {
 			return false
 		}
@@ -200,17 +200,6 @@ func (s *Set) see(w *watched, c *pod.Container, host string, leaving bool, now t
 	r.seen, r.leaving = true, leaving
 	s.arrange(r, now)
 	return fresh
-}
-
-func container(spec *corev1.PodSpec, name string) *corev1.Container {
-	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
-		for i := range list {
-			if list[i].Name == name {
-				return &list[i]
-			}
-		}
-	}
-	return nil
 }
 
 // arrange gives each probe of the run a time, or takes it from those that do not
