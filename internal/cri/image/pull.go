@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -266,25 +267,34 @@ const ownerLabel = "nodeagent.io/image-store"
 // lease holds what a pull or import brings until its record is written; done
 // must be called, with the error that ended it. After a failure it waits until
 // containerd has collected what came half: a blob that does not have its digest
-// would be taken up again by the next try, and fail it. Where the daemon dies before, Sweep or the expiry ends it.
+// would be taken up again by the next try, and fail it. Where the daemon dies
+// before, Sweep or the expiry ends it.
 func (s *Store) lease(ctx context.Context) (_ context.Context, done func(error), err error) {
-	cctx, cancel := s.call(ctx)
-	defer cancel()
 	ls := s.cfg.Client.LeasesService()
-	l, err := ls.Create(cctx, leases.WithRandomID(), leases.WithExpiration(leaseExpiry),
-		leases.WithLabels(map[string]string{ownerLabel: s.cfg.Owner}))
-	if err != nil {
-		return ctx, nil, fmt.Errorf("take lease: %w", err)
-	}
-	return leases.WithLease(ctx, l.ID), func(failed error) {
-		var opts []leases.DeleteOpt
-		if failed != nil {
-			opts = append(opts, leases.SynchronousDelete)
-		}
+	giveBack := func(l leases.Lease, opts ...leases.DeleteOpt) {
 		ctx, cancel := s.call(context.WithoutCancel(ctx))
 		defer cancel()
 		if err := ls.Delete(ctx, l, opts...); err != nil && !errdefs.IsNotFound(err) {
 			s.cfg.Logger.Warn("give back lease", "lease", l.ID, "err", err)
+		}
+	}
+	// Who gives up meanwhile waits for the answer all the same: a call that is cut
+	// may be carried out later, even after the lease was given back. Where no
+	// answer comes in time the name is known, since it is ours.
+	cctx, cancel := s.call(context.WithoutCancel(ctx))
+	defer cancel()
+	id := s.cfg.Owner + "-" + rand.Text()
+	l, err := ls.Create(cctx, leases.WithID(id), leases.WithExpiration(leaseExpiry),
+		leases.WithLabels(map[string]string{ownerLabel: s.cfg.Owner}))
+	if err != nil {
+		giveBack(leases.Lease{ID: id})
+		return ctx, nil, fmt.Errorf("take lease: %w", err)
+	}
+	return leases.WithLease(ctx, l.ID), func(failed error) {
+		if failed != nil {
+			giveBack(l, leases.SynchronousDelete)
+		} else {
+			giveBack(l)
 		}
 	}, nil
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/leases"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.uber.org/goleak"
 
@@ -91,6 +92,7 @@ func TestStore(t *testing.T) {
 		"import": testImport, "shared": testShared, "parallel": testParallel, "remove": testRemove,
 		"rootfs": testRootfs, "hostile": testHostile, "sweep": testSweep, "get": testGet, "unpack": testUnpack,
 		"access": testAccess, "lend": testLend, "preload": testPreload,
+		"given up": testGivenUpLease,
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := n.with(t, nil)
@@ -267,6 +269,55 @@ func testShared(n *node) {
 	}
 	n.reg.rule(nil)
 	n.pull(n.ref("app:v2"))
+}
+
+// givenUp is a lease service whose caller gives up while it works; a call that is
+// cut for it is carried out after everything else, as a server may.
+type givenUp struct {
+	leases.Manager
+	giveUp func() // and waits until the pull has been cancelled
+	late   *[]leases.Opt
+}
+
+func (m givenUp) Create(ctx context.Context, opts ...leases.Opt) (leases.Lease, error) {
+	m.giveUp()
+	if ctx.Err() != nil {
+		*m.late = opts
+		return leases.Lease{}, ctx.Err()
+	}
+	return m.Manager.Create(ctx, opts...)
+}
+
+// testGivenUpLease: a pull that is given up while its lease is taken leaves none.
+func testGivenUpLease(n *node) {
+	ctx, cancel := context.WithCancel(n.ctx())
+	var late []leases.Opt
+	var m *node
+	giveUp := func() {
+		cancel()
+		waitFor(n, "the pull is cancelled", func() bool {
+			m.store.flights.mu.Lock()
+			defer m.store.flights.mu.Unlock()
+			return len(m.store.flights.running) == 0
+		})
+	}
+	client, err := containerd.New("", containerd.WithServices(
+		containerd.WithLeasesService(givenUp{n.client.LeasesService(), giveUp, &late}),
+		containerd.WithImageStore(n.client.ImageService()),
+		containerd.WithContentStore(n.client.ContentStore())))
+	if err != nil {
+		n.Fatal(err)
+	}
+	n.reg.push("v1", simple("given up"))
+	m = n.with(n.T, func(c *Config) { c.Client = client })
+	if _, err := m.store.Pull(ctx, n.ref("app:v1"), nil, nil); !errors.Is(err, context.Canceled) {
+		n.Errorf("err = %v", err)
+	}
+	if late != nil {
+		if _, err := n.client.LeasesService().Create(n.store.namespaced(n.ctx()), late...); err != nil {
+			n.Fatal(err)
+		}
+	}
 }
 
 func waitFor(n *node, what string, ok func() bool) {
