@@ -51,8 +51,9 @@ type Config struct {
 	CallTimeout   time.Duration // of one RPC, default 10 s
 	CreateTimeout time.Duration // of making a task, a network or a snapshot, default 60 s
 	PingInterval  time.Duration // between two looks whether containerd answers, default 5 s
-	RelistEvery   time.Duration // default 30 s
-	PinInterval   time.Duration // between two looks at the namespaces, default 10 s
+	RelistEvery   time.Duration // between two looks at containerd's records, default 300 s
+	LookEvery     time.Duration // between two looks at the processes, default 30 s
+	PinInterval   time.Duration // least time between two looks at the namespaces, default 5 s
 }
 
 func (c *Config) setDefaults() {
@@ -75,8 +76,9 @@ func (c *Config) setDefaults() {
 	def(&c.CallTimeout, 10*time.Second)
 	def(&c.CreateTimeout, 60*time.Second)
 	def(&c.PingInterval, 5*time.Second)
-	def(&c.RelistEvery, 30*time.Second)
-	def(&c.PinInterval, 10*time.Second)
+	def(&c.RelistEvery, 300*time.Second)
+	def(&c.LookEvery, 30*time.Second)
+	def(&c.PinInterval, 5*time.Second)
 	if c.Wake == nil {
 		c.Wake = func(types.UID) {}
 	}

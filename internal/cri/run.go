@@ -17,8 +17,9 @@ import (
 )
 
 // Run connects to containerd, adopts everything, and keeps the picture true
-// until ctx ends: exit records, events, a relist after each reconnect and now
-// and then. It survives containerd being away, hung or restarted. It touches no
+// until ctx ends: exit records, events, a look at the processes now and then, and
+// a relist after each reconnect and rarely else, since every record comes with
+// its whole spec. It survives containerd being away, hung or restarted. It touches no
 // container when it ends.
 func (n *Native) Run(ctx context.Context) error {
 	if err := n.prepareRunDir(); err != nil {
@@ -94,6 +95,8 @@ func (n *Native) session(ctx context.Context) error {
 	n.healthy()
 	ping := time.NewTicker(n.cfg.PingInterval)
 	defer ping.Stop()
+	look := time.NewTicker(n.cfg.LookEvery)
+	defer look.Stop()
 	relist := time.NewTicker(n.cfg.RelistEvery)
 	defer relist.Stop()
 	for {
@@ -109,6 +112,8 @@ func (n *Native) session(ctx context.Context) error {
 			}
 		case <-ping.C:
 			err = n.ping(ctx)
+		case <-look.C:
+			n.settleSuspects(ctx)
 		case <-relist.C:
 			err = n.relist(ctx)
 		}

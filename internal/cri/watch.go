@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/fsnotify/fsnotify"
 
@@ -106,17 +105,36 @@ func (n *Native) scanExits(ctx context.Context) {
 	}
 }
 
-// watchPins looks at the namespaces now and then: an unmounted pin raises no
-// event.
+// watchPins looks at the namespaces when the kernel tells that something was
+// mounted or unmounted, at most once each Config.PinInterval: while pods come and
+// go it tells of nothing else.
 func (n *Native) watchPins(ctx context.Context) error {
-	t := time.NewTicker(n.cfg.PinInterval)
-	defer t.Stop()
+	w, err := newMountWatch()
+	if err != nil {
+		return fmt.Errorf("watch mounts: %w", err)
+	}
+	changed := make(chan struct{}, 1)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- w.run(func() {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		})
+	}()
 	for {
 		select {
 		case <-ctx.Done():
+			w.close()
+			<-ended
 			return nil
-		case <-t.C:
+		case err := <-ended:
+			w.close()
+			return fmt.Errorf("watch mounts: %w", err)
+		case <-changed:
 			n.checkPins()
+			sleep(ctx, n.cfg.PinInterval)
 		}
 	}
 }

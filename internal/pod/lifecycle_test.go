@@ -144,6 +144,11 @@ func TestPlanOfSidecars(t *testing.T) {
 		"then the one before, in what is left":  {unwanted(testPod(always, "side1 side2", "a"), observed(ready, "side1#0@s0 running", "side2#0@s0 exited0", "a#0@s0 exited0"), stopping("side10", 7*time.Second, true)), "StopContainer side10 7s"},
 		"all at once when the time is over":     {unwanted(testPod(always, "side1 side2", "a"), observed(ready, "side1#0@s0 running", "side2#0@s0 running", "a#0@s0 running"), stopping("side10", 0, true), stopping("side20", 0, true), inFlight(StopContainer, "a0")), "StopContainer side10 2s; StopContainer side20 2s"},
 		"also of a pod that nobody knows":       {unwanted(nil, observed(ready, "side1#0@s0 running", "a#0@s0 running")), "PreStop side10 30s; StopContainer a0 30s; wake 30s"},
+		"a later sidecar may be about to run":   {unwanted(testPod(always, "side1 side2", "a"), observed(ready, "side1#0@s0 running"), inFlight(StartContainer, "side2")), "PreStop side10 30s; wake 30s"},
+		"and so may a container":                {unwanted(testPod(always, "side1", "a"), observed(ready, "side1#0@s0 running"), stopping("side10", 7*time.Second, true), inFlight(StartContainer, "a")), "wake 7s"},
+		"until the time is over":                {unwanted(testPod(always, "side1", "a"), observed(ready, "side1#0@s0 running"), stopping("side10", 0, true), inFlight(StartContainer, "a")), "StopContainer side10 2s"},
+		"no earlier one, nor an init container": {unwanted(testPod(always, "side1 side2 i3", "a"), observed(ready, "side1#0@s0 running", "side2#0@s0 running"), stopping("side20", 7*time.Second, true), inFlight(StartContainer, "i3"), inFlight(StartContainer, "side1")), "PreStop side10 30s; StopContainer side20 7s; wake 30s"},
+		"nor a debug container":                 {unwanted(testPod(always, "side1", "a"), observed(ready, "side1#0@s0 running"), debug("d"), inFlight(StartContainer, "d")), "StopContainer side10 30s"},
 		"an init container holds up no sidecar": {unwanted(testPod(always, "side1 i2", "a"), observed(ready, "side1#0@s0 running", "i2#0@s0 running")), "StopContainer side10 30s; StopContainer i20 30s"},
 	} {
 		t.Run(name, func(t *testing.T) { checkPlan(t, c.situation, c.want) })

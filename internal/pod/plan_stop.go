@@ -19,7 +19,8 @@ func (p *planner) stopAll(why string) bool {
 
 // turn tells whether the container may get its signal when the pod as a whole ends:
 // a sidecar waits for the containers of the pod proper and for the sidecars that were
-// started after it (kubelet's terminationOrdering).
+// started after it (kubelet's terminationOrdering). One whose start is under way may
+// run by the time that the signal comes, so it is waited for like one that runs.
 func (p *planner) turn(c *Container) bool {
 	if c.Sidecar == 0 {
 		return true
@@ -30,7 +31,30 @@ func (p *planner) turn(c *Container) bool {
 			return false
 		}
 	}
+	for op := range p.o.Running {
+		if op.Kind == StartContainer && p.isServed(op.Object, c) {
+			return false
+		}
+	}
 	return true
+}
+
+// isServed tells whether the container of that name ends before the sidecar.
+func (p *planner) isServed(name string, sidecar *Container) bool {
+	if p.d.Pod == nil {
+		return false // nothing of it is started any more
+	}
+	for i := range p.d.Pod.Spec.InitContainers {
+		if c := &p.d.Pod.Spec.InitContainers[i]; c.Name == name {
+			return isSidecar(c) && i+1 > sidecar.Sidecar
+		}
+	}
+	for i := range p.d.Pod.Spec.Containers {
+		if p.d.Pod.Spec.Containers[i].Name == name {
+			return true
+		}
+	}
+	return false
 }
 
 // isEphemeral: no sidecar waits for an ephemeral container.

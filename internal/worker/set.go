@@ -177,6 +177,10 @@ func (s *Set) Progress() time.Time { return time.Unix(0, s.progress.Load()) }
 // rest from a hang.
 const heartbeat = 10 * time.Second
 
+// resync is how often every pod is planned anew although nothing was told
+// (kubelet's syncFrequency).
+const resync = time.Minute
+
 // drainTime is how long operations in flight may go on when the daemon ends.
 const drainTime = 5 * time.Second
 
@@ -192,8 +196,9 @@ func (s *Set) Run(ctx context.Context) error {
 	defer cut()
 	ended := make(chan *worker)
 	var workers sync.WaitGroup
-	beat := time.NewTicker(heartbeat)
+	beat, all := time.NewTicker(heartbeat), time.NewTicker(resync)
 	defer beat.Stop()
+	defer all.Stop()
 	for {
 		s.progress.Store(time.Now().UnixNano())
 		for _, w := range s.reconcile() {
@@ -218,6 +223,8 @@ func (s *Set) Run(ctx context.Context) error {
 			s.sweepEnded(err)
 		case <-s.poke:
 		case <-beat.C:
+		case <-all.C:
+			s.WakeAll()
 		}
 		if err := s.tooManyCrashes(); err != nil {
 			cut()

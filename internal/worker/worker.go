@@ -80,10 +80,11 @@ func newWorker(s *Set, uid types.UID, name string, d pod.Desired, leftovers bool
 	return w
 }
 
-// offer hands over the latest wish. A pod that is on its way out stays so: the
-// set starts it anew when it has ended.
+// offer hands over the latest wish, and wakes the worker if it is another. A pod
+// that is on its way out stays so: the set starts it anew when it has ended.
 func (w *worker) offer(d pod.Desired) {
 	w.mu.Lock()
+	before := w.desired
 	if w.desired.Wish != pod.WishAbsent {
 		if w.desired.Pod != d.Pod {
 			w.objects++ // it may refer to others now
@@ -95,8 +96,11 @@ func (w *worker) offer(d pod.Desired) {
 	if w.desired.Wish == pod.WishAbsent {
 		w.unwanted()
 	}
+	changed := w.desired != before
 	w.mu.Unlock()
-	w.wake()
+	if changed {
+		w.wake()
+	}
 }
 
 func (w *worker) wake() {
