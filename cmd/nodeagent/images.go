@@ -25,6 +25,7 @@ func imageConfig(cfg *config.Config) image.Config {
 		HostsDir: cfg.Agent.RegistryConfigDir, DockerConfigs: []string{filepath.Join(cfg.RootDir, "config.json")},
 		Parallel: cfg.ParallelPulls(),
 	}
+	c.PullQPS, c.PullBurst = cfg.PullRate()
 	if home, err := os.UserHomeDir(); err == nil {
 		c.DockerConfigs = append(c.DockerConfigs, filepath.Join(home, ".docker", "config.json"))
 	}

@@ -30,9 +30,34 @@ func (c *Config) ParallelPulls() int {
 	}
 }
 
+// kubelet's defaults of how fast pulls may begin.
+const (
+	defaultPullQPS   = 5
+	defaultPullBurst = 10
+)
+
+// PullRate is how many pulls may begin in a second (0: no bound), and how many at
+// once after a rest, from registryPullQPS and registryBurst.
+func (c *Config) PullRate() (qps float64, burst int) {
+	qps, burst = defaultPullQPS, defaultPullBurst
+	if c.Kubelet.RegistryPullQPS != nil {
+		qps = float64(*c.Kubelet.RegistryPullQPS)
+	}
+	if c.Kubelet.RegistryBurst != 0 {
+		burst = int(c.Kubelet.RegistryBurst)
+	}
+	return qps, burst
+}
+
 // checkPulls refuses what kubelet refuses.
 func (c *Config) checkPulls(bad func(field, format string, args ...any)) {
 	k := &c.Kubelet
+	if k.RegistryPullQPS != nil && *k.RegistryPullQPS < 0 {
+		bad("registryPullQPS", "%d is negative; 0 means no bound", *k.RegistryPullQPS)
+	}
+	if k.RegistryBurst < 0 {
+		bad("registryBurst", "%d is negative", k.RegistryBurst)
+	}
 	if k.MaxParallelImagePulls != nil && *k.MaxParallelImagePulls < 1 {
 		bad("maxParallelImagePulls", "%d is less than 1", *k.MaxParallelImagePulls)
 	}

@@ -31,6 +31,8 @@ func TestParallelPulls(t *testing.T) {
 	allowlisted := kubeletv1beta1.NeverVerifyAllowlistedImages
 	for name, k := range map[string]kubeletv1beta1.KubeletConfiguration{
 		"maxParallelImagePulls":                               {SerializeImagePulls: new(true), MaxParallelImagePulls: new(int32(2))},
+		"registryPullQPS":                                     {RegistryPullQPS: new(int32(-1))},
+		"registryBurst":                                       {RegistryBurst: -1},
 		"maxParallelImagePulls of nothing":                    {MaxParallelImagePulls: new(int32(0))},
 		"imagePullCredentialsVerificationPolicy":              {ImagePullCredentialsVerificationPolicy: "Sometimes"},
 		"preloadedImagesVerificationAllowlist":                {PreloadedImagesVerificationAllowlist: []string{"a.example/b"}},
@@ -46,4 +48,23 @@ func TestParallelPulls(t *testing.T) {
 	}
 	good := &Config{Kubelet: kubeletv1beta1.KubeletConfiguration{ImagePullCredentialsVerificationPolicy: allowlisted, PreloadedImagesVerificationAllowlist: []string{"a.example:5000/b", "a.example/*"}}}
 	good.checkPulls(func(field, format string, args ...any) { t.Errorf("%s is refused", field) })
+}
+
+// TestPullRate: kubelet's defaults, and what it is told.
+func TestPullRate(t *testing.T) {
+	for _, c := range []struct {
+		qps   *int32
+		burst int32
+		want  float64
+		most  int
+	}{
+		{nil, 0, 5, 10},
+		{new(int32(0)), 0, 0, 10},
+		{new(int32(50)), 3, 50, 3},
+	} {
+		cfg := &Config{Kubelet: kubeletv1beta1.KubeletConfiguration{RegistryPullQPS: c.qps, RegistryBurst: c.burst}}
+		if qps, burst := cfg.PullRate(); qps != c.want || burst != c.most {
+			t.Errorf("%v and %d are %v a second, %d at once; want %v, %d", c.qps, c.burst, qps, burst, c.want, c.most)
+		}
+	}
 }

@@ -169,7 +169,7 @@ func (n *Native) containerRecord(ctx context.Context, s *sandbox, c *container, 
 	if err != nil {
 		return r, err
 	}
-	c.runtime = handler.Runtime
+	c.runtime, c.info.User = handler.Runtime, userOf(built)
 	labels := containerLabels(s, c, config)
 	if err := checkLabels(labels); err != nil {
 		return r, err
@@ -188,7 +188,7 @@ func containerLabels(s *sandbox, c *container, config *runtimeapi.ContainerConfi
 	l[labelKind], l[labelSandbox], l[labelBoot], l[labelCgroup] = c.kind, c.sandbox, c.boot, c.cgroup
 	l[labelAttempt] = strconv.FormatUint(uint64(c.info.Attempt), 10)
 	l[labelImage], l[labelImageID] = c.info.Image, c.info.ImageID
-	for key, value := range map[string]string{labelLog: c.info.LogPath, labelSignal: c.signal} {
+	for key, value := range map[string]string{labelLog: c.info.LogPath, labelSignal: c.signal, labelUser: encodeUser(c.info.User)} {
 		if value != "" {
 			l[key] = value
 		}

@@ -197,6 +197,21 @@ func TestNamespaceLost(t *testing.T) {
 	}
 }
 
+// TestRecordRemoved: somebody takes a record away while its container runs. That is
+// seen at once, and what ran is ended.
+func TestRecordRemoved(t *testing.T) {
+	n := newNode(t, bed.Options{})
+	config := n.sandboxConfig("p1")
+	id := n.runContainer(n.runSandbox(config), containerConfig("main", 0, "deaf"), config)
+	c, _ := find(n.Observe("p1"), id)
+	check(t, n.bed.Client(t).ContainerService().Delete(t.Context(), id))
+	n.await("p1", "without containers", 10*time.Second, func(s pod.RuntimeState) bool { return len(s.Containers) == 0 })
+	if state := processState(c.Pid); state != "" && state != "Z" {
+		t.Errorf("the process still runs: %s", state)
+	}
+	n.removePod("p1", 0)
+}
+
 // TestDataLost: containerd's database is gone while pods run. What runs is
 // ended before the pod may be made again.
 func TestDataLost(t *testing.T) {

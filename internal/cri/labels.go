@@ -30,6 +30,7 @@ const (
 	labelLog      = "io.nodeagent.log"
 	labelCgroup   = "io.nodeagent.cgroup" // path below each hierarchy's mount point
 	labelSignal   = "io.nodeagent.stop.signal"
+	labelUser     = "io.nodeagent.user" // encodeUser
 	labelExit     = "io.nodeagent.exit" // exitLabel as JSON
 	kindSandbox   = "sandbox"
 	kindContainer = "container"
@@ -166,8 +167,8 @@ func containerOf(r containers.Container) *container {
 		ID: r.ID, Name: l[pod.LabelContainerName], SandboxID: l[labelSandbox],
 		Init: init, Sidecar: sidecar, PreStop: l[pod.LabelPreStop], Attempt: uint32(attempt), Hash: l[pod.LabelHash], Backoff: backoff,
 		Image: l[labelImage], ImageID: l[labelImageID], LogPath: l[labelLog],
-		RecursiveReadOnly: l[pod.LabelRecursiveReadOnly] == "true",
-		State:             pod.ContainerCreated, Created: r.CreatedAt,
+		RecursiveReadOnly: l[pod.LabelRecursiveReadOnly] == "true", User: decodeUser(l[labelUser]),
+		State: pod.ContainerCreated, Created: r.CreatedAt,
 	}
 	var e exitLabel
 	if l[labelExit] != "" && json.Unmarshal([]byte(l[labelExit]), &e) == nil {

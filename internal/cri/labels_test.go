@@ -2,6 +2,7 @@ package cri
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/typeurl/v2"
 	"google.golang.org/protobuf/types/known/anypb"
+	corev1 "k8s.io/api/core/v1"
 
 	"nodeagent/internal/pod"
 )
@@ -31,6 +33,26 @@ func TestKeptLabels(t *testing.T) {
 	})
 	if len(got) != 1 || got[pod.LabelGrace] != "30" {
 		t.Errorf("%v", got)
+	}
+}
+
+// TestUserLabel: whom a container began as is known to the next daemon too.
+func TestUserLabel(t *testing.T) {
+	for _, u := range []corev1.LinuxContainerUser{
+		{}, {UID: 1000, GID: 2000}, {UID: 1<<32 - 1, GID: 3, SupplementalGroups: []int64{3, 1 << 31, 0}},
+	} {
+		if back := decodeUser(encodeUser(&u)); !reflect.DeepEqual(back, &u) {
+			t.Errorf("%+v is read back as %+v", u, back)
+		}
+	}
+	many := corev1.LinuxContainerUser{SupplementalGroups: make([]int64, 4096)}
+	if text := encodeUser(&many); text != "" {
+		t.Errorf("a label of %d bytes", len(text))
+	}
+	for _, text := range []string{"", "1", "1:2", "1:2:3:4", "-1:2:", "1:2:,", "1:2:3,", "4294967296:0:", "a:b:c"} {
+		if u := decodeUser(text); u != nil {
+			t.Errorf("%q is %+v", text, u)
+		}
 	}
 }
 

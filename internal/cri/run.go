@@ -105,7 +105,9 @@ func (n *Native) session(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case e := <-events:
-			n.handleEvent(ctx, e)
+			if n.handleEvent(ctx, e) {
+				err = n.relist(ctx)
+			}
 		case err = <-failed:
 			if err == nil {
 				err = errors.New("event stream ended")

@@ -60,7 +60,10 @@ func (n *Native) namespacePaths(s *sandbox, config *runtimeapi.ContainerConfig) 
 		}
 		var pid uint32
 		n.state.edit(func() { pid = target.info.Pid })
-		if pid == 0 || target.sandbox != s.id {
+		if target.sandbox != s.id {
+			return ns, "", fmt.Errorf("find target of PID namespace: container %s is of another sandbox", target.id)
+		}
+		if !member(int(pid), target.id) { // its number may be another's by now
 			return ns, "", fmt.Errorf("find target of PID namespace: %w", errNotRunning)
 		}
 		ns.PID, ns.PIDPath = spec.PIDJoin, fmt.Sprintf("/proc/%d/ns/pid", pid)

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -72,6 +73,10 @@ type Container struct {
 	// its spec is gone.
 	Sidecar int
 	PreStop string
+
+	// User is whom its first process began as; nil: a record of an earlier daemon
+	// that did not note it.
+	User *corev1.LinuxContainerUser
 
 	State     ContainerState
 	Pid       uint32 // of the init process while running

@@ -52,6 +52,12 @@ func (b *statusBuilder) container(c *corev1.Container, as role) corev1.Container
 	s.ContainerID = idPrefix + last.ID
 	s.ImageID = last.ImageID
 	s.VolumeMounts = volumeMounts(c, last)
+	// Nothing is resized in place, so a run has what its spec says.
+	s.Resources = &corev1.ResourceRequirements{Limits: c.Resources.Limits, Requests: c.Resources.Requests}
+	s.AllocatedResources = c.Resources.Requests
+	if last.User != nil {
+		s.User = &corev1.ContainerUser{Linux: last.User}
+	}
 	s.LastTerminationState.Terminated = b.previousEnd(last, told)
 	switch {
 	case last.hooking():

@@ -3,11 +3,13 @@ package pod
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -117,6 +119,34 @@ func TestStatus(t *testing.T) {
 				t.Errorf("status:\n got %s\nwant %s", got, c.want)
 			}
 		})
+	}
+}
+
+// TestStatusOfARun: what a run was given and whom it began as are told while there
+// is one.
+func TestStatusOfARun(t *testing.T) {
+	p := testPod(always, "i", "a")
+	requests := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m")}
+	limits := corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")}
+	p.Spec.Containers[0].Resources = corev1.ResourceRequirements{Requests: requests, Limits: limits}
+	o := observed(ready, "i#0@s0 exited0", "a#0@s0 running")
+	user := &corev1.LinuxContainerUser{UID: 1000, GID: 7, SupplementalGroups: []int64{7, 8}}
+	o.Containers[1].User = user
+	d := Desired{Wish: WishRun, Pod: p}
+	s := Status(d, o, Node{}, corev1.PodStatus{}, t0)
+	a := s.ContainerStatuses[0]
+	if !reflect.DeepEqual(a.Resources, &corev1.ResourceRequirements{Requests: requests, Limits: limits}) || !reflect.DeepEqual(a.AllocatedResources, requests) {
+		t.Errorf("resources %+v, allocated %+v", a.Resources, a.AllocatedResources)
+	}
+	if a.User == nil || a.User.Linux != user {
+		t.Errorf("user %+v", a.User)
+	}
+	if i := s.InitContainerStatuses[0]; i.User != nil || i.Resources == nil || i.AllocatedResources != nil {
+		t.Errorf("a container that asks for nothing: %+v", i)
+	}
+	before := Status(d, observed(ready), Node{}, corev1.PodStatus{}, t0).ContainerStatuses[0]
+	if before.Resources != nil || before.AllocatedResources != nil || before.User != nil {
+		t.Errorf("before its first run: %+v", before)
 	}
 }
 

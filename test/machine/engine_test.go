@@ -15,7 +15,7 @@ var engine = []suite{
 	{"nodeagent/internal/net/podnet", "^(TestTrafficOfPods|TestPodInterface|TestHostPorts|TestForwardPolicyDrop|TestTableComesBack|TestRestartKeepsPods)$"},
 	{"nodeagent/cmd/containerd-shim-nodeagent-v1", "^(TestLogAndExit|TestExitWithContainerdDead|TestAttach|TestMemoryCgroup|TestCgroupMount|TestOOMKills)$"},
 	{"nodeagent/internal/cri", "^(TestPodStartsStopsAndLeavesNothing|TestKernelSees|TestHostNamespaces|TestShareProcessNamespace|TestOOMKilled|TestStop|TestReboot|TestCrun)$"},
-	{"nodeagent/test/node", "^(TestPodComesAndGoes|TestContainerIsWhatWasAskedFor|TestExitIsNeverLost|TestAppArmor)$"},
+	{"nodeagent/test/node", "^(TestPodComesAndGoes|TestContainerIsWhatWasAskedFor|TestExitIsNeverLost|TestAppArmor|TestHugePages)$"},
 }
 
 func (s suite) run(t *testing.T, g *guest.Guest) {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -38,8 +39,29 @@ func startedPods(dir string) map[string]string {
 		"limited": spec("activeDeadlineSeconds: 2", "command: [/podtool, sleep, forever]"),
 		"own": "  restartPolicy: Never\n" + spec("", "command: [/podtool, exit, '42']\nrestartPolicy: Never\n"+
 			"restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [42]}}]"),
+		"ordered": "  terminationGracePeriodSeconds: 20\n" + at + "  initContainers:\n" +
+			orderly("first", "") + orderly("second", "") +
+			"  - {name: setup, " + example + ", command: [/podtool, print, '1']}\n" +
+			orderly("third", "") + "  containers:\n" + orderly("app", "no"),
+		"anew": "  restartPolicy: Always\n  terminationGracePeriodSeconds: 2\n  volumes: [{name: once, emptyDir: {}}]\n  initContainers:\n" +
+			"  - {name: setup, " + example + ", command: [/podtool, print, '1']}\n" +
+			"  - {name: proxy, " + example + ", restartPolicy: Always, command: [/podtool, sleep, forever]}\n  containers:\n" +
+			"  - {name: app, " + example + ", command: [/podtool, sleep, forever]}\n" +
+			"  - name: asks\n    " + example + "\n    restartPolicy: Never\n    volumeMounts: [{name: once, mountPath: /once}]\n" +
+			"    restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]\n" +
+			"    command: [/podtool, once, /once/asked, '42']\n",
 		"gate": "  readinessGates: [{conditionType: example.com/open}]\n" + spec("", "command: [/podtool, sleep, forever]"),
 	}
+}
+
+// orderly is a container that says in the shared directory when it got TERM, and ends.
+func orderly(name, app string) string {
+	policy := "restartPolicy: Always, "
+	if app != "" {
+		policy = ""
+	}
+	return "  - {name: " + name + ", " + example + ", " + policy + "command: [/podtool, farewell, /h/" + name + "], " +
+		"volumeMounts: [{name: h, mountPath: /h}]}\n"
 }
 
 // TestStartsAndEnds: hooks, sidecars, deadlines and restart rules on real containers.
@@ -53,6 +75,8 @@ func TestStartsAndEnds(t *testing.T) {
 	t.Run("hooks", func(t *testing.T) { n.hooks(t, dir) })
 	t.Run("failed hook", n.failedHook)
 	t.Run("sidecar", n.sidecar)
+	t.Run("sidecars in order", func(t *testing.T) { n.ordered(t, dir) })
+	t.Run("all anew", n.allAnew)
 	t.Run("deadline", n.deadline)
 	t.Run("rules", n.ownRules)
 	t.Run("gate", n.gate)
@@ -108,6 +132,70 @@ func (n *rowsNode) sidecar(t *testing.T) {
 	within(t, n.ctx, rowLimit, func() bool { return !n.hasShim(t, p) })
 	if out, err := n.a.CLI(n.ctx, "logs", "batch-node", "-c", "setup"); err != nil || out == "" {
 		t.Errorf("the log of a pod without a shim: %q, %v", out, err)
+	}
+}
+
+// ordered: sidecars start in their order, and end in the reverse one after the
+// containers.
+func (n *rowsNode) ordered(t *testing.T, dir string) {
+	p := n.pod(t, "ordered", "ready", bed.Ready)
+	must(t, n.a.RemoveManifest("ordered"))
+	within(t, n.ctx, rowLimit, func() bool {
+		_, err := os.Stat(filepath.Join(dir, "first.ended"))
+		return err == nil
+	})
+	stamp := func(name, what string) int64 {
+		text, err := os.ReadFile(filepath.Join(dir, name+"."+what))
+		must(t, err)
+		at, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+		must(t, err)
+		return at
+	}
+	names := []string{"first", "second", "third", "app"}
+	for i, name := range names[1:] {
+		before := names[i]
+		if stamp(before, "began") > stamp(name, "began") {
+			t.Errorf("%s began before %s", name, before)
+		}
+		if stamp(before, "asked") < stamp(name, "ended") {
+			t.Errorf("%s was asked to end before %s had ended", before, name)
+		}
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, rowLimit)
+	defer cancel()
+	if err := n.a.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool { return pods["default/"+p.Name] == nil }); err != nil {
+		t.Error(err)
+	}
+}
+
+// allAnew: a container whose rule says so has every container of its pod started
+// again, init containers first, in the same sandbox with the same volumes.
+func (n *rowsNode) allAnew(t *testing.T) {
+	p := n.pod(t, "anew", "started anew", func(p *corev1.Pod) bool {
+		for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
+			if len(list) != 2 {
+				return false
+			}
+			for _, c := range list {
+				if c.RestartCount != 1 || c.State.Waiting != nil {
+					return false
+				}
+			}
+		}
+		return true
+	})
+	proxy, app := p.Status.InitContainerStatuses[1], p.Status.ContainerStatuses[0]
+	setup := p.Status.InitContainerStatuses[0].State.Terminated
+	if setup == nil || proxy.State.Running == nil || app.State.Running == nil || setup.StartedAt.After(proxy.State.Running.StartedAt.Time) {
+		t.Fatalf("the containers are %+v %+v", p.Status.InitContainerStatuses, p.Status.ContainerStatuses)
+	}
+	if end := app.LastTerminationState.Terminated; end == nil || end.Reason != "RestartingAllContainers" {
+		t.Errorf("the run before ended as %+v", end)
+	}
+	records, err := n.b.Client(t).ContainerService().List(n.ctx, `labels."io.kubernetes.pod.uid"==`+string(p.UID)+`,labels."io.nodeagent.kind"==sandbox`)
+	must(t, err)
+	if len(records) != 1 {
+		t.Errorf("%d sandboxes", len(records))
 	}
 }
 

@@ -100,12 +100,27 @@ func TestSecurityRows(t *testing.T) {
 	}
 	p := n.pod(t, "again", "ended again", func(p *corev1.Pod) bool {
 		c := p.Status.ContainerStatuses
-		return len(c) == 1 && c[0].RestartCount > 0 && c[0].State.Running == nil
+		return len(c) == 1 && c[0].RestartCount > 0 && c[0].State.Waiting != nil && c[0].State.Waiting.Reason == "CrashLoopBackOff"
 	})
 	// The log of the run before may be gone by now.
 	run := int(p.Status.ContainerStatuses[0].RestartCount)
 	if text := n.log(p, "app", run); !strings.Contains(text, `"uid":1000`) {
 		t.Errorf("run %d of a pod's container is of another user: %s", run, text)
+	}
+	t.Run("user", n.userTold)
+}
+
+// userTold: whom a container runs as is in its status, also by the next daemon.
+func (n *rowsNode) userTold(t *testing.T) {
+	s := n.shown(t, "numbered", "app")
+	for _, daemon := range []string{"first", "second"} {
+		u := n.pod(t, "numbered", "running", inPhase(corev1.PodRunning)).Status.ContainerStatuses[0].User
+		if u == nil || u.Linux.UID != int64(s.UID) || u.Linux.GID != int64(s.GID) || len(u.Linux.SupplementalGroups) != len(s.Groups) {
+			t.Errorf("the %s daemon says that it runs as %+v; it is %d:%d with %v", daemon, u, s.UID, s.GID, s.Groups)
+		}
+		if daemon == "first" {
+			must(t, n.a.Restart(n.ctx))
+		}
 	}
 }
 

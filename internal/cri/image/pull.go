@@ -84,10 +84,15 @@ func (s *Store) share(ctx context.Context, ref string, auth *Auth, keys Keys, pr
 	})
 }
 
-// slot waits until a pull may run. The slot is given back at the end, or when
+// slot waits until a pull may run: its beginning by Config.PullQPS (kubelet fails
+// what is too early with "pull QPS exceeded", and the pod waits 10 s for nothing),
+// and then for one of Config.Parallel. The slot is given back at the end, or when
 // nothing has moved for Config.LendAfter: a registry that hangs holds up nobody
 // else's pulls, however few may run at once.
 func (s *Store) slot(ctx context.Context) (giveBack func(), err error) {
+	if err := s.pace.Wait(ctx); err != nil {
+		return nil, fmt.Errorf("wait for a turn to pull: %w", errors.Join(err, context.Cause(ctx)))
+	}
 	select {
 	case s.slots <- struct{}{}:
 		return sync.OnceFunc(func() { <-s.slots }), nil

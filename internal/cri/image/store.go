@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/time/rate"
 )
 
 // Config is what a Store needs. Zero values take the defaults named.
@@ -38,6 +39,10 @@ type Config struct {
 	// has moved for LendAfter, default 5 s, does not count.
 	Parallel  int
 	LendAfter time.Duration
+	// PullQPS is how many pulls may begin in a second, PullBurst how many at once
+	// after a rest; PullQPS 0, the default, is no bound.
+	PullQPS   float64
+	PullBurst int
 	// MaxSize bounds the compressed bytes of one image or archive; default
 	// 64 GiB.
 	MaxSize int64
@@ -80,6 +85,7 @@ type Store struct {
 	cfg     Config
 	match   platforms.MatchComparer
 	slots   chan struct{} // one token a running pull
+	pace    *rate.Limiter // of their beginnings
 	flights flights
 	cache   cache
 	born    time.Time // by the wall clock, as leases are
@@ -97,7 +103,7 @@ func New(cfg Config) (*Store, error) {
 	if cfg.Client == nil {
 		return nil, errors.New("image store needs a containerd client")
 	}
-	if cfg.ProgressDeadline < 0 || cfg.Parallel < 0 || cfg.MaxSize < 0 {
+	if cfg.ProgressDeadline < 0 || cfg.Parallel < 0 || cfg.PullQPS < 0 || cfg.PullBurst < 0 || cfg.MaxSize < 0 {
 		return nil, errors.New("image store: a limit is negative")
 	}
 	set(&cfg.Namespace, "k8s.io")
@@ -120,8 +126,13 @@ func New(cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	pace := rate.NewLimiter(rate.Inf, 0)
+	if cfg.PullQPS > 0 {
+		pace = rate.NewLimiter(rate.Limit(cfg.PullQPS), max(cfg.PullBurst, 1))
+	}
 	return &Store{
 		cfg:     cfg,
+		pace:    pace,
 		born:    time.Now(),
 		match:   platforms.Only(*cfg.Platform),
 		slots:   make(chan struct{}, cfg.Parallel),

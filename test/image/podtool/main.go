@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -26,22 +27,25 @@ type verb struct {
 
 func verbs() map[string]verb {
 	return map[string]verb{
-		"serve":  {serve, "ADDR [TEXT]: answer HTTP requests on ADDR until SIGTERM"},
-		"sleep":  {sleep, "DURATION|forever: end with 0 on SIGTERM"},
-		"exit":   {exit, "CODE [DURATION]: end with CODE, after DURATION"},
-		"print":  {printLines, "N [INTERVAL]: print N numbered lines"},
-		"flood":  {flood, "DURATION [BYTES]: print numbered 100-byte lines as fast as they are taken"},
-		"deaf":   {deaf, "ignore SIGTERM and stay"},
-		"fork":   {fork, "N VERB...: start N children, orphan them, and stay"},
-		"alloc":  {alloc, "MIB: touch MIB mebibytes of memory and stay"},
-		"write":  {write, "FILE TEXT: write TEXT to FILE"},
-		"remove": {remove, "FILE...: remove files"},
-		"cat":    {cat, "FILE...: print files"},
-		"show":   {show, "print ids, capabilities, namespaces and mounts as JSON"},
-		"get":    {get, "ADDR [PATH]: print the body of http://ADDR/PATH"},
-		"wait":   {waitFor, "FILE: stay until FILE exists"},
-		"seq":    {seq, "VERB... ';' VERB...: one verb after another"},
-		"stderr": {toStderr, "TEXT...: print TEXT to stderr"},
+		"serve":    {serve, "ADDR [TEXT]: answer HTTP requests on ADDR until SIGTERM"},
+		"sleep":    {sleep, "DURATION|forever: end with 0 on SIGTERM"},
+		"exit":     {exit, "CODE [DURATION]: end with CODE, after DURATION"},
+		"print":    {printLines, "N [INTERVAL]: print N numbered lines"},
+		"flood":    {flood, "DURATION [BYTES]: print numbered 100-byte lines as fast as they are taken"},
+		"deaf":     {deaf, "ignore SIGTERM and stay"},
+		"once":     {once, "FILE CODE: make FILE and end with CODE; where it exists, stay"},
+		"farewell": {farewell, "FILE: stay; tell in FILE.began, FILE.asked (to end) and FILE.ended when, in nanoseconds"},
+		"fork":     {fork, "N VERB...: start N children, orphan them, and stay"},
+		"alloc":    {alloc, "MIB: touch MIB mebibytes of memory and stay"},
+		"huge":     {huge, "FILE MIB: map MIB mebibytes of FILE, a file of huge pages, and touch them"},
+		"write":    {write, "FILE TEXT: write TEXT to FILE"},
+		"remove":   {remove, "FILE...: remove files"},
+		"cat":      {cat, "FILE...: print files"},
+		"show":     {show, "print ids, capabilities, namespaces and mounts as JSON"},
+		"get":      {get, "ADDR [PATH]: print the body of http://ADDR/PATH"},
+		"wait":     {waitFor, "FILE: stay until FILE exists"},
+		"seq":      {seq, "VERB... ';' VERB...: one verb after another"},
+		"stderr":   {toStderr, "TEXT...: print TEXT to stderr"},
 	}
 }
 
@@ -75,6 +79,67 @@ func term() <-chan os.Signal {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT)
 	return c
+}
+
+func huge(args []string) error {
+	if len(args) != 2 {
+		return errors.New("huge wants FILE MIB")
+	}
+	mib, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(args[0], os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	m, err := syscall.Mmap(int(f.Fd()), 0, mib<<20, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("map %d MiB of huge pages: %w", mib, err)
+	}
+	for i := 0; i < len(m); i += 1 << 20 {
+		m[i] = 1 // SIGBUS where the cgroup lets it have no more
+	}
+	fmt.Println("touched", mib, "MiB")
+	return nil
+}
+
+func once(args []string) error {
+	if len(args) != 2 {
+		return errors.New("once wants FILE CODE")
+	}
+	f, err := os.OpenFile(args[0], os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if errors.Is(err, os.ErrExist) {
+		return sleep([]string{"forever"})
+	}
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return exit(args[1:])
+}
+
+// farewell ends a moment after it was asked to, so that an order shows.
+func farewell(args []string) error {
+	if len(args) != 1 {
+		return errors.New("farewell wants FILE")
+	}
+	tell := func(what string) error {
+		return os.WriteFile(args[0]+"."+what, []byte(strconv.FormatInt(time.Now().UnixNano(), 10)), 0o644)
+	}
+	asked := term()
+	if err := tell("began"); err != nil {
+		return err
+	}
+	<-asked
+	if err := tell("asked"); err != nil {
+		return err
+	}
+	time.Sleep(100 * time.Millisecond)
+	return tell("ended")
 }
 
 // serve speaks just enough HTTP/1.1 for probes, curl and browsers.
