@@ -43,6 +43,7 @@ var rooms = map[string]ring{
 	"internal/cri":              edge,
 	"internal/cgroups":          edge,
 	"internal/source":           edge,
+	"internal/status":           edge,
 	"internal/volume":           edge,
 	"internal/poddir":           edge,
 	"internal/hook":             edge,
@@ -176,12 +177,6 @@ func banned(from, imp string) string {
 	return ""
 }
 
-// talkers are the rooms that talk to an API server.
-var talkers = []string{
-	"internal/source", "internal/object", "internal/cert", "internal/status", "internal/node", "internal/server",
-	"internal/net/proxy", "cmd",
-}
-
 // bannedOutside holds imports of the standard library and of other modules.
 func bannedOutside(from string, r ring, imp string) string {
 	first, _, _ := strings.Cut(imp, "/")
@@ -193,14 +188,22 @@ func bannedOutside(from string, r ring, imp string) string {
 		return "ring 0 sees the standard library and k8s.io/{api,apimachinery,component-helpers} only"
 	case hasAny(imp, "github.com/containerd/containerd/v2/") && !hasAny(from+"/", "internal/cri/", "cmd/containerd-shim-nodeagent-v1/"):
 		return "containerd is known in internal/cri and the shim only, so that its next version changes one room"
-	case hasAny(imp, "k8s.io/client-go/") && !slices.Contains(talkers, room(from)):
-		return "only who talks to the API server knows its client: it costs 10 MB of the daemon's memory, and requests"
+	case hasAny(imp, "k8s.io/client-go/") && !talksToAPI(from):
+		return "an API server is known in few rooms; the others get what they need of it as values"
+	case hasAny(imp, "k8s.io/client-go/kubernetes", "k8s.io/client-go/informers"):
+		return "the clientset brings 55 API groups into the daemon's memory; a REST client brings those that are used"
 	case hasAny(imp, "k8s.io/kubernetes/"):
 		return "the tree of kubernetes is a specification to read; the oracle module alone may run it"
 	case hasAny(imp, "k8s.io/") && strings.HasPrefix(from, "cmd/containerd-shim-nodeagent-v1"):
 		return "one shim a pod: what it imports is paid in memory for every pod"
 	}
 	return ""
+}
+
+// talksToAPI tells whether a package may know client-go.
+func talksToAPI(from string) bool {
+	return hasAny(from+"/", "internal/source/", "internal/object/", "internal/cert/", "internal/status/",
+		"internal/node/", "internal/server/", "internal/net/proxy/", "cmd/nodeagent/")
 }
 
 func hasAny(s string, prefixes ...string) bool {

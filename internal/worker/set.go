@@ -15,8 +15,8 @@ import (
 	"nodeagent/internal/pod"
 )
 
-// Config is what a pod set works with; every field but EnvFiles, Services, Node
-// and Logger must be set.
+// Config is what a pod set works with; every field but EnvFiles, Services,
+// Events, Node and Logger must be set.
 type Config struct {
 	Runtime    Runtime
 	Sandboxes  Sandboxes
@@ -36,6 +36,8 @@ type Config struct {
 	EnvFiles EnvFiles
 	// Services may be nil: a node without an API server has none.
 	Services Services
+	// Events may be nil: then nobody is told what happens to pods.
+	Events Events
 
 	// Sources names the sources that must have synced before any pod that none
 	// of them lists is removed.
@@ -164,8 +166,8 @@ func (s *Set) wakeSet() {
 func (s *Set) Pods() []*corev1.Pod { return s.board.list() }
 
 // Watch calls tell with each pod whose status changed, beginning with all, and
-// with those that are gone, as they last were. It ends with ctx or with tell's
-// error.
+// with those that are gone, as they last were; one that is gone is told again to who
+// begins to watch while a source still lists it. It ends with ctx or with tell's error.
 func (s *Set) Watch(ctx context.Context, tell func(p *corev1.Pod, gone bool) error) error {
 	return s.board.watch(ctx, tell)
 }
@@ -245,8 +247,10 @@ func (s *Set) drain(cut context.CancelFunc) {
 func (s *Set) forget(w *worker) {
 	s.mu.Lock()
 	delete(s.workers, w.uid)
+	wanted, _, _ := s.wanted()
 	s.mu.Unlock()
-	s.board.remove(w.uid)
+	_, listed := wanted[w.uid]
+	s.board.remove(w.uid, listed)
 	w.log.Info("pod is gone")
 }
 
@@ -280,8 +284,12 @@ func (s *Set) reconcile() []*worker {
 			adopt(state.UID, state.Namespace+"/"+state.Name, pod.Desired{Wish: pod.WishAbsent}, true)
 		}
 	}
+	s.board.unlist(func(uid types.UID) bool { _, listed := wanted[uid]; return listed })
 	for uid, d := range wanted {
 		name := fullName(d.Pod)
+		if d.Wish == pod.WishAbsent && s.board.hasEnded(uid) {
+			continue // its source has not learnt yet that it is gone
+		}
 		if s.workers[uid] == nil && !names[name] {
 			adopt(uid, name, d, false)
 		}
