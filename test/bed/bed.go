@@ -35,6 +35,9 @@ type Options struct {
 	Private bool
 	// Path comes before everything else in PATH: a place for a runc that hangs.
 	Path string
+	// CRI leaves containerd's CRI plugin on, which nodeagent has no use for and
+	// kubelet cannot be without. Its pods' sandboxes run image.Example.
+	CRI bool
 	// Containerd is added to containerd's configuration (TOML tables).
 	Containerd string
 	// Talk is told what takes long; default: nobody.
