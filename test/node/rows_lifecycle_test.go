@@ -384,7 +384,15 @@ func (n *rowsNode) mirrored(t *testing.T, registries string) {
 	must(t, os.Mkdir(dir, 0o755))
 	must(t, os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte("[host.\"http://"+host+"\"]\n  capabilities = [\"pull\", \"resolve\"]\n"), 0o644))
 	n.write(t, "mirror", spec("restartPolicy: Never", "image: registry.example/some/thing:v1\ncommand: [/podtool, exit, '0']"))
-	if p := n.ended(t, "mirror"); p.Status.Phase != corev1.PodSucceeded {
+	p := n.ended(t, "mirror")
+	if p.Status.Phase != corev1.PodSucceeded {
 		t.Errorf("a pod whose image comes from a mirror is %+v", p.Status)
+	}
+	// The image is called as the pod calls it, and identified by what its registry has.
+	s := p.Status.ContainerStatuses[0]
+	record, err := n.b.Client(t).ImageService().Get(n.ctx, "registry.example/some/thing:v1")
+	must(t, err)
+	if want := "registry.example/some/thing@" + record.Target.Digest.String(); s.Image != "registry.example/some/thing:v1" || s.ImageID != want {
+		t.Errorf("the status has image %s and imageID %s, want %s", s.Image, s.ImageID, want)
 	}
 }
