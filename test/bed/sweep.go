@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -111,7 +112,7 @@ func Sweep(id string) error {
 	return os.Remove(lockFile)
 }
 
-var pin = regexp.MustCompile(`/(?:var/)?run/netns/[0-9A-Za-z_-]{8,64}`)
+var pin = regexp.MustCompile(`/(?:var/)?run/netns/cni-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
 // netnsPins finds the pinned network namespaces that the bed's containerd has
 // ever known, in the bytes of its database: pins lie in the host's /run/netns
@@ -121,16 +122,21 @@ func netnsPins(dir string) []string {
 	if err != nil {
 		return nil
 	}
-	seen := map[string]bool{}
+	return slices.DeleteFunc(pinsIn(b), func(p string) bool {
+		_, err := os.Lstat(p)
+		return err != nil
+	})
+}
+
+// pinsIn finds the pins that the bytes tell of. In the database a name is followed
+// by the next one without anything between, so its form has to tell where it ends.
+func pinsIn(b []byte) []string {
 	var pins []string
 	for _, m := range pin.FindAll(b, -1) {
-		p := string(m)
-		if _, err := os.Lstat(p); err == nil && !seen[p] {
-			seen[p] = true
-			pins = append(pins, p)
-		}
+		pins = append(pins, string(m))
 	}
-	return pins
+	slices.Sort(pins)
+	return slices.Compact(pins)
 }
 
 // removeRuncState removes what runc remembers of containers below the bed's
