@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -91,7 +92,7 @@ func (s *Store) share(ctx context.Context, ref string, auth *Auth, keys Keys, pr
 // else's pulls, however few may run at once.
 func (s *Store) slot(ctx context.Context) (giveBack func(), err error) {
 	if err := s.pace.Wait(ctx); err != nil {
-		return nil, fmt.Errorf("wait for a turn to pull: %w", errors.Join(err, context.Cause(ctx)))
+		return nil, cmp.Or(context.Cause(ctx), err)
 	}
 	select {
 	case s.slots <- struct{}{}:
