@@ -13,6 +13,7 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"golang.org/x/sys/unix"
 
@@ -40,6 +41,7 @@ func TestContainers(t *testing.T) {
 		"created only":            createdOnly,
 		"started without runc":    startedWithoutRunc,
 		"exec":                    execProcess,
+		"exec of a dead client":   execOfDeadClient,
 		"user opens stdout":       userOpensStdout,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -455,6 +457,41 @@ func execProcess(n *node) {
 	}
 	k.delete()
 	n.end("exec")
+}
+
+// An exec whose client died before its FIFOs were opened does not start, and
+// nothing of it runs on.
+func execOfDeadClient(n *node) {
+	k := n.shell("orphan", "sleep 1000", want{}).run(want{})
+	spec, err := k.c.Spec(n.t.Context())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	p := *spec.Process
+	p.Args = []string{"/bin/sleep", "4321"}
+	cfg := cio.Config{Stdout: filepath.Join(n.t.TempDir(), "stdout")}
+	if err := unix.Mkfifo(cfg.Stdout, 0o600); err != nil {
+		n.t.Fatal(err)
+	}
+	e, err := k.task.Exec(n.t.Context(), "e1", &p, func(string) (cio.IO, error) { return stdio{cfg}, nil })
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	// The deadline is the shim's too: the wait for a reader ends with it.
+	ctx, cancel := context.WithTimeout(n.t.Context(), need.Slow(2*time.Second))
+	defer cancel()
+	if err := e.Start(ctx); err == nil {
+		n.t.Fatal("it started without a reader")
+	}
+	eventually(n.t, 10*time.Second, "only the container's own process", func() bool {
+		all, err := k.task.Pids(n.t.Context())
+		return err == nil && len(all) == 1 && all[0].Pid == k.task.Pid()
+	})
+	if _, err := e.Delete(n.t.Context()); err != nil {
+		n.t.Error(err)
+	}
+	k.delete()
+	n.end("orphan")
 }
 
 // A process that is not root can open its own stdout by name.

@@ -10,12 +10,17 @@ import (
 	ptypes "github.com/containerd/containerd/v2/pkg/protobuf/types"
 )
 
-// Start notes when init begins to run.
+// Start notes when init begins to run, and leaves no process of an exec that it
+// says has not started.
 func (s *service) Start(ctx context.Context, r *taskAPI.StartRequest) (*taskAPI.StartResponse, error) {
 	if c := s.find(r.ID); c != nil && r.ExecID == "" {
 		c.starting()
 	}
-	return s.TTRPCTaskService.Start(ctx, r)
+	resp, err := s.TTRPCTaskService.Start(ctx, r)
+	if err != nil && r.ExecID != "" {
+		s.endUnstarted(ctx, r)
+	}
+	return resp, err
 }
 
 // Wait returns the exit of a container's init after its record is on disk.

@@ -15,6 +15,7 @@ import (
 // timeout any more, and a container would collect one with each death.
 type leftExec struct {
 	container, id string
+	path          string // of its FIFOs, without "-stdout" and so on
 }
 
 // landing is how long commands under way get to end when the daemon does: whoever
@@ -47,15 +48,28 @@ func (n *Native) endLeftExecs(ctx context.Context) error {
 	}
 	for _, dir := range dead {
 		for _, left := range leftIn(dir) {
-			e := &execution{n: n, container: left.container, id: left.id}
-			e.kill(ctx)
-			e.delete(ctx)
+			n.endLeft(ctx, left)
 		}
 		if err := os.RemoveAll(dir); err != nil {
 			n.log.Warn("cannot remove FIFOs of an exec", "err", err)
 		}
 	}
 	return nil
+}
+
+// endLeft kills one command. Its output is opened first: a shim whose client died
+// too early still waits for a reader, and knows no pid to kill until it has one.
+func (n *Native) endLeft(ctx context.Context, left leftExec) {
+	for _, stream := range []string{"-stdout", "-stderr"} {
+		f, err := os.OpenFile(left.path+stream, os.O_RDONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			continue // a terminal has one stream
+		}
+		defer f.Close()
+	}
+	e := &execution{n: n, container: left.container, id: left.id}
+	e.kill(ctx)
+	e.delete(ctx)
 }
 
 // deadExecDirs lists the directories of processes that are no more.
@@ -85,10 +99,8 @@ func leftIn(dir string) []leftExec {
 	}
 	var all []leftExec
 	for _, f := range fifos {
-		all = append(all, leftExec{
-			container: filepath.Base(filepath.Dir(filepath.Dir(f))),
-			id:        strings.TrimSuffix(filepath.Base(f), "-stdout"),
-		})
+		path := strings.TrimSuffix(f, "-stdout")
+		all = append(all, leftExec{container: filepath.Base(filepath.Dir(filepath.Dir(f))), id: filepath.Base(path), path: path})
 	}
 	return all
 }

@@ -26,8 +26,8 @@ type ShimRecord struct {
 // no zombie, and was started at the same clock tick, so that a reused pid is
 // told apart.
 func (r ShimRecord) Alive() bool {
-	state, start, err := processStat(r.Pid)
-	return err == nil && start == r.StartTime && state != 'Z' && state != 'X'
+	s, err := processStat(r.Pid)
+	return err == nil && s.start == r.StartTime && s.state != 'Z' && s.state != 'X'
 }
 
 // ShimDir holds the control sockets and the shim records.
@@ -81,27 +81,43 @@ func ListShims(runDir string) ([]string, error) { return listIDs(ShimDir(runDir)
 
 // ProcessStartTime returns field 22 of /proc/<pid>/stat (proc_pid_stat(5)).
 func ProcessStartTime(pid int) (uint64, error) {
-	_, start, err := processStat(pid)
-	return start, err
+	s, err := processStat(pid)
+	return s.start, err
 }
 
-// processStat returns the state (field 3) and the start time of a process.
-func processStat(pid int) (state byte, start uint64, err error) {
+// ProcessParent returns the pid of a process' parent.
+func ProcessParent(pid int) (int, error) {
+	s, err := processStat(pid)
+	return s.parent, err
+}
+
+// stat is a part of proc_pid_stat(5).
+type stat struct {
+	state  byte   // field 3
+	parent int    // field 4
+	start  uint64 // field 22, in clock ticks since boot
+}
+
+func processStat(pid int) (s stat, err error) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0, 0, err
+		return s, err
 	}
 	end := bytes.LastIndexByte(data, ')') // the command may hold anything before it
 	if end < 0 {
-		return 0, 0, errors.New("parse process stat: no command")
+		return s, errors.New("parse process stat: no command")
 	}
 	fields := bytes.Fields(data[end+1:])
 	const startTime = 22 - 3 // the first field after the command is number 3
 	if len(fields) <= startTime {
-		return 0, 0, errors.New("parse process stat: too few fields")
+		return s, errors.New("parse process stat: too few fields")
 	}
-	start, err = strconv.ParseUint(string(fields[startTime]), 10, 64)
-	return fields[0][0], start, err
+	s.state = fields[0][0]
+	if s.parent, err = strconv.Atoi(string(fields[1])); err != nil {
+		return s, fmt.Errorf("parse process stat: %w", err)
+	}
+	s.start, err = strconv.ParseUint(string(fields[startTime]), 10, 64)
+	return s, err
 }
 
 // Timeout is how long a client waits for a shim to answer a request.
