@@ -9,6 +9,9 @@
 //   - everything is gone: containerd's /containers/delete event of every record
 //     of the pod, and neither cgroup, nor network namespace, nor pod directory,
 //     nor log directory is there any more (looked at each millisecond).
+//   - beside the floor: it is measured before, between and after two rounds of
+//     ours, and a row is the mean of the rounds over the mean of what stood around
+//     them. One round beside one floor differs by a fifth from the next.
 //   - memory: /proc/PID/smaps_rollup; CPU: /proc/PID/task/*/schedstat.
 //
 // It exits 1 when a row is over its limit. A busy machine spoils both sides; the
@@ -26,6 +29,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -88,9 +92,10 @@ type bench struct {
 	bed   *bed.Bed
 	agent *bed.AgentProcess
 	seen  *recorder
-	base  []floorResult     // before and after ours
-	equal floorResult       // after ours, under the seccomp profile that ours has
-	cpu   [rowCount]float64 // seconds of CPU time of all processes of the node
+	base  []floorResult       // before, between and after ours
+	equal floorResult         // after ours, under the seccomp profile that ours has
+	ours  [rowCount][]float64 // of the rows beside the floor, by round
+	cpu   [rowCount][]float64 // seconds of CPU time of all processes of the node
 	rows  [rowCount]row
 }
 
@@ -178,7 +183,7 @@ func run(ctx context.Context, o options) (over bool, err error) {
 	if err := be.agent.Start(ctx); err != nil {
 		return false, err
 	}
-	for _, step := range []func(context.Context) error{be.oneByOne, be.together, be.measureFloor, be.measureEqual, be.logFlood} {
+	for _, step := range []func(context.Context) error{be.oneByOne, be.together, be.measureFloor, be.oneByOne, be.burst, be.measureFloor, be.measureEqual, be.logFlood} {
 		if err := step(ctx); err != nil {
 			return false, fmt.Errorf("%w\n%s", err, be.agent.LogTail(40))
 		}
@@ -238,20 +243,26 @@ func (b *bench) compare() {
 		{removeMany, 1.3, func(f floorResult) float64 { return f.DeleteMany }, func(f floorResult) float64 { return f.DeleteCPU }},
 		{shimMemory, 1.1, func(f floorResult) float64 { return float64(f.ShimAnon) }, nil},
 	} {
-		show, before, after := ms, r.floors(b.base[0]), r.floors(b.base[1])
+		show := ms
 		if r.at == shimMemory {
 			show = mb
 		}
-		floor, row := (before+after)/2, &b.rows[r.at]
-		row.floor, row.value, row.limit, row.unit = show(floor), row.value/floor, r.limit, "×"
-		row.ours = show(row.value * floor)
-		if b.cpu[r.at] > 0 {
-			pods := float64(b.many)
-			row.note += fmt.Sprintf("; CPU a pod %s, floor %s and %s", ms(b.cpu[r.at]/pods), ms(r.cpu(b.base[0])/pods), ms(r.cpu(b.base[1])/pods))
+		var floors []float64
+		for _, f := range b.base {
+			floors = append(floors, r.floors(f))
 		}
-		row.note += fmt.Sprintf("; floor before %s, after %s", show(before), show(after))
+		floor, value, row := mean(around(floors, len(b.ours[r.at]))), mean(b.ours[r.at]), &b.rows[r.at]
+		row.ours, row.floor, row.value, row.limit, row.unit = show(value), show(floor), value/floor, r.limit, "×"
+		row.note += fmt.Sprintf("; rounds %s, floor %s", list(b.ours[r.at], show), list(floors, show))
+		if len(b.cpu[r.at]) > 0 {
+			var theirs []float64
+			for _, f := range b.base {
+				theirs = append(theirs, r.cpu(f)/float64(b.many))
+			}
+			row.note += fmt.Sprintf("; CPU a pod %s, floor %s", ms(mean(b.cpu[r.at])/float64(b.many)), ms(mean(theirs)))
+		}
 		if r.at == createMany {
-			row.note += fmt.Sprintf("; %.2f × of a floor with the same seccomp profile, %s", row.value*floor/b.equal.CreateMany, show(b.equal.CreateMany))
+			row.note += fmt.Sprintf("; %.2f × of a floor with the same seccomp profile, %s", value/b.equal.CreateMany, show(b.equal.CreateMany))
 		}
 	}
 }
@@ -279,9 +290,35 @@ func (b *bench) cpuTotal() float64 {
 
 func (b *bench) say(s string) { fmt.Fprintln(os.Stderr, "bench:", s) }
 
-// measured adds a row that compare will set against the floor's.
+// measured adds a round to a row that compare will set against the floor's.
 func (b *bench) measured(at int, work string, value float64, note string) {
-	b.rows[at] = row{work: work, value: value, note: note}
+	b.ours[at] = append(b.ours[at], value)
+	b.rows[at] = row{work: work, note: note}
+}
+
+// around is the floor of each round: the mean of the one before and after it.
+func around(floors []float64, rounds int) []float64 {
+	var out []float64
+	for i := range rounds {
+		out = append(out, (floors[i]+floors[i+1])/2)
+	}
+	return out
+}
+
+func mean(v []float64) float64 {
+	sum := 0.0
+	for _, x := range v {
+		sum += x
+	}
+	return sum / float64(len(v))
+}
+
+func list(v []float64, show func(float64) string) string {
+	var texts []string
+	for _, x := range v {
+		texts = append(texts, show(x))
+	}
+	return strings.Join(texts, " ")
 }
 
 // absolute adds a row that is held against a number.

@@ -52,9 +52,9 @@ func (b *bench) oneByOne(ctx context.Context) error {
 		}
 	}
 	b.measured(createOne, "manifest appears until its container runs", median(up),
-		fmt.Sprintf("median of %d, slowest %s", b.single, ms(slices.Max(up))))
+		fmt.Sprintf("median of %d", b.single))
 	b.measured(removeOne, "manifest removed until all is gone", median(down),
-		fmt.Sprintf("median of %d, slowest %s", b.single, ms(slices.Max(down))))
+		fmt.Sprintf("median of %d", b.single))
 	return nil
 }
 
@@ -150,36 +150,29 @@ func (b *bench) left() string {
 
 // together measures many pods at once: up, at rest, over a restart, down.
 func (b *bench) together(ctx context.Context) error {
+	return b.atOnce(ctx, b.atRest, b.restart)
+}
+
+// burst measures them once more: up and down.
+func (b *bench) burst(ctx context.Context) error { return b.atOnce(ctx) }
+
+// atOnce measures many pods at once, up and down, with what is to be measured
+// while they are there.
+func (b *bench) atOnce(ctx context.Context, between ...func(context.Context) error) error {
 	b.say(fmt.Sprintf("%d pods at once", b.many))
 	before, err := b.bed.Snapshot(ctx)
 	if err != nil {
 		return err
 	}
-	bounded, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	b.seen.reset()
-	cpu, start := b.cpuTotal(), time.Now()
-	for i := range b.many {
-		name := fmt.Sprintf("many-%d", i)
-		if err := b.agent.WriteManifest(name, sleeper(name)); err != nil {
-			return err
-		}
-	}
-	end, err := b.seen.starts(bounded, b.many)
+	created, err := b.createAll(ctx)
 	if err != nil {
 		return err
 	}
-	created := end.Sub(start).Seconds()
-	b.cpu[createMany] = b.cpuTotal() - cpu
-	if err := b.running(bounded, b.many); err != nil {
-		return err
-	}
 	b.measured(createMany, fmt.Sprintf("%d manifests at once until all run", b.many), created, "floor: 4 at a time")
-	if err := b.atRest(ctx); err != nil {
-		return err
-	}
-	if err := b.restart(ctx); err != nil {
-		return err
+	for _, step := range between {
+		if err := step(ctx); err != nil {
+			return err
+		}
 	}
 	removed, err := b.removeAll(ctx)
 	if err != nil {
@@ -194,6 +187,26 @@ func (b *bench) together(ctx context.Context) error {
 	return nil
 }
 
+// createAll writes every manifest and waits until all containers run.
+func (b *bench) createAll(ctx context.Context) (float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	b.seen.reset()
+	cpu, start := b.cpuTotal(), time.Now()
+	for i := range b.many {
+		name := fmt.Sprintf("many-%d", i)
+		if err := b.agent.WriteManifest(name, sleeper(name)); err != nil {
+			return 0, err
+		}
+	}
+	end, err := b.seen.starts(ctx, b.many)
+	if err != nil {
+		return 0, err
+	}
+	b.cpu[createMany] = append(b.cpu[createMany], b.cpuTotal()-cpu)
+	return end.Sub(start).Seconds(), b.running(ctx, b.many)
+}
+
 // removeAll removes every manifest, that of the restart too.
 func (b *bench) removeAll(ctx context.Context) (float64, error) {
 	records, err := b.seen.records(ctx)
@@ -206,7 +219,7 @@ func (b *bench) removeAll(ctx context.Context) (float64, error) {
 		return 0, err
 	}
 	end, err := b.allGone(ctx, records)
-	b.cpu[removeMany] = b.cpuTotal() - cpu
+	b.cpu[removeMany] = append(b.cpu[removeMany], b.cpuTotal()-cpu)
 	return end.Sub(start).Seconds(), err
 }
 
