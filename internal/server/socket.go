@@ -131,17 +131,23 @@ func listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// serve runs the server until ctx ends.
+// serve runs the server until ctx ends and what was asked by then is answered, or
+// closeTimeout is over. Serve alone returns as soon as Shutdown begins.
 func serve(ctx context.Context, server *http.Server, l net.Listener) error {
+	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(closed)
 		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 		defer cancel()
 		if server.Shutdown(bounded) != nil {
 			_ = server.Close()
 		}
 	})
-	defer stop()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	err := server.Serve(l)
+	if !stop() {
+		<-closed
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
