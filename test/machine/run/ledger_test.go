@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,19 +35,21 @@ func TestNowhere(t *testing.T) {
 // TestWanting: packages are found by what their tests ask for and this host has not.
 func TestWanting(t *testing.T) {
 	root := t.TempDir()
-	for path, text := range map[string]string{
-		"internal/a/a_test.go":         "need.Have(t, need.Root, need.Systemd)",
-		"internal/b/b_test.go":         "need.Have(t, need.Root)",
-		"internal/d/d_test.go":         "need.Lacks(need.Systemd)",
-		"internal/c/c.go":              "need.Have(t, need.Systemd)",
-		"test/machine/x/m_test.go":     "need.Have(t, need.Systemd)",
-		"internal/test/need/n_test.go": "need.Have(t, need.Systemd)",
+	for path, body := range map[string]string{
+		"internal/a/a_test.go":         "func TestA(t T) { t.Run(``, func(t T) { need.Have(t, need.Root, need.Systemd) }) }\nfunc TestNot(t T) { need.Have(t, need.Root) }",
+		"internal/a/more_test.go":      "func TestB(t T) { need.Have(t, need.Systemd) }",
+		"internal/b/b_test.go":         "func TestB(t T) { need.Have(t, need.Root) }",
+		"internal/d/d_test.go":         "func TestD(t T) { need.Lacks(need.Systemd) }",
+		"internal/e/e_test.go":         "func TestE(t T) { need.Have(t, need.Systemd); help(t) }\nfunc help(t T) { need.Have(t, need.Systemd) }",
+		"internal/c/c.go":              "func TestC(t T) { need.Have(t, need.Systemd) }",
+		"test/machine/x/m_test.go":     "func TestM(t T) { need.Have(t, need.Systemd) }",
+		"internal/test/need/n_test.go": "func TestN(t T) { need.Have(t, need.Systemd) }",
 	} {
 		path = filepath.Join(root, path)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(path, []byte("package p\n"+body), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -56,7 +59,8 @@ func TestWanting(t *testing.T) {
 		}
 		return ""
 	})
-	if err != nil || !slices.Equal(got, []string{"nodeagent/internal/a"}) {
+	want := map[string][]string{"nodeagent/internal/a": {"TestA", "TestB"}, "nodeagent/internal/e": nil}
+	if err != nil || !maps.EqualFunc(got, want, slices.Equal) {
 		t.Errorf("%q, %v", got, err)
 	}
 }

@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -20,13 +23,18 @@ func (r *run) left(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pkgs, err := wanting(root, need.Lacks)
+	tests, err := wanting(root, need.Lacks)
 	if err != nil {
 		return err
 	}
-	if len(pkgs) > 0 {
+	pkgs := slices.Sorted(maps.Keys(tests))
+	for _, pkg := range pkgs {
+		args := []string{"-count=1", pkg}
+		if names := tests[pkg]; len(names) > 0 {
+			args = append(args, "-run", "^("+strings.Join(names, "|")+")$")
+		}
 		// A failure here is make test-host's to report; skips are what counts.
-		_ = goTest(ctx, nil, r.ledger.onHost, append([]string{"-count=1"}, pkgs...)...)
+		_ = goTest(ctx, nil, r.ledger.onHost, args...)
 	}
 	nowhere := r.ledger.nowhere(func(fact string) bool { return need.Lacks(need.Fact(fact)) != "" })
 	for _, n := range nowhere {
@@ -39,17 +47,12 @@ func (r *run) left(ctx context.Context) error {
 	return nil
 }
 
-// asks finds what a test skips without, and names each thing in it.
-var (
-	asks  = regexp.MustCompile(`\bneed\.Have\(([^()]*)\)`)
-	names = regexp.MustCompile(`\bneed\.([A-Z][A-Za-z0-9]*)\b`)
-)
-
-// wanting are the packages whose tests ask for a fact that lacks says this host
-// has not. The tests of guests themselves are not among them: they are the ones
-// that run now.
-func wanting(root string, lacks func(need.Fact) string) ([]string, error) {
-	found := map[string]bool{}
+// wanting are the tests that ask for a fact that lacks says this host has not, by
+// package; none named are all of the package, where it is not a test itself that
+// asks but what several call. The tests of guests themselves are not among them:
+// they are the ones that run now.
+func wanting(root string, lacks func(need.Fact) string) (map[string][]string, error) {
+	found := map[string]map[string]bool{}
 	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -61,23 +64,66 @@ func wanting(root string, lacks func(need.Fact) string) ([]string, error) {
 		if !strings.HasSuffix(path, "_test.go") {
 			return nil
 		}
-		text, err := os.ReadFile(path)
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
 		if err != nil {
 			return err
 		}
-		for _, call := range asks.FindAll(text, -1) {
-			for _, m := range names.FindAllSubmatch(call[len("need.Have("):], -1) {
-				if fact, known := need.ByName(string(m[1])); known && lacks(fact) != "" {
-					found["nodeagent/"+filepath.Dir(rel)] = true
-				}
+		for _, decl := range file.Decls {
+			if !asks(decl, lacks) {
+				continue
 			}
+			pkg := "nodeagent/" + filepath.Dir(rel)
+			if found[pkg] == nil {
+				found[pkg] = map[string]bool{}
+			}
+			found[pkg][testName(decl)] = true
 		}
 		return nil
 	})
-	pkgs := make([]string, 0, len(found))
-	for p := range found {
-		pkgs = append(pkgs, p)
+	tests := map[string][]string{}
+	for pkg, names := range found {
+		tests[pkg] = nil
+		if !names[""] {
+			tests[pkg] = slices.Sorted(maps.Keys(names))
+		}
 	}
-	slices.Sort(pkgs)
-	return pkgs, err
+	return tests, err
+}
+
+// testName is the test's that is declared, or "".
+func testName(decl ast.Decl) string {
+	f, ok := decl.(*ast.FuncDecl)
+	if !ok || f.Recv != nil || !strings.HasPrefix(f.Name.Name, "Test") || f.Name.Name == "TestMain" {
+		return ""
+	}
+	return f.Name.Name
+}
+
+// asks tells whether need.Have is called there with a fact that is lacking.
+func asks(decl ast.Decl, lacks func(need.Fact) string) (does bool) {
+	ast.Inspect(decl, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok || ofNeed(call.Fun) != "Have" {
+			return true
+		}
+		for _, arg := range call.Args {
+			if fact, known := need.ByName(ofNeed(arg)); known && lacks(fact) != "" {
+				does = true
+			}
+		}
+		return true
+	})
+	return does
+}
+
+// ofNeed is X of an expression need.X, or "".
+func ofNeed(e ast.Expr) string {
+	s, ok := e.(*ast.SelectorExpr)
+	if !ok {
+		return ""
+	}
+	if pkg, ok := s.X.(*ast.Ident); !ok || pkg.Name != "need" {
+		return ""
+	}
+	return s.Sel.Name
 }
