@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	taskAPI "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
 
@@ -22,9 +23,9 @@ import (
 // opened the client's FIFOs, for which it waits: of a client that died meanwhile
 // it would keep a process that no request can name.
 func (s *service) endUnstarted(ctx context.Context, r *taskAPI.StartRequest) {
-	state, err := s.TTRPCTaskService.State(context.WithoutCancel(ctx), &taskAPI.StateRequest{ID: r.ID})
-	if err != nil {
-		return // the container is gone, its processes with it
+	state, err := s.TTRPCTaskService.State(context.WithoutCancel(ctx), &taskAPI.StateRequest{ID: r.ID, ExecID: r.ExecID})
+	if err != nil || state.Status != task.Status_CREATED {
+		return // gone, or it runs: a second start is refused and harms nobody
 	}
 	raw, err := os.ReadFile(filepath.Join(state.Bundle, r.ExecID+".pid"))
 	if err != nil {

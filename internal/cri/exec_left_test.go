@@ -18,7 +18,6 @@ import (
 
 	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
-	"nodeagent/test/image"
 )
 
 // TestLeftExecWithoutReader: a daemon that was killed while the shim waited for
@@ -26,12 +25,7 @@ import (
 // pid yet; the next daemon ends both at once.
 func TestLeftExecWithoutReader(t *testing.T) {
 	n := newNode(t, bed.Options{})
-	config := n.sandboxConfig("p1")
-	sb := n.runSandbox(config)
-	cc := containerConfig("main", 0)
-	cc.Image.Image = image.Shell
-	cc.Command = []string{"/podtool", "sleep", "forever"}
-	id := n.runContainer(sb, cc, config)
+	_, id := n.runSleeper()
 	defer n.removePod("p1", 0)
 	n.stop()
 

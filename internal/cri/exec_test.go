@@ -12,14 +12,20 @@ import (
 	"nodeagent/test/image"
 )
 
-func TestExec(t *testing.T) {
-	n := newNode(t, bed.Options{})
+// runSleeper runs a container with a shell in its image, in pod p1.
+func (n *node) runSleeper() (sandbox, container string) {
+	n.t.Helper()
 	config := n.sandboxConfig("p1")
-	sb := n.runSandbox(config)
+	sandbox = n.runSandbox(config)
 	cc := containerConfig("main", 0)
 	cc.Image.Image = image.Shell
 	cc.Command = []string{"/podtool", "sleep", "forever"}
-	id := n.runContainer(sb, cc, config)
+	return sandbox, n.runContainer(sandbox, cc, config)
+}
+
+func TestExec(t *testing.T) {
+	n := newNode(t, bed.Options{})
+	sb, id := n.runSleeper()
 	defer n.removePod("p1", 0)
 
 	t.Run("output and code", func(t *testing.T) {
