@@ -54,8 +54,13 @@ func (r *reloader) judge() error {
 	if err := r.sameNode(next); err != nil {
 		return err
 	}
+	quiet := slog.New(slog.DiscardHandler)
+	// A kubelet that came meanwhile would end the daemon that follows.
+	if err := refuse(context.Background(), next, quiet); err != nil { // bounds itself
+		return err
+	}
 	// Constructors do nothing but judge.
-	d, err := newDaemon(next, slog.New(slog.DiscardHandler))
+	d, err := newDaemon(next, quiet)
 	if err != nil {
 		return err
 	}

@@ -80,6 +80,15 @@ func TestReload(t *testing.T) {
 		})
 	}
 
+	t.Run("a kubelet that came later", func(t *testing.T) {
+		named(t, b, "kubelet", "read x", nil, "--root-dir", a.RootDir())
+		out, err := a.CLI(ctx, "reload")
+		if err == nil || !strings.Contains(out+err.Error(), "NA-AGENT-001") {
+			t.Errorf("reload: %v\n%s", err, out)
+		}
+		untouched()
+	})
+
 	write(with("cpuCFSQuotaPeriod: 50ms"))
 	if out, err := a.CLI(ctx, "reload"); err != nil {
 		t.Fatalf("reload: %v\n%s", err, out)
