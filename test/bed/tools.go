@@ -285,13 +285,14 @@ const (
 )
 
 func buildOwn(ctx context.Context, root, pkg, out string, v Variant) error {
-	args := []string{"build", "-o", out, "-trimpath"}
+	tags := "grpcnotrace" // as the Makefile
+	if v.Failpoints {
+		tags += ",failpoints"
+	}
+	args := []string{"build", "-o", out, "-trimpath", "-tags", tags}
 	cgo := "0"
 	if v.Race {
 		args, cgo = append(args, "-race"), "1"
-	}
-	if v.Failpoints {
-		args = append(args, "-tags", "failpoints")
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, "-ldflags", "-s -w", pkg)...)
 	cmd.Dir = root

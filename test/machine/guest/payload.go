@@ -48,7 +48,7 @@ tags= out= last=
 while [ $# -gt 0 ]; do
 	case $1 in
 	-o) out=$2; shift ;;
-	-tags) tags=-$2; shift ;;
+	-tags) case $2 in *failpoints) tags=-failpoints ;; esac; shift ;;
 	esac
 	last=$1; shift
 done
@@ -118,12 +118,12 @@ func builtFor(ctx context.Context, arch string) (dir string, unlock func(), err 
 		return "", nil, err
 	}
 	for _, p := range programs {
-		if err := goBuild(ctx, arch, p.pkg, filepath.Join(dir, p.name)); err != nil {
+		if err := goBuild(ctx, arch, p.pkg, filepath.Join(dir, p.name), "-tags", "grpcnotrace"); err != nil {
 			return "", nil, errors.Join(err, lock.Close())
 		}
 	}
 	for _, name := range failpointPrograms {
-		err := goBuild(ctx, arch, "nodeagent/cmd/"+name, filepath.Join(dir, name+"-failpoints"), "-tags", "failpoints")
+		err := goBuild(ctx, arch, "nodeagent/cmd/"+name, filepath.Join(dir, name+"-failpoints"), "-tags", "grpcnotrace,failpoints")
 		if err != nil {
 			return "", nil, errors.Join(err, lock.Close())
 		}
