@@ -84,7 +84,7 @@ func TestFactsCountOOMKills(t *testing.T) {
 	}
 	cmd := script(t, tree, parent+"/c", `echo ready; x=$(head -c 30000000 /dev/zero | tr '\0' x); read never`)
 	dirs := tree.existing(parent)
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(need.Slow(10 * time.Second)); time.Now().Before(end); {
 		pids, err := processes(dirs)
 		if err != nil {
 			t.Fatal(err)

@@ -112,7 +112,7 @@ func TestEnsurePodV2(t *testing.T) {
 	wantFiles(t, tree, parent, asked)
 
 	script(t, tree, parent+"/c", `echo ready; x=$(head -c 30000000 /dev/zero | tr '\0' x); read never`)
-	if err := awaitUnpopulated(within(t, 30*time.Second), filepath.Join(tree.dir("memory", parent), "cgroup.events")); err != nil {
+	if err := awaitUnpopulated(within(t, need.Slow(30*time.Second)), filepath.Join(tree.dir("memory", parent), "cgroup.events")); err != nil {
 		t.Fatal(err)
 	}
 	f, err := tree.Facts(t.Context(), parent)
