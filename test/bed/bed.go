@@ -35,6 +35,9 @@ type Options struct {
 	Private bool
 	// Path comes before everything else in PATH: a place for a runc that hangs.
 	Path string
+	// NoFile is the RLIMIT_NOFILE, SOFT:HARD, that containerd is started with, as
+	// its unit would give it; default: its owner's.
+	NoFile string
 	// Containerd is added to containerd's configuration (TOML tables).
 	Containerd string
 	// Talk is told what takes long; default: nobody.

@@ -69,7 +69,11 @@ func (b *Bed) startContainerd(ctx context.Context) error {
 	if err := os.WriteFile(config, []byte(b.containerdConfig()), 0o644); err != nil {
 		return err
 	}
-	p, err := b.start("containerd", b.ContainerdLog(), nil, filepath.Join(b.tools, "containerd"), "--config", config)
+	argv := []string{filepath.Join(b.tools, "containerd"), "--config", config}
+	if b.opts.NoFile != "" {
+		argv = append([]string{"prlimit", "--nofile=" + b.opts.NoFile}, argv...) // it keeps the process id
+	}
+	p, err := b.start("containerd", b.ContainerdLog(), nil, argv...)
 	if err != nil {
 		return err
 	}

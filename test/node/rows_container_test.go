@@ -49,13 +49,15 @@ func containerPods() map[string]string {
 		"hugenam": spec("hostname: "+strings.Repeat("h", 63), show),
 		"guarant": spec("", show+"\nresources: {limits: {cpu: 250m, memory: 64Mi}}"),
 		"burst":   spec("", show+"\nresources: {requests: {cpu: 500m, memory: 256Mi}, limits: {memory: 512Mi}}"),
+		"limited": spec("", shell("cat /proc/self/limits; echo that is all")),
 	}
 }
 
 // TestContainerIsWhatWasAskedFor: what a pod asks for is what its processes see
 // and what the kernel was told.
 func TestContainerIsWhatWasAskedFor(t *testing.T) {
-	n := newRowsNode(t, bed.AgentOptions{})
+	ctx, b, a := newNode(t, bed.Options{NoFile: noFile}, bed.AgentOptions{})
+	n := &rowsNode{ctx: ctx, b: b, a: a}
 	n.importImage(t, func(s *image.Spec) {
 		s.Name, s.Entrypoint, s.Cmd = imageOwn, []string{"/podtool", "seq"}, []string{"show", ";", "sleep", "forever"}
 		s.Env, s.User, s.WorkingDir = []string{"A=image", "C=image", "PATH=/"}, "nobody:extra", "/etc"
@@ -71,6 +73,7 @@ func TestContainerIsWhatWasAskedFor(t *testing.T) {
 	t.Run("image", n.imageConfig)
 	t.Run("namespaces", n.namespaces)
 	t.Run("cgroups", n.cgroups)
+	t.Run("process limits", n.processLimits)
 	t.Run("logs", n.logPaths)
 }
 
