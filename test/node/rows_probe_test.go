@@ -111,8 +111,10 @@ func TestProbes(t *testing.T) {
 	for name, c := range neverReady {
 		n.write(t, name, healthy("", c[0]))
 	}
+	n.write(t, "counted", counted)
 	t.Run("readiness", n.readiness)
 	t.Run("never ready", n.neverReady)
+	t.Run("counts", n.probeCounts)
 	t.Run("startup", n.startup)
 	t.Run("liveness", n.liveness)
 	t.Run("daemon killed", n.readyOverKill)
