@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
@@ -9,8 +10,12 @@ import (
 	"nodeagent/internal/source"
 )
 
-// fileObjects are the ConfigMaps and Secrets of the manifest directory, which a
-// node without an API server has in place of that server's.
+// fromFiles tells that objects come from the manifest directory: with an API
+// server there are none but its own.
+const fromFiles = true
+
+// fileObjects are the ConfigMaps, Secrets and Services of the manifest directory,
+// which a node without an API server has in place of that server's.
 type fileObjects struct {
 	latest atomic.Pointer[source.Objects]
 }
@@ -37,4 +42,13 @@ func (f *fileObjects) ConfigMap(namespace, name string) (*corev1.ConfigMap, erro
 
 func (f *fileObjects) Secret(namespace, name string) (*corev1.Secret, error) {
 	return f.now().Secret(namespace, name)
+}
+
+// Variables are what containers are told of services. Pods come after the objects
+// of their snapshot, so that no container is made before these are known.
+func (f *fileObjects) Variables(namespace string, links bool) (map[string]string, error) {
+	if f.latest.Load() == nil {
+		return nil, errors.New("services have not yet been read at least once, cannot construct envvars")
+	}
+	return f.now().Variables(namespace, links), nil
 }

@@ -156,7 +156,7 @@ func (d *daemon) fitSet() error {
 	d.set, err = worker.New(worker.Config{
 		Runtime: d.runtime, Sandboxes: d.runtime, Containers: d.runtime, Stops: d.runtime, Hooks: d.hooks, Images: images{d.runtime.Images(), d.cfg, d.log},
 		Cgroups: d.tree, Network: d.network, Dirs: d.dirs, Files: d.dirs, Links: d.dirs,
-		Volumes: d.volumes, EnvFiles: d.volumes, Probes: d.probes, Objects: &d.objects,
+		Volumes: d.volumes, EnvFiles: d.volumes, Probes: d.probes, Objects: &d.objects, Services: &d.objects,
 		Sources: []string{sourceFile}, Stray: d.stray, Node: node, Logger: d.log,
 	})
 	d.parts = append(d.parts, part{"pods", d.set.Run},
@@ -217,7 +217,7 @@ func (d *daemon) fitSource() (err error) {
 		Path: d.cfg.Kubelet.StaticPodPath, NodeName: d.cfg.NodeName,
 		Rescan:  d.cfg.Kubelet.FileCheckFrequency.Duration,
 		Default: validate.Default, Validate: validatePod,
-		Objects: true, // with an API server there are none but its own
+		Objects: fromFiles,
 		Emit:    d.offer,
 	})
 	d.parts = append(d.parts, part{"manifests", d.source.Run})

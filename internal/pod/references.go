@@ -15,9 +15,12 @@ const (
 	ConfigMapKind ObjectKind = "ConfigMap"
 	// SecretKind is the kind of Secrets.
 	SecretKind ObjectKind = "Secret"
+	// ServiceKind is the kind of Services, which no pod refers to: pods are told
+	// of those of their namespace.
+	ServiceKind ObjectKind = "Service"
 )
 
-// ObjectRef names a ConfigMap or Secret.
+// ObjectRef names a ConfigMap, Secret or Service.
 type ObjectRef struct {
 	Kind            ObjectKind
 	Namespace, Name string

@@ -186,6 +186,8 @@ func (m *Manifests) decodeObject(path string, text []byte, where *tree, prefix s
 		return m.decodeConfigMap(text, where, prefix)
 	case kind.APIVersion == "v1" && kind.Kind == "Secret" && m.cfg.Objects:
 		return m.decodeSecret(text, where, prefix)
+	case kind.APIVersion == "v1" && kind.Kind == "Service" && m.cfg.Objects:
+		return m.decodeService(text, where, prefix)
 	case kind.APIVersion == "v1" && (kind.Kind == "List" || kind.Kind == "PodList") && prefix == "":
 		return m.decodeList(path, text, where)
 	case kind.APIVersion == "" || kind.Kind == "":
@@ -198,7 +200,7 @@ func (m *Manifests) decodeObject(path string, text []byte, where *tree, prefix s
 // kinds names what a file may hold.
 func (m *Manifests) kinds() string {
 	if m.cfg.Objects {
-		return "v1 Pod, ConfigMap and Secret, and a v1 List or PodList of them"
+		return "v1 Pod, ConfigMap, Secret and Service, and a v1 List or PodList of them"
 	}
 	return "v1 Pod, and a v1 List or PodList of pods"
 }

@@ -31,8 +31,9 @@ type Config struct {
 	Default  func(*corev1.Pod)
 	Validate func(*corev1.Pod) field.ErrorList
 	// Objects tells that the node has no API server, so that ConfigMaps and
-	// Secrets in the directory are the ones that its pods refer to. Else there
-	// may be none, and no pod may refer to any.
+	// Secrets in the directory are the ones that its pods refer to, and Services
+	// those that they are told of. Else there may be none, and no pod may refer
+	// to any.
 	Objects bool
 	// Emit takes each new snapshot; it must not block. The latest one counts.
 	Emit func(Snapshot)

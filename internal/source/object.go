@@ -11,11 +11,12 @@ import (
 	"nodeagent/internal/pod/validate"
 )
 
-// object is a ConfigMap or Secret of a file.
+// object is a ConfigMap, Secret or Service of a file.
 type object struct {
 	ref       pod.ObjectRef
-	configMap *corev1.ConfigMap // exactly one of the two
+	configMap *corev1.ConfigMap // exactly one of the three
 	secret    *corev1.Secret
+	service   *pod.Service
 	line      int // where it stands in its file
 }
 
@@ -28,7 +29,8 @@ func (o *object) String() string {
 func (o *object) GoString() string { return o.String() }
 
 func (o *object) equal(other *object) bool {
-	return o.ref == other.ref && equality.Semantic.DeepEqual(o.configMap, other.configMap) && equality.Semantic.DeepEqual(o.secret, other.secret)
+	return o.ref == other.ref && equality.Semantic.DeepEqual(o.configMap, other.configMap) && equality.Semantic.DeepEqual(o.secret, other.secret) &&
+		equality.Semantic.DeepEqual(o.service, other.service)
 }
 
 func (m *Manifests) decodeConfigMap(text []byte, where *tree, prefix string) ([]wanted, findings) {
@@ -56,6 +58,23 @@ func (m *Manifests) decodeSecret(text []byte, where *tree, prefix string) ([]wan
 	}
 	ref := pod.ObjectRef{Kind: pod.SecretKind, Namespace: s.Namespace, Name: s.Name}
 	return []wanted{{object: &object{ref: ref, secret: s, line: where.line(prefix)}}}, nil
+}
+
+func (m *Manifests) decodeService(text []byte, where *tree, prefix string) ([]wanted, findings) {
+	s := &corev1.Service{}
+	if bad := strict(text, s, where, prefix); bad != nil {
+		return nil, bad
+	}
+	clearMeta(&s.ObjectMeta)
+	if bad := explained(validate.Service(s), where, prefix, ""); bad != nil {
+		return nil, bad
+	}
+	told, ok := pod.ServiceOf(s)
+	if !ok {
+		return nil, findf(where.line(prefix), "service has no address and ports that pods could be told of")
+	}
+	ref := pod.ObjectRef{Kind: pod.ServiceKind, Namespace: s.Namespace, Name: s.Name}
+	return []wanted{{object: &object{ref: ref, service: &told, line: where.line(prefix)}}}, nil
 }
 
 // clearMeta fills in the namespace and clears what only an API server may write,

@@ -8,11 +8,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"nodeagent/internal/pod"
 )
 
-// Objects are the ConfigMaps and Secrets of a snapshot. They are never changed.
+// Objects are the ConfigMaps, Secrets and Services of a snapshot. They are never changed.
 type Objects struct{ all map[pod.ObjectRef]*object }
 
 // ConfigMap returns one; apierrors.IsNotFound tells that there is none.
@@ -31,6 +32,25 @@ func (o Objects) Secret(namespace, name string) (*corev1.Secret, error) {
 		return nil, apierrors.NewNotFound(corev1.Resource("secret"), name)
 	}
 	return found.secret, nil
+}
+
+// Variables are what containers are told of the services of their namespace and
+// of the API server's; without links only of that one. A service of the namespace
+// that has the name of the API server's takes its place.
+func (o Objects) Variables(namespace string, links bool) map[string]string {
+	told := map[string]*pod.Service{}
+	for ref, found := range o.all {
+		isAPI := ref.Namespace == metav1.NamespaceDefault && ref.Name == pod.APIService
+		own := ref.Namespace == namespace && links
+		if _, taken := told[ref.Name]; found.service != nil && (own || isAPI && !taken) {
+			told[ref.Name] = found.service
+		}
+	}
+	all := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(told)) { // two may have a variable in common
+		told[name].Variables(all)
+	}
+	return all
 }
 
 // Changed lists what came, went or changed since before, in no order.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -134,11 +135,66 @@ func TestObjectInTwoFiles(t *testing.T) {
 	f.untilValue("s", "b")
 }
 
+func service(namespace, name, address string) string {
+	return "apiVersion: v1\nkind: Service\nmetadata: {name: " + name + ", namespace: " + namespace + "}\nspec: {clusterIP: '" + address + "', ports: [{port: 80}]}\n"
+}
+
+// hosts are the addresses of services that a pod of the namespace is told of.
+func hosts(s Snapshot, namespace string, links bool) string {
+	var all []string
+	for name, value := range s.Objects.Variables(namespace, links) {
+		if short, ok := strings.CutSuffix(name, "_SERVICE_HOST"); ok {
+			all = append(all, short+"="+value)
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(all, " ")
+}
+
+// TestServices: pods are told of the services of their namespace and of the API
+// server's; files have them under the law of all objects.
+func TestServices(t *testing.T) {
+	f := start(t, t.TempDir(), standalone)
+	f.write("a.yaml", service("default", "kubernetes", "10.0.0.1")+"---\n"+service("ns", "my-db", "10.0.0.2")+"---\n"+service("own", "kubernetes", "10.0.0.3"))
+	first := f.until("services", func(s Snapshot) bool { return hosts(s, "ns", true) != "" })
+	for _, c := range []struct {
+		namespace string
+		links     bool
+		want      string
+	}{
+		{"ns", true, "KUBERNETES=10.0.0.1 MY_DB=10.0.0.2"},
+		{"ns", false, "KUBERNETES=10.0.0.1"},
+		{"default", true, "KUBERNETES=10.0.0.1"},
+		{"default", false, "KUBERNETES=10.0.0.1"},
+		{"own", true, "KUBERNETES=10.0.0.3"},
+		{"own", false, "KUBERNETES=10.0.0.1"},
+		{"other", true, "KUBERNETES=10.0.0.1"},
+	} {
+		if got := hosts(first, c.namespace, c.links); got != c.want {
+			t.Errorf("in namespace %s, links %v, pods are told of %q, want %q", c.namespace, c.links, got, c.want)
+		}
+	}
+	f.write("a.yaml", service("ns", "my-db", ""))
+	f.untilProblem("spec.clusterIP: Required value")
+	if got := hosts(f.settle(), "ns", true); got != "KUBERNETES=10.0.0.1 MY_DB=10.0.0.2" {
+		t.Errorf("with a broken file pods are told of %q", got)
+	}
+	f.write("a.yaml", service("default", "kubernetes", "10.0.0.1")+"---\n"+service("ns", "my-db", "10.0.0.4"))
+	second := f.until("a change", func(s Snapshot) bool { return hosts(s, "ns", true) == "KUBERNETES=10.0.0.1 MY_DB=10.0.0.4" })
+	if changed := second.Objects.Changed(first.Objects); len(changed) != 2 || hosts(second, "own", true) != "KUBERNETES=10.0.0.1" {
+		t.Errorf("changed are %v", changed)
+	}
+	f.write("b.yaml", service("ns", "my-db", "10.0.0.5"))
+	f.untilProblem("Service ns/my-db is not taken from here: a.yaml has it too, and sorts first")
+	f.remove("a.yaml")
+	f.until("the other file's", func(s Snapshot) bool { return hosts(s, "ns", true) == "MY_DB=10.0.0.5" })
+}
+
 // TestObjectsNeedNoServer: where there is an API server, its objects count and
 // no file's, and no static pod may refer to any.
 func TestObjectsNeedNoServer(t *testing.T) {
 	refers := manifest("p", "    envFrom:\n    - secretRef: {name: s}\n")
-	for _, text := range []string{configMap("m", "x"), secret("s", "x"), refers} {
+	for _, text := range []string{configMap("m", "x"), secret("s", "x"), service("default", "v", "10.96.0.9"), refers} {
 		if got, wrong := testSource(t, "/m", nil).decode("/m/a.yaml", []byte(text)); wrong == nil {
 			t.Errorf("with an API server %v is taken from\n%s", got, text)
 		}
@@ -202,6 +258,7 @@ func FuzzObjects(f *testing.F) {
 	f.Add([]byte(configMap("m", "x")))
 	f.Add([]byte(secret("s", "x") + "---\n" + configMap("m", "|\n text\n")))
 	f.Add([]byte(`{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Secret","metadata":{"name":"j"},"type":"kubernetes.io/tls","data":{"tls.crt":"eA==","tls.key":null}}]}`))
+	f.Add([]byte(service("n", "v", "fd00::1")))
 	f.Add([]byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m, namespace: n}\nbinaryData: {k: !!binary eA==}\n"))
 	m := testSource(f, "/m", standalone)
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -21,7 +21,7 @@ type Snapshot struct {
 	// Rejected says which of Pods this node does not admit, and why: their phase
 	// is Failed and nothing of them is started.
 	Rejected map[types.UID]pod.Rejection
-	// Objects are the ConfigMaps and Secrets of the directory.
+	// Objects are the ConfigMaps, Secrets and Services of the directory.
 	Objects Objects
 	// Synced is true from the first snapshot on, which is sent after the first
 	// full pass over the directory.

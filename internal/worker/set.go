@@ -34,7 +34,7 @@ type Config struct {
 	Objects    Objects
 	// EnvFiles may be nil: then no variable comes from a file.
 	EnvFiles EnvFiles
-	// Services may be nil: a node without an API server has none.
+	// Services may be nil: then containers are told of none.
 	Services Services
 
 	// Sources names the sources that must have synced before any pod that none

@@ -109,14 +109,19 @@ func (n *rowsNode) write(t *testing.T, name, spec string) {
 	must(t, n.a.WriteManifest(name, manifest(name, spec)))
 }
 
-// pod waits until ok holds of the pod and returns it.
+// pod waits until ok holds of the pod and returns it. Its namespace is default,
+// unless the name says another: NAMESPACE/NAME.
 func (n *rowsNode) pod(t *testing.T, name, what string, ok func(*corev1.Pod) bool) *corev1.Pod {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(n.ctx, rowLimit)
 	defer cancel()
 	var last *corev1.Pod
+	full := name + "-node"
+	if !strings.Contains(name, "/") {
+		full = "default/" + full
+	}
 	err := n.a.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool {
-		if p := pods["default/"+name+"-node"]; p != nil {
+		if p := pods[full]; p != nil {
 			last = p
 			return ok(p)
 		}
