@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"time"
 
@@ -18,6 +19,8 @@ type statsList struct {
 	Source        string                `json:"source"`
 	Interval      float64               `json:"intervalSeconds"`
 	Items         []diag.ContainerUsage `json:"items"`
+	Volumes       []diag.VolumeUsage    `json:"volumes"`
+	Missed        []string              `json:"missed"` // what could not be read
 }
 
 func statsCommand() *cobra.Command {
@@ -25,9 +28,11 @@ func statsCommand() *cobra.Command {
 	var interval time.Duration
 	var namespace string
 	cmd := &cobra.Command{
-		Use:     "stats [POD...]",
-		Short:   "Show what running containers use",
-		Long:    "Show CPU, memory, processes and log output of running containers. CPU is measured over --interval.",
+		Use:   "stats [POD...]",
+		Short: "Show what running containers and the volumes of pods use",
+		Long: "Show CPU, memory, processes and log output of running containers, and what the volumes of pods take.\n" +
+			"CPU is measured over --interval; volumes are counted by the daemon, at most once in volumeStatsAggPeriod.\n" +
+			"Of a hostPath volume nothing is shown: what it shows is not the pod's.",
 		Example: "  nodeagent stats\n  nodeagent stats web --interval 5s\n  nodeagent stats -o json",
 	}
 	outputFlag(cmd, &out, formatTable, formatWide, formatJSON, formatYAML)
@@ -50,17 +55,35 @@ func statsCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		m := diag.Meter{Cgroups: tree, RunDir: n.cfg.Agent.RunDir, Now: time.Now}
+		m := diag.Meter{Cgroups: tree, RunDir: n.cfg.Agent.RunDir, RootDir: n.cfg.RootDir, Now: time.Now}
+		if view.Source == diag.FromDaemon {
+			m.Socket = n.socket()
+		}
 		before := m.Read(cmd.Context(), pods)
 		if err := pause(cmd.Context(), interval); err != nil {
 			return err
 		}
 		list := statsList{TypeMeta: diag.Of("StatsList"), Source: view.Source, Interval: interval.Seconds(), Items: diag.Between(before, m.Read(cmd.Context(), pods))}
+		list.Volumes, list.Missed = m.Volumes(cmd.Context(), pods)
 		if out == formatJSON || out == formatYAML {
 			return show(cmd.OutOrStdout(), out, list)
 		}
-		return statsTable(list.Items, out == formatWide).write(cmd.OutOrStdout())
+		for _, missed := range list.Missed {
+			say(cmd, "not read: %s", missed)
+		}
+		return statsText(cmd.OutOrStdout(), &list, out == formatWide, time.Now())
 	})
+}
+
+// statsText writes the tables for people.
+func statsText(w io.Writer, list *statsList, wide bool, now time.Time) error {
+	if err := statsTable(list.Items, wide).write(w); err != nil || len(list.Volumes) == 0 {
+		return err
+	}
+	if _, err := io.WriteString(w, "\n"); err != nil {
+		return err
+	}
+	return volumeTable(list.Volumes, wide, now).write(w)
 }
 
 // pause waits for the second measurement.
@@ -95,6 +118,29 @@ func statsTable(all []diag.ContainerUsage, wide bool) *table {
 		if wide {
 			row = append(row, fmt.Sprintf("%.0f%%", u.Throttled*100), size(u.Usage.MemoryPeak), size(u.Usage.ReadBytes), size(u.Usage.WriteBytes),
 				strconv.FormatUint(u.OOMKills, 10), lost)
+		}
+		t.add(row...)
+	}
+	return t
+}
+
+func volumeTable(all []diag.VolumeUsage, wide bool, now time.Time) *table {
+	t := &table{head: []string{"POD", "VOLUME", "KIND", "USED", "FILES", "CAPACITY", "COUNTED"}}
+	if wide {
+		t.head = append(t.head, "PATH")
+	}
+	for i := range all {
+		v := &all[i]
+		used, capacity := size(v.Bytes), "-"
+		if v.Partial {
+			used = "over " + used
+		}
+		if v.Capacity > 0 {
+			capacity = size(v.Capacity)
+		}
+		row := []string{v.Namespace + "/" + v.Pod, v.Name, v.Kind, used, strconv.FormatUint(v.Inodes, 10), capacity, ago(now, &v.At) + " ago"}
+		if wide {
+			row = append(row, v.Path)
 		}
 		t.add(row...)
 	}

@@ -16,6 +16,7 @@ import (
 	"nodeagent/internal/config"
 	"nodeagent/internal/diag"
 	"nodeagent/internal/shimapi"
+	"nodeagent/internal/volume"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -94,6 +95,15 @@ func TestTables(t *testing.T) {
 		Usage: cgroups.Usage{MemoryWorkingSet: 3 << 20, MemoryPeak: 5 << 30, Pids: 7, ReadBytes: 1023, WriteBytes: 1024},
 		Log:   &shimapi.LogStats{Bytes: 12345},
 	}, {Namespace: "default", Pod: "web-node", Container: "side"}}, true)))
+	taken := func(name string, u volume.Usage) diag.VolumeUsage {
+		u.Name, u.Path = name, "/var/lib/kubelet/pods/0123/volumes/"+name
+		return diag.VolumeUsage{Namespace: "default", Pod: "web-node", Usage: u, At: *before(30 * time.Second)}
+	}
+	golden(t, "stats-volumes.txt", written(t, volumeTable([]diag.VolumeUsage{
+		taken("cache", volume.Usage{Kind: "empty-dir", Bytes: 3 << 20, Inodes: 12}),
+		taken("fast", volume.Usage{Kind: "empty-dir", Bytes: 8 << 10, Inodes: 2, Capacity: 1 << 20}),
+		taken("huge", volume.Usage{Kind: "empty-dir", Bytes: 7 << 30, Inodes: 1 << 20, Partial: true}),
+	}, true, now)))
 	golden(t, "images-wide.txt", written(t, imageTable([]imageItem{
 		{Name: "docker.io/library/busybox:1.37", RepoTags: []string{"docker.io/library/busybox:1.37", "localhost:5000/b:v1"}, ID: "sha256:" + strings.Repeat("1", 64), Target: "sha256:" + strings.Repeat("2", 64), Size: 2_200_000, InUse: true, Platform: "linux/amd64"},
 		{Name: "docker.io/library/x@sha256:" + strings.Repeat("3", 64), Problem: "not for this machine"},

@@ -137,7 +137,7 @@ func (d *daemon) fitVolumes() error {
 	d.volumes, err = volume.New(volume.Config{
 		RootDir: d.cfg.RootDir, Limits: d.limits(), Memory: memory,
 		Objects: &d.objects, Place: pod.Place{Allocatable: allocatable(memory, d.cfg.RootDir)},
-		RecursiveReadOnly: d.runtime.RecursiveReadOnly, Logger: d.log,
+		RecursiveReadOnly: d.runtime.RecursiveReadOnly, StatsPeriod: d.cfg.Kubelet.VolumeStatsAggPeriod.Duration, Logger: d.log,
 	})
 	return err
 }
@@ -266,6 +266,7 @@ func (d *daemon) fitServers() error {
 			"problems": func() any { return d.latest.problems() },
 			"config":   func() any { return d.cfg },
 			"probes":   func() any { return d.probes.Show() },
+			"volumes":  func() any { return d.volumesTaken() },
 			"version":  func() any { return version },
 		},
 		Metrics: map[string]func(io.Writer) error{"probes": d.probes.WriteMetrics},

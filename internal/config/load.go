@@ -117,7 +117,7 @@ var usedKubelet = []string{
 	"clusterDNS", "clusterDomain", "resolvConf", "podCIDR", "podPidsLimit", "healthzPort", "healthzBindAddress",
 	"containerLogMaxSize", "containerLogMaxFiles", "containerRuntimeEndpoint", "seccompDefault", "allowedUnsafeSysctls",
 	"cpuCFSQuota", "cpuCFSQuotaPeriod", "singleProcessOOMKill", "serializeImagePulls", "maxParallelImagePulls",
-	"registryPullQPS", "registryBurst",
+	"registryPullQPS", "registryBurst", "volumeStatsAggPeriod",
 	"imagePullCredentialsVerificationPolicy", "preloadedImagesVerificationAllowlist",
 }
 

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"nodeagent/internal/source"
+	"nodeagent/internal/volume"
 )
 
 const (
@@ -66,6 +67,11 @@ func (d daemon) problems(ctx context.Context) ([]source.Problem, error) {
 	var list []source.Problem
 	err := d.get(ctx, "problems", &list)
 	return list, err
+}
+
+func (d daemon) volumes(ctx context.Context) (all map[string]volume.Reading, err error) {
+	err = d.get(ctx, "volumes", &all)
+	return all, err
 }
 
 // DaemonVersion asks the daemon at the socket for its version.

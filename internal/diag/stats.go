@@ -28,6 +28,8 @@ type ContainerUsage struct {
 type Meter struct {
 	Cgroups Cgroups
 	RunDir  string
+	Socket  string // of the daemon, which has measured volumes; "": it does not answer
+	RootDir string
 	Now     func() time.Time
 }
 

@@ -36,6 +36,7 @@ func (v *Volumes) Remove(ctx context.Context, uid types.UID) error {
 	if any, err := v.any(uid); err != nil || !any {
 		return err
 	}
+	defer v.meter.hold(uid)()
 	if err := v.unmountAll(ctx, uid); err != nil {
 		return fmt.Errorf("unmount the pod's volumes: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
 
 	"nodeagent/internal/mkdir"
 )
@@ -62,6 +63,36 @@ func TestMeasure(t *testing.T) {
 	cancel()
 	if u := measure(ended)["disk"]; !u.Partial {
 		t.Errorf("a count that was cut short is told whole: %+v", u)
+	}
+	must(t, v.Remove(t.Context(), p.UID))
+}
+
+// TestUsage: what the daemon tells of a pod's volumes is of a period, and goes
+// with them; it can be switched off.
+func TestUsage(t *testing.T) {
+	v := testVolumes(t)
+	p := testPod(t, v, "p", emptyDir("disk", corev1.EmptyDirVolumeSource{}))
+	usage := func() []Usage { return v.Usage(t.Context(), []types.UID{p.UID})[p.UID].Volumes }
+	must(t, v.Setup(t.Context(), p))
+	if all := usage(); len(all) != 1 || all[0].Inodes != 0 {
+		t.Errorf("an empty volume is told as %+v", all)
+	}
+	must(t, os.WriteFile(filepath.Join(v.dir(p.UID, pluginEmptyDir, "disk"), "file"), nil, 0o600))
+	if all := usage(); len(all) != 1 || all[0].Inodes != 0 {
+		t.Errorf("within a minute it is told as %+v", all)
+	}
+	must(t, v.Remove(t.Context(), p.UID))
+	if all := usage(); len(all) != 0 {
+		t.Errorf("after its removal it is told as %+v", all)
+	}
+	must(t, v.Setup(t.Context(), p))
+	v.meter.period = 0
+	if all := usage(); len(all) != 1 {
+		t.Errorf("made again it is told as %+v", all)
+	}
+	v.cfg.StatsPeriod = -1
+	if all := usage(); len(all) != 0 {
+		t.Errorf("switched off it is told as %+v", all)
 	}
 	must(t, v.Remove(t.Context(), p.UID))
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,7 +31,10 @@ type Config struct {
 	// RecursiveReadOnly tells whether a runtime handler can make a mount
 	// read-only with all that is mounted below it; nil: none can.
 	RecursiveReadOnly func(ctx context.Context, handler string) bool
-	Logger            *slog.Logger
+	// StatsPeriod is how long a measurement of what a pod's volumes take is good
+	// for; 0: a minute, less: nothing is measured.
+	StatsPeriod time.Duration
+	Logger      *slog.Logger
 }
 
 // Volumes makes and removes pods' volumes.
@@ -39,6 +43,7 @@ type Volumes struct {
 	log   *slog.Logger
 	locks locks
 	looks looks
+	meter *meter
 }
 
 // New returns Volumes; it makes nothing yet.
@@ -58,7 +63,11 @@ func New(cfg Config) (*Volumes, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Volumes{cfg: cfg, log: cfg.Logger}, nil
+	if cfg.StatsPeriod == 0 {
+		cfg.StatsPeriod = time.Minute
+	}
+	measure := func(ctx context.Context, uid types.UID) ([]Usage, error) { return Measure(ctx, cfg.RootDir, uid) }
+	return &Volumes{cfg: cfg, log: cfg.Logger, meter: newMeter(cfg.StatsPeriod, measure)}, nil
 }
 
 // plugin is the directory in which kubelet keeps the volumes of one kind.

@@ -44,16 +44,20 @@ func volumePods(host string) map[string]string {
 		"subout": "  volumes: [{name: v, emptyDir: {}}]\n" +
 			"  initContainers:\n  - {name: init, image: " + image.Shell + ", command: [sh, -c, ln -s /etc /v/out], volumeMounts: [{name: v, mountPath: /v}]}\n" +
 			spec("", "command: [/podtool, sleep, forever]"+mounts("{name: v, mountPath: /x, subPath: out}")),
-		"ro":     hostPath("tree", "") + spec("", tryWrite+mounts("{name: v, mountPath: /v, readOnly: true}")),
-		"rro":    hostPath("tree", "") + spec("", tryWrite+mounts("{name: v, mountPath: /v, readOnly: true, recursiveReadOnly: Enabled}")),
-		"rroif":  hostPath("tree", "") + spec("", tryWrite+mounts("{name: v, mountPath: /v, readOnly: true, recursiveReadOnly: IfPossible}")),
+		"ro":    hostPath("tree", "") + spec("", tryWrite+mounts("{name: v, mountPath: /v, readOnly: true}")),
+		"rro":   hostPath("tree", "") + spec("", tryWrite+mounts("{name: v, mountPath: /v, readOnly: true, recursiveReadOnly: Enabled}")),
+		"rroif": hostPath("tree", "") + spec("", tryWrite+mounts("{name: v, mountPath: /v, readOnly: true, recursiveReadOnly: IfPossible}")),
+		"takes": "  volumes:\n  - {name: disk, emptyDir: {}}\n  - {name: memory, emptyDir: {medium: Memory, sizeLimit: 8Mi}}\n" +
+			"  - {name: host, hostPath: {path: " + filepath.Join(host, "filled") + ", type: DirectoryOrCreate}}\n" +
+			spec("", shell("for f in disk:3 memory:2 host:5; do dd if=/dev/zero of=/${f%%:*}/file bs=1048576 count=${f##*:} 2>/dev/null; done; echo filled")+
+				mounts("{name: disk, mountPath: /disk}, {name: memory, mountPath: /memory}, {name: host, mountPath: /host}")),
 		"spread": hostPath("shared", "") + spec("", shell("echo waiting; until [ -e /v/inner/file ]; do sleep 0.1; done; cat /v/inner/file")+mounts("{name: v, mountPath: /v, mountPropagation: HostToContainer}")),
 	}
 }
 
 // TestVolumes: what containers see of their volumes.
 func TestVolumes(t *testing.T) {
-	n := newRowsNode(t, bed.AgentOptions{})
+	n := newRowsNode(t, bed.AgentOptions{Kubelet: "volumeStatsAggPeriod: 1h"})
 	// The cgroup of a class is made once and stays.
 	n.write(t, "class", spec("restartPolicy: Never", "command: [/podtool, exit, '0']\nresources: {requests: {memory: 1Mi}}"))
 	n.ended(t, "class")
@@ -72,10 +76,11 @@ func TestVolumes(t *testing.T) {
 	t.Run("recursive read-only", n.recursiveReadOnly)
 	t.Run("propagation", func(t *testing.T) { n.propagation(t, host) })
 	t.Run("command line", n.volumesShown)
+	t.Run("usage", n.volumesTaken)
 	must(t, n.a.RemoveManifests())
 	// What pods leave in the host's own directories is not theirs to remove.
 	waitGone(t, n.ctx, n.a)
-	for _, left := range []string{"made", "shared/inner", "tree/inner/x"} {
+	for _, left := range []string{"made", "filled", "shared/inner", "tree/inner/x"} {
 		must(t, os.RemoveAll(filepath.Join(host, left)))
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, 3*rowLimit)
