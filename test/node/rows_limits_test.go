@@ -45,7 +45,7 @@ func (n *rowsNode) processLimits(t *testing.T) {
 		spec, err := c.Spec(n.ctx)
 		must(t, err)
 		if spec.Process == nil || len(spec.Process.Rlimits) > 0 {
-			t.Errorf("the specification of pod %s says %+v of its process, want no limits", name, spec.Process)
+			t.Errorf("the specification of pod %s names limits of its process", name)
 		}
 	}
 }
