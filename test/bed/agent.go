@@ -127,7 +127,7 @@ podNetwork:
 func (a *AgentProcess) Launch() error {
 	argv := append([]string{a.bin, "run", "--config", a.ConfigFile(), "--root-dir", a.RootDir(),
 		"--hostname-override", a.opts.Name, "--node-ip", NodeIP}, a.opts.Args...)
-	p, err := a.bed.start(a.opts.Name, a.Log(), a.opts.Env, confined(argv)...)
+	p, err := a.bed.Spawn(a.opts.Name, a.Log(), a.opts.Env, confined(argv)...)
 	if err != nil {
 		return err
 	}

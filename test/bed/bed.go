@@ -38,6 +38,9 @@ type Options struct {
 	// NoFile is the RLIMIT_NOFILE, SOFT:HARD, that containerd is started with, as
 	// its unit would give it; default: its owner's.
 	NoFile string
+	// CRI leaves containerd's CRI plugin on, which nodeagent has no use for and
+	// kubelet cannot be without. Its pods' sandboxes run image.Example.
+	CRI bool
 	// Containerd is added to containerd's configuration (TOML tables).
 	Containerd string
 	// Talk is told what takes long; default: nobody.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/test/need"
+	"nodeagent/test/image"
 )
 
 // Namespace is the containerd namespace in which the daemon works.
@@ -73,7 +74,7 @@ func (b *Bed) startContainerd(ctx context.Context) error {
 	if b.opts.NoFile != "" {
 		argv = append([]string{"prlimit", "--nofile=" + b.opts.NoFile}, argv...) // it keeps the process id
 	}
-	p, err := b.start("containerd", b.ContainerdLog(), nil, argv...)
+	p, err := b.Spawn("containerd", b.ContainerdLog(), nil, argv...)
 	if err != nil {
 		return err
 	}
@@ -87,12 +88,16 @@ func (b *Bed) startContainerd(ctx context.Context) error {
 
 func (b *Bed) containerdConfig() string {
 	state := cmp.Or(b.opts.State, filepath.Join(b.data, "state"))
+	cri, more := `"io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",`, ""
+	if b.opts.CRI {
+		cri, more = "", b.criConfig()
+	}
 	return fmt.Sprintf(`version = 3
 root = %q
 state = %q
 imports = []
 disabled_plugins = [
-  "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
+  %s
   "io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt", "io.containerd.internal.v1.tracing",
   "io.containerd.tracing.processor.v1.otlp", "io.containerd.snapshotter.v1.blockfile",
   "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
@@ -107,9 +112,27 @@ socket_dir = %q
 [plugins.'io.containerd.transfer.v1.local']
 config_path = %q
 %s
-`, filepath.Join(b.data, "root"), state, b.Address(), b.Address()+".ttrpc",
-		filepath.Join(b.dir, "k"), filepath.Join(b.dir, "certs.d"), b.opts.Containerd)
+%s
+`, filepath.Join(b.data, "root"), state, cri, b.Address(), b.Address()+".ttrpc",
+		filepath.Join(b.dir, "k"), filepath.Join(b.dir, "certs.d"), more, b.opts.Containerd)
 }
+
+// criConfig has CRI take what the machine gives: Debian's CNI plugins, a sandbox
+// image that no registry need be asked for, and no right to lower an
+// oom_score_adj.
+func (b *Bed) criConfig() string {
+	return fmt.Sprintf(`[plugins.'io.containerd.cri.v1.runtime']
+restrict_oom_score_adj = true
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+bin_dirs = ["/usr/lib/cni"]
+conf_dir = %q
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+sandbox = %q
+`, b.CNIConfig(), image.Example)
+}
+
+// CNIConfig is the directory where the CRI plugin looks for a network.
+func (b *Bed) CNIConfig() string { return filepath.Join(b.data, "cni") }
 
 // ContainerdProcess is the containerd that runs now, or the one that ran last.
 func (b *Bed) ContainerdProcess() *Process {

@@ -31,9 +31,9 @@ type Process struct {
 	status sync.Map      // last value of each sd_notify key
 }
 
-// start runs argv with its output appended to log. Each process gets a
-// NOTIFY_SOCKET, so that nobody has to guess when it is ready.
-func (b *Bed) start(name, log string, env []string, argv ...string) (*Process, error) {
+// Spawn runs argv in the bed with its output appended to log. Each process gets
+// a NOTIFY_SOCKET, so that nobody has to guess when it is ready.
+func (b *Bed) Spawn(name, log string, env []string, argv ...string) (*Process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
@@ -178,6 +178,10 @@ func (p *Process) gone(limit time.Duration) error {
 		return fmt.Errorf("%s (pid %d) did not end within %v", p.name, p.Pid, limit)
 	}
 }
+
+// LogTail returns the last n lines of what the process and those before it that
+// had the same log have said.
+func (p *Process) LogTail(n int) string { return tail(p.log, n) }
 
 // chatter is what containerd says of every plugin and every shim.
 var chatter = regexp.MustCompile(`level=info msg="(?:loading plugin"|skip loading plugin"|connecting to shim |shim disconnected"|cleaning up )`)

@@ -1,7 +1,6 @@
 package bed
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,12 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Versions of the programs that a bed runs. runc's is the one that this
@@ -25,32 +21,25 @@ const (
 	RuncVersion       = "1.5.2"
 )
 
-// toolset is what Tools builds; changing any string changes the cache's key.
-type toolset struct {
-	binaries []string
-	module   []string
-	cgo      string
-	flags    []string
-}
-
-func toolsets() []toolset {
+// toolsets are what Tools builds.
+func toolsets() []Toolset {
 	const ctd = "github.com/containerd/containerd/v2"
-	return []toolset{
+	return []Toolset{
 		{
-			binaries: []string{"containerd", "containerd-shim-runc-v2", "ctr"},
-			module: []string{
+			Binaries: []string{"containerd", "containerd-shim-runc-v2", "ctr"},
+			Packages: []string{
 				ctd + "/cmd/containerd@v" + ContainerdVersion,
 				ctd + "/cmd/containerd-shim-runc-v2@v" + ContainerdVersion,
 				ctd + "/cmd/ctr@v" + ContainerdVersion,
 			},
-			cgo:   "0",
-			flags: []string{"-trimpath", "-ldflags", "-s -w -X " + ctd + "/version.Version=" + ContainerdVersion},
+			Cgo:   "0",
+			Flags: []string{"-trimpath", "-ldflags", "-s -w -X " + ctd + "/version.Version=" + ContainerdVersion},
 		},
 		{
-			binaries: []string{"runc"},
-			module:   []string{"github.com/opencontainers/runc@v" + RuncVersion},
-			cgo:      "1", // nsexec is C, seccomp is libseccomp
-			flags:    []string{"-trimpath", "-tags", "seccomp", "-ldflags", "-s -w -X main.version=" + RuncVersion},
+			Binaries: []string{"runc"},
+			Packages: []string{"github.com/opencontainers/runc@v" + RuncVersion},
+			Cgo:      "1", // nsexec is C, seccomp is libseccomp
+			Flags:    []string{"-trimpath", "-tags", "seccomp", "-ldflags", "-s -w -X main.version=" + RuncVersion},
 		},
 	}
 }
@@ -72,122 +61,7 @@ func Tools(ctx context.Context, talk io.Writer) (string, error) {
 	if dir := os.Getenv("NODEAGENT_BED_TOOLS"); dir != "" {
 		return dir, nil
 	}
-	key := sha256.New()
-	fmt.Fprintln(key, runtime.Version(), runtime.GOARCH)
-	for _, s := range toolsets() {
-		fmt.Fprintf(key, "%q\n", s)
-	}
-	dir := filepath.Join(CacheDir(), "tools-"+hex.EncodeToString(key.Sum(nil))[:12])
-	unlock, err := lock(dir + ".lock")
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	for _, s := range toolsets() {
-		if haveAll(dir, s.binaries) {
-			continue
-		}
-		if os.Getenv("DEPS") == "0" {
-			return installed(dir + "-installed")
-		}
-		if talk != nil {
-			fmt.Fprintf(talk, "building %s into %s\n", strings.Join(s.binaries, ", "), dir)
-		}
-		if err := install(ctx, dir, s); err != nil {
-			return "", err
-		}
-	}
-	return dir, nil
-}
-
-// installed makes dir a view of the programs that the machine has, for who wants
-// nothing to be built.
-func installed(dir string) (string, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	for _, s := range toolsets() {
-		for _, name := range s.binaries {
-			path, err := exec.LookPath(name)
-			if err != nil {
-				return "", fmt.Errorf("find %s on this machine (DEPS=0 forbids to build it): %w", name, err)
-			}
-			link := filepath.Join(dir, name)
-			if err := ignoreNotExist(os.Remove(link), link); err != nil {
-				return "", err
-			}
-			if err := os.Symlink(path, link); err != nil {
-				return "", err
-			}
-		}
-	}
-	return dir, nil
-}
-
-func haveAll(dir string, names []string) bool {
-	if dir == "" {
-		return false
-	}
-	for _, n := range names {
-		if _, err := os.Stat(filepath.Join(dir, n)); err != nil {
-			return false
-		}
-	}
-	return true
-}
-
-// install builds into a directory next to dir and moves the binaries there, so
-// that dir never holds half of one.
-func install(ctx context.Context, dir string, s toolset) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	tmp, err := os.MkdirTemp(filepath.Dir(dir), "building-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(tmp)
-	cmd := exec.CommandContext(ctx, "go", append(append([]string{"install"}, s.flags...), s.module...)...)
-	cmd.Dir = tmp // outside any module: module@version must not see ours
-	cmd.Env = append(os.Environ(), "GOBIN="+tmp, "CGO_ENABLED="+s.cgo, "GOFLAGS=", "GO111MODULE=on")
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		hint := ""
-		if s.cgo == "1" {
-			hint = " (it needs gcc, pkg-config and libseccomp-dev: make deps)"
-		}
-		return fmt.Errorf("build %s%s: %w\n%s", strings.Join(s.binaries, ", "), hint, err, out.String())
-	}
-	for _, n := range s.binaries {
-		if err := os.Rename(filepath.Join(tmp, n), filepath.Join(dir, n)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// lock takes an exclusive file lock and returns what releases it. The file
-// stays: removing a lock file that somebody waits for makes two owners.
-func lock(path string) (func(), error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if err != unix.EINTR {
-			break
-		}
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	return func() { f.Close() }, nil
+	return Build(ctx, "tools", nil, toolsets(), talk)
 }
 
 // Variant is a way to build our own programs.
