@@ -1,0 +1,77 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"nodeagent/test/bed"
+)
+
+// Versions of what is built. etcd's is the one that this Kubernetes
+// names in its build/dependencies.yaml; programs/go.mod says both once more, and
+// a test holds it to these.
+const (
+	KubernetesVersion = "1.36.3"
+	EtcdVersion       = "3.6.8"
+)
+
+const commands = "k8s.io/kubernetes/cmd/"
+
+// Programs returns the directory with etcd, kube-apiserver,
+// kube-controller-manager, kube-scheduler and kubectl, building what the cache
+// lacks. NODEAGENT_CLUSTER_TOOLS names a directory to take all programs of this
+// package from instead.
+func Programs(ctx context.Context, talk io.Writer) (string, error) {
+	return build(ctx, "cluster", talk, bed.Toolset{
+		Binaries: []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"},
+		Packages: []string{"./etcd", commands + "kube-apiserver", commands + "kube-controller-manager", commands + "kube-scheduler", commands + "kubectl"},
+	})
+}
+
+// Peers returns the directory with kubelet and kube-proxy, whose place nodeagent
+// takes: to be compared with, and to stand in for what it cannot do yet.
+func Peers(ctx context.Context, talk io.Writer) (string, error) {
+	return build(ctx, "peers", talk, bed.Toolset{
+		Binaries: []string{"kubelet", "kube-proxy"},
+		Packages: []string{commands + "kubelet", commands + "kube-proxy"},
+	})
+}
+
+// build builds a set out of the module in programs, whose files are part of the
+// key.
+func build(ctx context.Context, name string, talk io.Writer, set bed.Toolset) (string, error) {
+	if dir := os.Getenv("NODEAGENT_CLUSTER_TOOLS"); dir != "" {
+		return dir, nil
+	}
+	root, err := bed.ModuleRoot(ctx)
+	if err != nil {
+		return "", err
+	}
+	set.Dir = filepath.Join(root, "test", "cluster", "programs")
+	var inputs []byte
+	for _, f := range []string{"go.mod", "go.sum", "etcd/main.go"} {
+		b, err := os.ReadFile(filepath.Join(set.Dir, f))
+		if err != nil {
+			return "", err
+		}
+		inputs = slices.Concat(inputs, b)
+	}
+	set.Cgo = "0"
+	set.Flags = []string{"-trimpath", "-buildvcs=false", "-ldflags", "-s -w" + versionFlags()}
+	return bed.Build(ctx, name, inputs, []bed.Toolset{set}, talk)
+}
+
+// versionFlags let the programs say which version they are: built as part of
+// another module they would call themselves v0.0.0.
+func versionFlags() (flags string) {
+	var major, minor, patch int
+	fmt.Sscanf(KubernetesVersion, "%d.%d.%d", &major, &minor, &patch)
+	for _, p := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
+		flags += fmt.Sprintf(" -X %[1]s.gitVersion=v%[2]s -X %[1]s.gitMajor=%[3]d -X %[1]s.gitMinor=%[4]d", p, KubernetesVersion, major, minor)
+	}
+	return flags
+}
