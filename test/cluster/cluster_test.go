@@ -252,6 +252,29 @@ func serviceAnswers(t *testing.T, ctx context.Context, b *bed.Bed, c *cluster.Cl
 	}
 }
 
+// TestCoreDNS has CoreDNS answer for the API server's name.
+func TestCoreDNS(t *testing.T) {
+	need.Have(t, need.Root)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	b := bed.Containerd(t, bed.Options{Stock: true})
+	c := cluster.Up(t, b, cluster.Options{Talk: os.Stderr})
+	if _, err := c.CoreDNS(ctx); err != nil {
+		t.Fatal(err)
+	}
+	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return b.Connect(ctx, network, net.JoinHostPort(bed.NodeIP, "53"))
+	}}
+	addrs, err := r.LookupHost(ctx, "kubernetes.default.svc."+cluster.Domain+".")
+	want := kubectl(t, ctx, c, "get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}")
+	if err != nil || len(addrs) != 1 || addrs[0] != want {
+		t.Errorf("the API server's name has the addresses %q, %v; want %s", addrs, err, want)
+	}
+	if addrs, err := r.LookupHost(ctx, "example.com."); err == nil {
+		t.Errorf("a name of the outside has the addresses %q", addrs)
+	}
+}
+
 func kubectl(t *testing.T, ctx context.Context, c *cluster.Cluster, args ...string) string {
 	t.Helper()
 	out, err := c.Kubectl(ctx, args...)

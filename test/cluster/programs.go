@@ -11,12 +11,13 @@ import (
 	"nodeagent/test/bed"
 )
 
-// Versions of what is built. etcd's is the one that this Kubernetes
-// names in its build/dependencies.yaml; programs/go.mod says both once more, and
-// a test holds it to these.
+// Versions of what is built. etcd's and CoreDNS' are those that this Kubernetes
+// names in its build/dependencies.yaml; programs/go.mod says the first two once
+// more, and a test holds it to these.
 const (
 	KubernetesVersion = "1.36.3"
 	EtcdVersion       = "3.6.8"
+	CoreDNSVersion    = "1.14.2"
 )
 
 const commands = "k8s.io/kubernetes/cmd/"
@@ -39,6 +40,19 @@ func Peers(ctx context.Context, talk io.Writer) (string, error) {
 		Binaries: []string{"kubelet", "kube-proxy"},
 		Packages: []string{commands + "kubelet", commands + "kube-proxy"},
 	})
+}
+
+// DNS returns the directory with coredns.
+func DNS(ctx context.Context, talk io.Writer) (string, error) {
+	if dir := os.Getenv("NODEAGENT_CLUSTER_TOOLS"); dir != "" {
+		return dir, nil
+	}
+	return bed.Build(ctx, "coredns", nil, []bed.Toolset{{
+		Binaries: []string{"coredns"},
+		Packages: []string{"github.com/coredns/coredns@v" + CoreDNSVersion},
+		Cgo:      "0",
+		Flags:    []string{"-trimpath", "-ldflags", "-s -w"},
+	}}, talk)
 }
 
 // build builds a set out of the module in programs, whose files are part of the
