@@ -9,9 +9,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"nodeagent/internal/node"
+	"nodeagent/internal/node/nodetest"
 )
 
 // TestRegisters: a node that nobody knows makes its Node and its lease, by few
@@ -225,6 +227,36 @@ func TestSameNameOtherUID(t *testing.T) {
 			if !strings.Contains(r.Body, `"uid":"uid-`) {
 				t.Errorf("a patch without a UID: %s", r.Body)
 			}
+		}
+	})
+}
+
+// TestReplacedUnseen: the same while nothing tells: the first write is refused for
+// its UID, the second is what the new Node needs.
+func TestReplacedUnseen(t *testing.T) {
+	play(t, nil, func(s *scene) {
+		t := s.t
+		s.wait(time.Minute)
+		refused := false // under the server's lock
+		s.server.SetFault(func(r nodetest.Request) *nodetest.Fault {
+			refused = refused || r.Verb == "patch"
+			if r.Resource == "nodes" && r.Verb != "patch" && !refused {
+				return &nodetest.Fault{Error: apierrors.NewInternalError(errRuntime)}
+			}
+			return nil
+		})
+		s.server.EndWatches()
+		s.wait(time.Second)
+		s.server.Delete()
+		n := &corev1.Node{}
+		n.Name = "node"
+		s.server.Put(n)
+		s.judge(func(v *node.Verdicts) { v.Disk = new(true) }) // no time passes
+		if c := s.condition(corev1.NodeDiskPressure); c.Status != corev1.ConditionTrue {
+			t.Errorf("disk pressure is %+v", c)
+		}
+		if got := s.server.Node(); got.UID != "uid-2" || len(got.Status.Addresses) != 3 {
+			t.Errorf("the Node is %+v", got)
 		}
 	})
 }

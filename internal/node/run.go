@@ -129,7 +129,8 @@ func wrap(err error, what string) error {
 // failed takes a failed write into account. One that says that the Node is not
 // what it was seen as is a reason to look at once.
 func (n *Node) failed(ctx context.Context, err error, now time.Time) time.Time {
-	stale := apierrors.IsNotFound(err) || apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err)
+	stale := apierrors.IsNotFound(err) || apierrors.IsAlreadyExists(err) ||
+		apierrors.IsConflict(err) || apierrors.IsInvalid(err) // another UID is the one or the other, by the server's version
 	if stale && n.last.retry.failures == 0 {
 		n.cfg.Logger.Info("the node is not what it was", "err", err)
 		if lookErr := n.look(ctx); lookErr == nil {

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/watch"
 )
 
@@ -91,7 +92,8 @@ func (s *Server) patchNode(body []byte) (runtime.Object, error) {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	if n.UID != s.node.UID {
-		return nil, apierrors.NewConflict(nodesResource, n.Name, fmt.Errorf("precondition failed: UID in precondition: %s, UID in object meta: %s", n.UID, s.node.UID))
+		return nil, apierrors.NewInvalid(schema.GroupKind{Kind: "Node"}, n.Name,
+			field.ErrorList{field.Invalid(field.NewPath("metadata", "uid"), n.UID, "field is immutable")})
 	}
 	n.Spec = s.node.Spec // the status subresource leaves it alone
 	s.putNode(watch.Modified, n)
