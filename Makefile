@@ -35,6 +35,9 @@ test-host: deps ## vet, unit, architecture, kernel and simulation tests, and the
 test-machine: deps ## vital parts on a real machine: Debian guests with systemd (ARCH=arm64; FULL=1: everything)
 	@DEPS=$(DEPS) $(GO) run ./test/machine/run -arch $(or $(ARCH),amd64) $(if $(value RUN),-run '$(value RUN)')
 
+test-cluster: deps ## the node on a real control plane, built from its Go modules (the first time: long)
+	$(GO) test ./test/cluster -v -count=1 -timeout 60m $(if $(value RUN),-run '$(value RUN)')
+
 bench: deps build ## one table: our times over those of containerd and runc alone (root)
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/ ./test/bench ./test/floor
 	@exec bin/test/bench -floor bin/test/floor
@@ -51,4 +54,4 @@ lint: ## gofmt, go vet and staticcheck
 clean: ## remove what make built here (the cache of tools stays)
 	rm -rf bin
 
-.PHONY: help build run deps test test-host test-machine bench soak lint clean
+.PHONY: help build run deps test test-host test-machine test-cluster bench soak lint clean

@@ -96,6 +96,10 @@ func (r *runner) vet(ctx context.Context) error {
 // soak is the package of the long run with random faults: "make soak" runs it.
 const soak = "nodeagent/test/soak"
 
+// controlPlane is the package that builds a control plane of Kubernetes, which
+// takes long the first time: "make test-cluster" runs it.
+const controlPlane = "nodeagent/test/cluster"
+
 // simulation is the package whose tests are thousands of runs of one seed each.
 const simulation = "nodeagent/internal/worker"
 
@@ -138,7 +142,7 @@ func (r *runner) packages(ctx context.Context) (inside, outside []string, err er
 	}
 	for p := range strings.FieldsSeq(string(out)) {
 		switch {
-		case p == simulation, p == soak:
+		case p == simulation, p == soak, p == controlPlane:
 		case strings.HasPrefix(p, "nodeagent/internal/"):
 			inside = append(inside, p)
 		default:
