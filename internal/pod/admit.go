@@ -29,10 +29,16 @@ func Admit(p *corev1.Pod, node Allowed) *Rejection {
 	if r := admitSysctls(p, node.UnsafeSysctls); r != nil {
 		return r
 	}
-	if r := admitHandler(p, node.Handlers); r != nil {
+	return admitRest(p, node)
+}
+
+// admitRest asks what kubelet asks after its look at the node's resources, and for
+// what is not built yet.
+func admitRest(p *corev1.Pod, node Allowed) *Rejection {
+	if r := admitAppArmor(p, node.NoAppArmor); r != nil {
 		return r
 	}
-	if r := admitAppArmor(p, node.NoAppArmor); r != nil {
+	if r := admitHandler(p, node.Handlers); r != nil {
 		return r
 	}
 	spec := &p.Spec

@@ -7,9 +7,10 @@ import (
 )
 
 // terminal tells whether the pod has ended for good: it has completed, or it has run
-// for longer than it may.
+// for longer than it may, or its status said so before this daemon knew it: no pod
+// runs twice because the node has lost what the API server still knows.
 func terminal(d Desired, o Observed, now time.Time) bool {
-	return completed(d, o) || exceeded(d, o, now)
+	return Over(d.Pod.Status.Phase) || completed(d, o) || exceeded(d, o, now)
 }
 
 // completed tells whether the pod has come to its own end: an init container failed

@@ -29,7 +29,7 @@ func Status(d Desired, o Observed, node Node, before corev1.PodStatus, now time.
 	s.ContainerStatuses = b.containers(spec.Containers, isApp)
 	s.EphemeralContainerStatuses = b.containers(ephemerals(spec), isEphemeral)
 	b.phase(&s)
-	if over(s.Phase) && d.Rejected == nil {
+	if Over(s.Phase) && d.Rejected == nil {
 		b.terminate(&s)
 	}
 	boundMessages(&s)
@@ -60,25 +60,28 @@ func (b *statusBuilder) startTime() *metav1.Time {
 	return &metav1.Time{Time: first}
 }
 
+// messageRejected begins the message of a pod that is not admitted, as kubelet's.
+const messageRejected = "Pod was rejected: "
+
 // phase tells the phase and what there is to say about it. A phase never goes back, and
 // no pod is over while a process of it lives (kubelet's status manager).
 func (b *statusBuilder) phase(s *corev1.PodStatus) {
 	told := b.before.Phase
 	leaving := b.d.Wish == WishAbsent && !b.o.anyRunning()
 	s.Phase = phaseOf(b.d.Pod, s, b.initialised(), leaving)
-	if over(s.Phase) && !leaving && !completed(b.d, b.o) {
+	if Over(s.Phase) && !leaving && !completed(b.d, b.o) {
 		s.Phase = corev1.PodRunning // it is about to go on: somebody asked for a restart
 	}
 	if exceeded(b.d, b.o, b.now) {
 		s.Phase, s.Reason, s.Message = corev1.PodFailed, ReasonDeadlineExceeded, messageDeadline
 	}
 	if b.d.Rejected != nil {
-		s.Phase, s.Reason, s.Message = corev1.PodFailed, b.d.Rejected.Reason, b.d.Rejected.Message
+		s.Phase, s.Reason, s.Message = corev1.PodFailed, b.d.Rejected.Reason, messageRejected+b.d.Rejected.Message
 	}
 	switch {
-	case over(told):
+	case Over(told):
 		s.Phase, s.Reason, s.Message = told, b.before.Reason, b.before.Message
-	case over(s.Phase) && b.o.anyRunning() && b.d.Rejected == nil:
+	case Over(s.Phase) && b.o.anyRunning() && b.d.Rejected == nil:
 		s.Phase, s.Reason, s.Message = corev1.PodRunning, "", ""
 		if told != "" {
 			s.Phase = told
@@ -98,7 +101,8 @@ func (b *statusBuilder) initialised() bool {
 	return s != nil && p.anyStarted(s)
 }
 
-func over(phase corev1.PodPhase) bool {
+// Over tells whether the phase is final.
+func Over(phase corev1.PodPhase) bool {
 	return phase == corev1.PodSucceeded || phase == corev1.PodFailed
 }
 

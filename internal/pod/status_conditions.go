@@ -16,13 +16,20 @@ var own = []corev1.PodConditionType{
 	corev1.ContainersReady, corev1.PodScheduled, corev1.AllContainersRestarting,
 }
 
+// OwnCondition tells whether the node writes the condition.
+func OwnCondition(c corev1.PodConditionType) bool { return slices.Contains(own, c) }
+
 // conditions tells the node's conditions with kubelet's reasons, beside those of
 // others; the time of one that kept its status is kept as well.
 func (b *statusBuilder) conditions(s *corev1.PodStatus) []corev1.PodCondition {
 	sandbox := b.o.newestSandbox()
 	var foreign []corev1.PodCondition
-	for _, c := range b.before.Conditions {
-		if !slices.Contains(own, c.Type) {
+	told := b.before.Conditions
+	if has := b.d.Pod.Status.Conditions; len(has) > 0 {
+		told = has // others write theirs there
+	}
+	for _, c := range told {
+		if !OwnCondition(c.Type) {
 			foreign = append(foreign, c)
 		}
 	}
@@ -62,7 +69,7 @@ func (b *statusBuilder) containersReady(s *corev1.PodStatus) corev1.PodCondition
 		}
 	}
 	switch {
-	case over(s.Phase):
+	case Over(s.Phase):
 		return condition(corev1.ContainersReady, false, completedAs(s.Phase), "")
 	case len(unready) > 0:
 		return condition(corev1.ContainersReady, false, "ContainersNotReady", "containers with unready status: "+fmt.Sprint(unready))
@@ -123,7 +130,7 @@ func couldReset(spec *corev1.PodSpec) bool {
 
 func (b *statusBuilder) restartingAll(s *corev1.PodStatus) corev1.PodCondition {
 	switch {
-	case over(s.Phase):
+	case Over(s.Phase):
 		return condition(corev1.AllContainersRestarting, false, completedAs(s.Phase), "")
 	case !b.resetting():
 		return condition(corev1.AllContainersRestarting, false, "", "")
