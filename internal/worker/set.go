@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,6 +72,7 @@ type Set struct {
 	mu        sync.Mutex
 	snapshots map[string]Snapshot
 	workers   map[types.UID]*worker
+	ended     map[types.UID]bool // left the node, though a source still lists them as leaving
 	poke      chan struct{}
 
 	ops      sync.WaitGroup // operations in flight
@@ -95,7 +97,7 @@ func New(cfg Config) (*Set, error) {
 	}
 	return &Set{
 		cfg: cfg, board: newBoard(), slots: newSlots(cfg.AtOnce, slotLease),
-		snapshots: map[string]Snapshot{}, workers: map[types.UID]*worker{},
+		snapshots: map[string]Snapshot{}, workers: map[types.UID]*worker{}, ended: map[types.UID]bool{},
 		poke: make(chan struct{}, 1), crashes: make(chan time.Time, maxCrashes),
 	}, nil
 }
@@ -245,6 +247,7 @@ func (s *Set) drain(cut context.CancelFunc) {
 func (s *Set) forget(w *worker) {
 	s.mu.Lock()
 	delete(s.workers, w.uid)
+	s.ended[w.uid] = true
 	s.mu.Unlock()
 	s.board.remove(w.uid)
 	w.log.Info("pod is gone")
@@ -280,10 +283,12 @@ func (s *Set) reconcile() []*worker {
 			adopt(state.UID, state.Namespace+"/"+state.Name, pod.Desired{Wish: pod.WishAbsent}, true)
 		}
 	}
+	maps.DeleteFunc(s.ended, func(uid types.UID, _ bool) bool { return wanted[uid].Wish != pod.WishAbsent })
 	for uid, d := range wanted {
 		name := fullName(d.Pod)
-		if s.workers[uid] == nil && !names[name] {
-			adopt(uid, name, d, false)
+		if s.workers[uid] == nil && !names[name] && !s.ended[uid] {
+			// Of one that is to go, an earlier daemon may have left directories.
+			adopt(uid, name, d, d.Wish == pod.WishAbsent)
 		}
 	}
 	return start

@@ -47,6 +47,7 @@ type worker struct {
 	since    atomic.Pointer[time.Time]     // when the pod was first prepared
 	results  chan result
 	status   corev1.PodStatus
+	told     bool // the board has a status
 	log      *slog.Logger
 }
 
@@ -77,6 +78,9 @@ func newWorker(s *Set, uid types.UID, name string, d pod.Desired, leftovers bool
 	}
 	w.wanted, w.unwanted = context.WithCancel(context.Background())
 	w.dirty = leftovers
+	if d.Pod != nil && len(d.Pod.Status.Conditions) > 0 {
+		w.status = d.Pod.Status // what the API server was told before goes on
+	}
 	return w
 }
 
@@ -330,9 +334,9 @@ func (w *worker) report(d pod.Desired, o pod.Observed, now time.Time) {
 		return
 	}
 	status := pod.Status(d, o, pod.Node{Addrs: w.set.cfg.Node.Addrs}, w.status, now)
-	if reflect.DeepEqual(status, w.status) {
+	if w.told && reflect.DeepEqual(status, w.status) {
 		return
 	}
-	w.status = status
+	w.status, w.told = status, true
 	w.set.board.put(w.uid, d, status)
 }
