@@ -193,8 +193,10 @@ func bannedOutside(from string, r ring, imp string) string {
 		return "ring 0 sees the standard library and k8s.io/{api,apimachinery,component-helpers} only"
 	case hasAny(imp, "github.com/containerd/containerd/v2/") && !hasAny(from+"/", "internal/cri/", "cmd/containerd-shim-nodeagent-v1/"):
 		return "containerd is known in internal/cri and the shim only, so that its next version changes one room"
+	case hasAny(imp, "k8s.io/client-go/kubernetes", "k8s.io/client-go/informers", "k8s.io/client-go/listers"):
+		return "the clientset brings the types of all API groups into memory; make a REST client of the group that is needed"
 	case hasAny(imp, "k8s.io/client-go/") && !slices.Contains(talkers, room(from)):
-		return "only who talks to the API server knows its client: it costs 10 MB of the daemon's memory, and requests"
+		return "only who talks to the API server knows its client: it costs memory, and requests"
 	case hasAny(imp, "k8s.io/kubernetes/"):
 		return "the tree of kubernetes is a specification to read; the oracle module alone may run it"
 	case hasAny(imp, "k8s.io/") && strings.HasPrefix(from, "cmd/containerd-shim-nodeagent-v1"):
