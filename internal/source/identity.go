@@ -57,7 +57,7 @@ func (m *Manifests) identify(p *corev1.Pod, path string, text []byte) findings {
 	if p.Annotations == nil {
 		p.Annotations = map[string]string{}
 	}
-	p.Annotations[annotationSource] = sourceFile
+	p.Annotations[annotationSource] = m.origin
 	p.Annotations[annotationHash] = string(p.UID)
 	p.Annotations[annotationSeen] = time.Now().Format(time.RFC3339Nano)
 	tolerateNoExecute(&p.Spec)

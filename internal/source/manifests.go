@@ -42,6 +42,7 @@ type Config struct {
 // Manifests is the source of static pods.
 type Manifests struct {
 	cfg      Config
+	origin   string // what the pods say their source is
 	patience patience
 	read     func(path string, finished bool) (content, error)
 	asFile   bool // the path is a single file
@@ -82,7 +83,7 @@ func NewManifests(cfg Config) (*Manifests, error) {
 	}
 	cfg.Path = filepath.Clean(cfg.Path)
 	return &Manifests{
-		cfg: cfg, patience: patience{deleted: confirmDeleted, moved: confirmMoved}, read: readQuiet,
+		cfg: cfg, origin: sourceFile, patience: patience{deleted: confirmDeleted, moved: confirmMoved}, read: readQuiet,
 		files: map[string]*file{}, pending: map[string]time.Time{}, stuck: map[string]chan readResult{},
 		doubles: map[string]time.Time{}, problems: map[string]Problem{},
 		changed: true,
