@@ -41,7 +41,7 @@ type images struct {
 
 // Ensure has the image at hand as its pull policy says. Reasons and messages are
 // kubelet's.
-func (i images) Ensure(ctx context.Context, ref string, policy corev1.PullPolicy, secrets []*corev1.Secret) (string, string, error) {
+func (i images) Ensure(ctx context.Context, ref string, policy corev1.PullPolicy, secrets []*corev1.Secret, tell func(reason, message string)) (string, string, error) {
 	if _, err := image.Name(ref); err != nil {
 		return "", pod.ReasonInvalidImageName, fmt.Errorf("Failed to apply default image tag %q: %w", ref, err) //nolint:staticcheck // kubelet's words
 	}
@@ -53,6 +53,7 @@ func (i images) Ensure(ctx context.Context, ref string, policy corev1.PullPolicy
 		img, err := i.store.Get(ctx, ref)
 		switch {
 		case err == nil && (!i.mustVerify(ref, img) || img.Access.Opens(keys)):
+			tell("Pulled", fmt.Sprintf("Container image %q already present on machine", ref))
 			return img.Name, "", nil
 		case err != nil && !image.IsNotFound(err):
 			return "", pod.ReasonImageInspectError, fmt.Errorf("Failed to inspect image %q: %w", ref, err) //nolint:staticcheck // kubelet's words
@@ -61,11 +62,15 @@ func (i images) Ensure(ctx context.Context, ref string, policy corev1.PullPolicy
 			return "", pod.ReasonErrImageNeverPull, fmt.Errorf("Container image %q is not present with pull policy of Never", ref) //nolint:staticcheck // kubelet's words
 		}
 	}
+	tell("Pulling", fmt.Sprintf("Pulling image %q", ref))
+	begun := time.Now()
 	img, err := i.pull(ctx, ref, keys)
 	if err != nil {
 		reason, err := pullFailure(ref, err)
 		return "", reason, err
 	}
+	took := time.Since(begun).Round(time.Millisecond)
+	tell("Pulled", fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %d bytes.", ref, took, took, img.Size))
 	return img.Name, "", nil
 }
 

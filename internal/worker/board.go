@@ -18,6 +18,7 @@ import (
 type board struct {
 	mu       sync.Mutex
 	pods     map[types.UID]*corev1.Pod
+	ended    map[types.UID]*corev1.Pod // gone, but a source still lists them
 	watchers map[*watcher]struct{}
 	seq      uint64
 }
@@ -37,7 +38,7 @@ type change struct {
 }
 
 func newBoard() *board {
-	return &board{pods: map[types.UID]*corev1.Pod{}, watchers: map[*watcher]struct{}{}}
+	return &board{pods: map[types.UID]*corev1.Pod{}, ended: map[types.UID]*corev1.Pod{}, watchers: map[*watcher]struct{}{}}
 }
 
 func (b *board) put(uid types.UID, d pod.Desired, status corev1.PodStatus) {
@@ -49,13 +50,35 @@ func (b *board) put(uid types.UID, d pod.Desired, status corev1.PodStatus) {
 	b.set(uid, &p)
 }
 
-// remove takes a pod off the board, which an orphan never was on.
-func (b *board) remove(uid types.UID) {
+// remove takes a pod off the board, which an orphan never was on. listed tells that a
+// source still lists it: whoever is to tell that source may come later.
+func (b *board) remove(uid types.UID, listed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if p := b.pods[uid]; p != nil {
 		delete(b.pods, uid)
+		if listed {
+			b.ended[uid] = p
+		}
 		b.tell(uid, change{pod: p, gone: true})
+	}
+}
+
+// hasEnded tells whether nothing is left of a pod that a source listed then.
+func (b *board) hasEnded(uid types.UID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ended[uid] != nil
+}
+
+// unlist forgets those that have ended and that no source lists any more.
+func (b *board) unlist(listed func(types.UID) bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for uid := range b.ended {
+		if !listed(uid) {
+			delete(b.ended, uid)
+		}
 	}
 }
 
@@ -63,6 +86,7 @@ func (b *board) set(uid types.UID, p *corev1.Pod) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.pods[uid] = p
+	delete(b.ended, uid)
 	b.tell(uid, change{pod: p})
 }
 
@@ -97,10 +121,13 @@ func (b *board) list() []*corev1.Pod {
 }
 
 // watch calls tell with each change until ctx ends or tell fails. It starts with
-// every pod there is.
+// every pod there is, and with those that have ended while a source still lists them.
 func (b *board) watch(ctx context.Context, tell func(p *corev1.Pod, gone bool) error) error {
 	w := &watcher{changed: map[types.UID][]change{}, ready: make(chan struct{}, 1)}
 	b.mu.Lock()
+	for uid, p := range b.ended {
+		w.changed[uid] = []change{{pod: p, gone: true}}
+	}
 	for uid, p := range b.pods {
 		w.changed[uid] = []change{{pod: p}}
 	}

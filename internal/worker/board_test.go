@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 
@@ -31,10 +32,10 @@ func TestWatchOrder(t *testing.T) {
 			for i := range 20 {
 				put(fmt.Sprintf("old%d", i), corev1.PodPending)
 				put(fmt.Sprintf("old%d", i), corev1.PodRunning)
-				b.remove(types.UID(fmt.Sprintf("old%d", i)))
+				b.remove(types.UID(fmt.Sprintf("old%d", i)), false)
 				put(fmt.Sprintf("new%d", i), corev1.PodPending)
 			}
-			b.remove("start")
+			b.remove("start", false)
 			put("start", corev1.PodPending)
 		}
 		if len(seen) == 43 {
@@ -52,5 +53,31 @@ func TestWatchOrder(t *testing.T) {
 	want = append(want, "start Running true", "start Pending false")
 	if !slices.Equal(seen, want) {
 		t.Errorf("a watcher saw\n%q\nwant\n%q", seen, want)
+	}
+}
+
+// TestWatchLate: who begins to watch after the end of a pod is told of it for as long
+// as a source lists the pod, and not once it lives again.
+func TestWatchLate(t *testing.T) {
+	b := newBoard()
+	put := func(name string) {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
+		b.put(p.UID, pod.Desired{Wish: pod.WishRun, Pod: p}, corev1.PodStatus{})
+	}
+	for _, name := range []string{"listed", "unlisted", "again", "local"} {
+		put(name)
+		b.remove(types.UID(name), name != "local")
+	}
+	put("again")
+	b.unlist(func(uid types.UID) bool { return uid != "unlisted" })
+	seen, enough := map[string]bool{}, errors.New("enough")
+	_ = b.watch(context.Background(), func(p *corev1.Pod, gone bool) error {
+		if seen[p.Name] = gone; len(seen) == 2 {
+			return enough
+		}
+		return nil
+	})
+	if want := map[string]bool{"listed": true, "again": false}; !maps.Equal(seen, want) {
+		t.Errorf("who came late was told %v, want %v", seen, want)
 	}
 }

@@ -169,6 +169,7 @@ func (s *Set) startContainer(ctx context.Context, w *worker, a pod.Action, d pod
 	if err != nil {
 		return createReason(err), err
 	}
+	w.normal(d.Pod, a.Name, "Created", "Container created")
 	log := filepath.Join(sandbox.LogDirectory, config.LogPath)
 	if err := s.cfg.Links.LinkLog(d.Pod, a.Name, id, log); err != nil {
 		return pod.ReasonCreateContainerError, err
@@ -176,6 +177,7 @@ func (s *Set) startContainer(ctx context.Context, w *worker, a pod.Action, d pod
 	if err := s.cfg.Containers.StartContainer(bounded, id); err != nil {
 		return pod.ReasonRunContainerError, err
 	}
+	w.normal(d.Pod, a.Name, "Started", "Container started")
 	return "", nil
 }
 
@@ -185,7 +187,9 @@ func (s *Set) ensureImage(ctx context.Context, w *worker, p *corev1.Pod, spec *c
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(w.wanted, cancel)()
-	return s.cfg.Images.Ensure(ctx, spec.Image, spec.ImagePullPolicy, s.pullSecrets(w, p))
+	return s.cfg.Images.Ensure(ctx, spec.Image, spec.ImagePullPolicy, s.pullSecrets(w, p), func(reason, message string) {
+		w.normal(p, spec.Name, reason, message)
+	})
 }
 
 // createReason tells a container whose configuration cannot work from one that

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"nodeagent/internal/pod"
 	"nodeagent/internal/worker"
 	"nodeagent/internal/worker/workertest"
@@ -89,4 +91,51 @@ func (g *gate) unchanged(when string, want []string) {
 	if got := g.w.Left(); !slices.Equal(got, want) {
 		g.t.Errorf("when %s there is %v, want %v", when, got, want)
 	}
+}
+
+// TestGoneIsTold: a pod that its source wants gone and of which the runtime holds
+// nothing (an earlier daemon ended it) is told to be gone, once, although its source
+// goes on listing it; and again to who begins to watch later.
+func TestGoneIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &gate{t: t, w: workertest.New(1, workertest.Faults{}, behaviour)}
+		g.start()
+		leaving := []pod.Desired{{Wish: pod.WishAbsent, Pod: podNamed("web")}}
+		told := 0
+		watch := func() context.CancelFunc {
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() {
+				_ = g.set.Watch(ctx, func(p *corev1.Pod, gone bool) error {
+					if gone && p.Name == "web" {
+						told++
+					}
+					return nil
+				})
+			}()
+			synctest.Wait()
+			return cancel
+		}
+		stop := watch()
+		g.offer("file", nil, true, true)
+		g.offer("api", leaving, true, true) // a set that took it up again and again would never rest
+		stop()
+		synctest.Wait()
+		if told != 1 {
+			t.Errorf("the end of the pod was told %d times, want once", told)
+		}
+		stop = watch()
+		stop()
+		synctest.Wait()
+		if told != 2 {
+			t.Error("who began to watch later was not told that the pod is gone")
+		}
+		g.offer("api", nil, true, true)
+		stop = watch()
+		stop()
+		synctest.Wait()
+		if told != 2 {
+			t.Error("the end of a pod is kept for ever")
+		}
+		g.stop()
+	})
 }

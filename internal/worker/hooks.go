@@ -65,6 +65,7 @@ func (s *Set) preStop(ctx context.Context, w *worker, a pod.Action, d pod.Desire
 var errNoTime = errors.New("the grace period is over")
 
 func (s *Set) preStopFailed(w *worker, a pod.Action, err error) {
+	w.warn(w.wish().Pod, a.Name, pod.ReasonFailedPreStopHook, "PreStopHook failed")
 	w.log.Warn("preStop hook failed", "container", a.Name, "reason", pod.ReasonFailedPreStopHook, "err", err)
 }
 

@@ -53,9 +53,9 @@ type Hooks interface {
 
 // Images has images at hand, for a pod with these pull secrets. The string is
 // what ContainerConfig.Image takes; the error's reason is one of pod's image
-// reasons.
+// reasons. What it does meanwhile it tells as an event's reason and message.
 type Images interface {
-	Ensure(ctx context.Context, image string, policy corev1.PullPolicy, secrets []*corev1.Secret) (ref string, reason string, err error)
+	Ensure(ctx context.Context, image string, policy corev1.PullPolicy, secrets []*corev1.Secret, tell func(reason, message string)) (ref string, reason string, err error)
 }
 
 // Objects has the ConfigMaps and Secrets that pods refer to. It answers from

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,8 +15,8 @@ import (
 	"nodeagent/internal/pod"
 )
 
-// Config is what a pod set works with; every field but EnvFiles, Services, Node
-// and Logger must be set.
+// Config is what a pod set works with; every field but EnvFiles, Services,
+// Events, Node and Logger must be set.
 type Config struct {
 	Runtime    Runtime
 	Sandboxes  Sandboxes
@@ -37,6 +36,8 @@ type Config struct {
 	EnvFiles EnvFiles
 	// Services may be nil: then containers are told of none.
 	Services Services
+	// Events may be nil: then nobody is told what happens to pods.
+	Events Events
 
 	// Sources names the sources that must have synced before any pod that none
 	// of them lists is removed.
@@ -72,7 +73,6 @@ type Set struct {
 	mu        sync.Mutex
 	snapshots map[string]Snapshot
 	workers   map[types.UID]*worker
-	ended     map[types.UID]bool // left the node, though a source still lists them as leaving
 	poke      chan struct{}
 
 	ops      sync.WaitGroup // operations in flight
@@ -97,7 +97,7 @@ func New(cfg Config) (*Set, error) {
 	}
 	return &Set{
 		cfg: cfg, board: newBoard(), slots: newSlots(cfg.AtOnce, slotLease),
-		snapshots: map[string]Snapshot{}, workers: map[types.UID]*worker{}, ended: map[types.UID]bool{},
+		snapshots: map[string]Snapshot{}, workers: map[types.UID]*worker{},
 		poke: make(chan struct{}, 1), crashes: make(chan time.Time, maxCrashes),
 	}, nil
 }
@@ -166,8 +166,8 @@ func (s *Set) wakeSet() {
 func (s *Set) Pods() []*corev1.Pod { return s.board.list() }
 
 // Watch calls tell with each pod whose status changed, beginning with all, and
-// with those that are gone, as they last were. It ends with ctx or with tell's
-// error.
+// with those that are gone, as they last were; one that is gone is told again to who
+// begins to watch while a source still lists it. It ends with ctx or with tell's error.
 func (s *Set) Watch(ctx context.Context, tell func(p *corev1.Pod, gone bool) error) error {
 	return s.board.watch(ctx, tell)
 }
@@ -247,9 +247,10 @@ func (s *Set) drain(cut context.CancelFunc) {
 func (s *Set) forget(w *worker) {
 	s.mu.Lock()
 	delete(s.workers, w.uid)
-	s.ended[w.uid] = true
+	wanted, _, _ := s.wanted()
 	s.mu.Unlock()
-	s.board.remove(w.uid)
+	_, listed := wanted[w.uid]
+	s.board.remove(w.uid, listed)
 	w.log.Info("pod is gone")
 }
 
@@ -283,12 +284,15 @@ func (s *Set) reconcile() []*worker {
 			adopt(state.UID, state.Namespace+"/"+state.Name, pod.Desired{Wish: pod.WishAbsent}, true)
 		}
 	}
-	maps.DeleteFunc(s.ended, func(uid types.UID, _ bool) bool { return wanted[uid].Wish != pod.WishAbsent })
+	s.board.unlist(func(uid types.UID) bool { _, listed := wanted[uid]; return listed })
 	for uid, d := range wanted {
-		name := fullName(d.Pod)
-		if s.workers[uid] == nil && !names[name] && !s.ended[uid] {
+		name, leaves := fullName(d.Pod), d.Wish == pod.WishAbsent
+		if leaves && s.board.hasEnded(uid) {
+			continue // its source has not learnt yet that it is gone
+		}
+		if s.workers[uid] == nil && !names[name] {
 			// Of one that is to go, an earlier daemon may have left directories.
-			adopt(uid, name, d, d.Wish == pod.WishAbsent)
+			adopt(uid, name, d, leaves)
 		}
 	}
 	return start

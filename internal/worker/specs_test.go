@@ -175,7 +175,7 @@ func (m *maker) StartContainer(context.Context, string) error               { re
 func (m *maker) StopContainer(context.Context, string, time.Duration) error { return nil }
 func (m *maker) RemoveContainer(context.Context, string) error              { return nil }
 
-func (m *maker) Ensure(_ context.Context, image string, _ corev1.PullPolicy, _ []*corev1.Secret) (string, string, error) {
+func (m *maker) Ensure(_ context.Context, image string, _ corev1.PullPolicy, _ []*corev1.Secret, _ func(reason, message string)) (string, string, error) {
 	return image, "", nil
 }
 

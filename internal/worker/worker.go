@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"runtime/debug"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 
 	"nodeagent/internal/pod"
@@ -42,12 +44,12 @@ type worker struct {
 	failed   map[pod.Op]pod.Failure
 	messages map[string]string // termination messages by container id
 	again    map[string]bool   // runs, by container id, that are to be followed by another
+	ending   map[string]bool   // runs, by container id, whose end was told
 	backoffs map[string]time.Duration
 	cuts     map[pod.Op]context.CancelFunc // hooks in flight
 	since    atomic.Pointer[time.Time]     // when the pod was first prepared
 	results  chan result
 	status   corev1.PodStatus
-	told     bool // the board has a status
 	log      *slog.Logger
 }
 
@@ -71,6 +73,7 @@ func newWorker(s *Set, uid types.UID, name string, d pod.Desired, leftovers bool
 		failed:   map[pod.Op]pod.Failure{},
 		messages: map[string]string{},
 		again:    map[string]bool{},
+		ending:   map[string]bool{},
 		backoffs: map[string]time.Duration{},
 		cuts:     map[pod.Op]context.CancelFunc{},
 		results:  make(chan result),
@@ -78,9 +81,6 @@ func newWorker(s *Set, uid types.UID, name string, d pod.Desired, leftovers bool
 	}
 	w.wanted, w.unwanted = context.WithCancel(context.Background())
 	w.dirty = leftovers
-	if d.Pod != nil && len(d.Pod.Status.Conditions) > 0 {
-		w.status = d.Pod.Status // what the API server was told before goes on
-	}
 	return w
 }
 
@@ -90,7 +90,7 @@ func (w *worker) offer(d pod.Desired) {
 	w.mu.Lock()
 	before := w.desired
 	if w.desired.Wish != pod.WishAbsent {
-		if w.desired.Pod != d.Pod {
+		if showsOther(w.desired.Pod, d.Pod) {
 			w.objects++ // it may refer to others now
 		}
 		w.desired = d
@@ -105,6 +105,13 @@ func (w *worker) offer(d pod.Desired) {
 	if changed {
 		w.wake()
 	}
+}
+
+// showsOther tells whether volumes may have to show something else for q than for p.
+// Of an API server's pod the status comes back as it was told, which is no such thing.
+func showsOther(p, q *corev1.Pod) bool {
+	return p != q && (p == nil || q == nil || !maps.Equal(p.Labels, q.Labels) || !maps.Equal(p.Annotations, q.Annotations) ||
+		!equality.Semantic.DeepEqual(&p.Spec, &q.Spec))
 }
 
 func (w *worker) wake() {
@@ -243,6 +250,7 @@ func (w *worker) readMessages(p *corev1.Pod, all []pod.Container) {
 // and always delivers a result or sees the daemon end.
 func (w *worker) start(ctx, ops context.Context, a pod.Action, d pod.Desired) {
 	w.running[a.Op()] = true
+	w.tellStart(a, d.Pod)
 	if a.Kind == pod.Prepare {
 		w.dirty = true
 	}
@@ -287,6 +295,7 @@ func (w *worker) finish(r result) {
 	}
 	if r.err != nil {
 		f := pod.Failure{Reason: r.reason, Message: r.err.Error(), Count: w.failed[op].Count + 1, At: time.Now()}
+		w.tellFailure(r.action, w.wish().Pod, f)
 		if f.Absent = absent(r.err); r.objects == w.answered || !f.Absent && !f.LacksImage() {
 			w.failed[op] = f
 		} else {
@@ -320,6 +329,7 @@ func (w *worker) finish(r result) {
 func (w *worker) forget(a pod.Action) {
 	delete(w.messages, a.Container)
 	delete(w.again, a.Container)
+	delete(w.ending, a.Container)
 	for _, kind := range []pod.ActionKind{pod.PostStart, pod.PreStop, pod.StopContainer, pod.ShortenStop} {
 		delete(w.failed, pod.Op{Kind: kind, Object: a.Container})
 	}
@@ -333,10 +343,12 @@ func (w *worker) report(d pod.Desired, o pod.Observed, now time.Time) {
 	if d.Pod == nil {
 		return
 	}
-	status := pod.Status(d, o, pod.Node{Addrs: w.set.cfg.Node.Addrs}, w.status, now)
-	if w.told && reflect.DeepEqual(status, w.status) {
+	before := pod.Told(d, w.status)
+	status := pod.Status(d, o, pod.Node{Addrs: w.set.cfg.Node.Addrs}, before, now)
+	if reflect.DeepEqual(status, w.status) {
 		return
 	}
-	w.status, w.told = status, true
+	w.tellStatus(d, &before, &status)
+	w.status = status
 	w.set.board.put(w.uid, d, status)
 }
