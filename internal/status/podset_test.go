@@ -54,7 +54,7 @@ func newNode(t *testing.T, seed uint64) *node {
 	n.world = workertest.New(seed, workertest.Faults{Percent: r.IntN(15), SlowPercent: r.IntN(15)}, func(name, _ string, attempt uint32) workertest.Behaviour {
 		switch {
 		case strings.HasPrefix(name, "job"):
-			return workertest.Behaviour{Runs: 3 * time.Second, Code: int32(r.IntN(2))}
+			return workertest.Behaviour{Runs: 3 * time.Second, Code: int32((seed + uint64(name[len(name)-1])) % 2)}
 		case strings.HasPrefix(name, "flaky") && attempt < 3:
 			return workertest.Behaviour{Runs: time.Second, Code: 1}
 		}
