@@ -99,6 +99,8 @@ const (
 	VolumeSwapAfter     Name = "volume/swap:after"
 	VolumeSubPathBefore Name = "volume/subpath:before"
 	VolumeSubPathAfter  Name = "volume/subpath:after"
+	VolumeLocalBefore   Name = "volume/local:before"
+	VolumeLocalAfter    Name = "volume/local:after"
 	VolumeUnmountBefore Name = "volume/unmount:before"
 	VolumeUnmountAfter  Name = "volume/unmount:after"
 	VolumeRemoveBefore  Name = "volume/remove:before"
@@ -152,6 +154,7 @@ func All() []Name {
 		VolumeMountBefore, VolumeMountAfter,
 		VolumeWriteBefore, VolumeWriteAfter, VolumeSwapAfter,
 		VolumeSubPathBefore, VolumeSubPathAfter,
+		VolumeLocalBefore, VolumeLocalAfter,
 		VolumeUnmountBefore, VolumeUnmountAfter,
 		VolumeRemoveBefore, VolumeRemoveAfter,
 	}

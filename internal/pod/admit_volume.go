@@ -13,10 +13,11 @@ import (
 // included.
 var volumeKinds = map[string]bool{
 	"emptyDir": true, "hostPath": true, "configMap": true, "secret": true, "downwardAPI": true, "projected": true,
+	"persistentVolumeClaim": true, "ephemeral": true,
 }
 
 // projectedKinds are the sources that a projected volume may have.
-var projectedKinds = map[string]bool{"configMap": true, "secret": true, "downwardAPI": true}
+var projectedKinds = map[string]bool{"configMap": true, "secret": true, "downwardAPI": true, "serviceAccountToken": true}
 
 func admitVolumes(spec *corev1.PodSpec) *Rejection {
 	for i := range spec.Volumes {

@@ -22,8 +22,8 @@ func TestAdmitVolumes(t *testing.T) {
 		"spec.volumes[0].image":   source(corev1.VolumeSource{Image: &corev1.ImageVolumeSource{}}),
 		"spec.volumes[0].emptyDir.sizeLimit": source(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
 			SizeLimit: new(resource.MustParse("1Mi"))}}),
-		"spec.volumes[0].projected.sources[0].serviceAccountToken": source(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
-			Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{}}}}}),
+		"spec.volumes[0].projected.sources[0].podCertificate": source(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+			Sources: []corev1.VolumeProjection{{PodCertificate: &corev1.PodCertificateProjection{}}}}}),
 		"spec.volumes[0].projected.sources[1].clusterTrustBundle": source(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
 			Sources: []corev1.VolumeProjection{{DownwardAPI: &corev1.DownwardAPIProjection{}}, {ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{}}}}}),
 		"spec.volumes[0].projected.sources[0]": source(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{

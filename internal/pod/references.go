@@ -18,17 +18,22 @@ const (
 	// ServiceKind is the kind of Services, which no pod refers to: pods are told
 	// of those of their namespace.
 	ServiceKind ObjectKind = "Service"
+	// ClaimKind is the kind of PersistentVolumeClaims, each with its volume.
+	ClaimKind ObjectKind = "PersistentVolumeClaim"
+	// TokenKind is the kind of service account tokens. A pod has its own, all of
+	// them under its UID.
+	TokenKind ObjectKind = "ServiceAccountToken"
 )
 
-// ObjectRef names a ConfigMap, Secret or Service.
+// ObjectRef names something of the API server, or of the manifest directory, that a pod uses.
 type ObjectRef struct {
 	Kind            ObjectKind
 	Namespace, Name string
 }
 
-// References lists the ConfigMaps and Secrets that the pod uses, sorted, each
-// once: in variables, in volumes, and to pull its images. Who keeps them at hand
-// keeps these; whose object changed is one that lists it.
+// References lists the ConfigMaps, Secrets, claims and tokens that the pod uses,
+// sorted, each once: in variables, in volumes, and to pull its images. Who keeps
+// them at hand keeps these; whose object changed is one that lists it.
 func References(p *corev1.Pod) []ObjectRef {
 	r := references{namespace: p.Namespace}
 	for _, s := range p.Spec.ImagePullSecrets {
@@ -36,6 +41,10 @@ func References(p *corev1.Pod) []ObjectRef {
 	}
 	for i := range p.Spec.Volumes {
 		r.volume(&p.Spec.Volumes[i].VolumeSource)
+		r.add(ClaimKind, ClaimName(p, &p.Spec.Volumes[i]))
+	}
+	if len(Tokens(p)) > 0 {
+		r.add(TokenKind, string(p.UID))
 	}
 	for _, list := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
 		for i := range list {

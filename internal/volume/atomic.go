@@ -120,7 +120,7 @@ func (s *shower) sameFile(dir int, name string, want file) bool {
 	defer f.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != int64(len(want.data)) ||
-		st.Mode&0o7777 != s.bits(want.mode) || s.gid >= 0 && int64(st.Gid) != s.gid {
+		st.Mode&0o7777 != s.bits(want.mode) || st.Uid != want.uid || s.gid >= 0 && int64(st.Gid) != s.gid {
 		return false
 	}
 	have, err := io.ReadAll(io.LimitReader(f, st.Size+1))
@@ -198,8 +198,8 @@ func (s *shower) write(top, at string, f file) error {
 	}
 	out := os.NewFile(uintptr(fd), at)
 	_, err = out.Write(f.data)
-	if err == nil && s.gid >= 0 {
-		err = unix.Fchown(fd, 0, int(s.gid))
+	if err == nil && (s.gid >= 0 || f.uid != 0) {
+		err = unix.Fchown(fd, int(f.uid), int(s.gid)) // -1 leaves the group as it is
 	}
 	if err == nil {
 		err = unix.Fchmod(fd, s.bits(f.mode))

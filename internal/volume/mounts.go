@@ -6,6 +6,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"nodeagent/internal/pod"
 )
 
 // Mounts returns what the container gets of the pod's volumes. What a mount was
@@ -53,7 +55,7 @@ func (v *Volumes) mount(ctx context.Context, p *corev1.Pod, c *corev1.Container,
 		ContainerPath: m.MountPath,
 		HostPath:      path,
 		// What shows objects is nobody's to write to, whatever the pod says.
-		Readonly:          m.ReadOnly || objectPlugin(vol) != "",
+		Readonly:          m.ReadOnly || objectPlugin(vol) != "" || readOnlyClaim(vol),
 		RecursiveReadOnly: recursive,
 		Propagation:       propagation(m.MountPropagation),
 	}, nil
@@ -108,6 +110,8 @@ func (v *Volumes) path(ctx context.Context, p *corev1.Pod, vol *corev1.Volume) (
 		return v.hostPath(ctx, vol.HostPath)
 	case objectPlugin(vol) != "":
 		return v.shown(ctx, p, vol)
+	case pod.ClaimName(p, vol) != "":
+		return v.claimed(ctx, p, vol)
 	default:
 		return "", fmt.Errorf("no volume plugin matched")
 	}

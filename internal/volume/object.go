@@ -40,6 +40,12 @@ func objectPlugin(vol *corev1.Volume) plugin {
 // has it.
 func (v *Volumes) setupObjects(ctx context.Context, p *corev1.Pod, vol *corev1.Volume) error {
 	files, err := v.payload(p, vol)
+	if isUnread(err) && v.isShown(p, vol) {
+		// The API server is away, perhaps for hours, and this daemon is new: what
+		// is shown stays true until it is told otherwise, which wakes the pod.
+		v.log.Warn("leave a volume as it is", "pod", p.Namespace+"/"+p.Name, "podUID", p.UID, "volume", vol.Name, "err", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -78,4 +84,10 @@ func (v *Volumes) shown(ctx context.Context, p *corev1.Pod, vol *corev1.Volume) 
 		err = v.setupObjects(ctx, p, vol)
 	}
 	return dir, err
+}
+
+// isShown tells whether the volume shows something.
+func (v *Volumes) isShown(p *corev1.Pod, vol *corev1.Volume) bool {
+	_, err := os.Readlink(filepath.Join(v.dir(p.UID, objectPlugin(vol), vol.Name), dataLink))
+	return err == nil
 }

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -9,6 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"nodeagent/internal/pod"
 )
 
 // Objects has the ConfigMaps and Secrets of pods. One that is not there is an
@@ -18,12 +21,18 @@ type Objects interface {
 	Secret(namespace, name string) (*corev1.Secret, error)
 }
 
+// Tokens has the service account tokens of pods.
+type Tokens interface {
+	Token(p *corev1.Pod, w pod.TokenWish) (string, error)
+}
+
 // payload is what a volume shows: files by their paths in it.
 type payload map[string]file
 
 type file struct {
 	data []byte
 	mode uint32
+	uid  uint32 // who owns it; zero is root
 }
 
 // absentKey is an object without the key that a volume asks for. Only a change
@@ -64,6 +73,8 @@ func (v *Volumes) projected(p *corev1.Pod, s *corev1.ProjectedVolumeSource) (pay
 			part, err = v.secret(p.Namespace, src.Secret.Name, src.Secret.Items, mode, src.Secret.Optional)
 		case src.DownwardAPI != nil:
 			part, err = v.downward(p, src.DownwardAPI.Items, mode)
+		case src.ServiceAccountToken != nil:
+			part, err = v.token(p, src.ServiceAccountToken, mode)
 		default:
 			err = fmt.Errorf("source %d is of a kind that this node does not project", i)
 		}
@@ -73,6 +84,28 @@ func (v *Volumes) projected(p *corev1.Pod, s *corev1.ProjectedVolumeSource) (pay
 		maps.Copy(all, part)
 	}
 	return all, nil
+}
+
+// token shows a token of the pod's service account. Where it is known who has to
+// read it, by the pod's user or group, nobody else may (kubelet, collectData of
+// projected volumes).
+func (v *Volumes) token(p *corev1.Pod, s *corev1.ServiceAccountTokenProjection, mode uint32) (payload, error) {
+	if v.cfg.Tokens == nil {
+		return nil, errors.New("cannot show a service account token: this node has no API server")
+	}
+	text, err := v.cfg.Tokens.Token(p, pod.WishOf(s))
+	if err != nil {
+		return nil, err
+	}
+	f := file{data: []byte(text), mode: mode}
+	user := pod.FSUser(p)
+	if user != nil || fsGroup(p) >= 0 {
+		f.mode = 0o600
+	}
+	if user != nil {
+		f.uid = uint32(*user)
+	}
+	return payload{path.Clean(s.Path): f}, nil
 }
 
 func (v *Volumes) configMap(namespace, name string, items []corev1.KeyToPath, mode uint32, optional *bool) (payload, error) {
@@ -107,12 +140,19 @@ func missing(err error, optional *bool) bool {
 	return apierrors.IsNotFound(err) && optional != nil && *optional
 }
 
+// isUnread tells that nobody knows whether an object exists, since the API server
+// has not told of it.
+func isUnread(err error) bool {
+	var u interface{ Unread() bool }
+	return errors.As(err, &u) && u.Unread()
+}
+
 // pick returns all keys, or those that the items name, under the items' paths.
 func pick(data map[string][]byte, items []corev1.KeyToPath, mode uint32, optional *bool, kind string) (payload, error) {
 	all := payload{}
 	if len(items) == 0 {
 		for k, d := range data {
-			all[k] = file{d, mode}
+			all[k] = file{data: d, mode: mode}
 		}
 		return all, nil
 	}
@@ -124,7 +164,7 @@ func pick(data map[string][]byte, items []corev1.KeyToPath, mode uint32, optiona
 			}
 			return nil, absentKey{kind, item.Key}
 		}
-		f := file{d, mode}
+		f := file{data: d, mode: mode}
 		if item.Mode != nil {
 			f.mode = uint32(*item.Mode)
 		}
@@ -150,7 +190,7 @@ func (v *Volumes) downward(p *corev1.Pod, items []corev1.DownwardAPIVolumeFile, 
 		if err != nil {
 			return nil, err
 		}
-		f := file{[]byte(text), mode}
+		f := file{data: []byte(text), mode: mode}
 		if item.Mode != nil {
 			f.mode = uint32(*item.Mode)
 		}

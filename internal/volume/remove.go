@@ -138,7 +138,7 @@ func mountsBelow(dir string) ([]string, error) {
 func (v *Volumes) ours(uid types.UID, mount string) error {
 	_, below, _ := strings.Cut(mount, "/"+string(uid)+"/")
 	parts := strings.Split(below, "/")
-	if len(parts) >= 3 && parts[0] == "volumes" && slices.Contains(plugins, plugin(parts[1])) ||
+	if len(parts) >= 3 && parts[0] == "volumes" && (slices.Contains(plugins, plugin(parts[1])) || plugin(parts[1]) == pluginLocal) ||
 		len(parts) >= 4 && parts[0] == "volume-subpaths" {
 		return nil
 	}
@@ -216,8 +216,36 @@ func (v *Volumes) removeKinds(ctx context.Context, pod int, uid types.UID) error
 			errs = append(errs, rmdir.At(ctx, fd, k, shown))
 			continue
 		}
+		if plugin(k) == pluginLocal {
+			if err := removeEmpty(fd, k); err != nil {
+				errs = append(errs, fmt.Errorf("%s holds something although nothing is mounted there: remove it by hand: %w", shown, err))
+				continue
+			}
+		}
 		if err := unix.Unlinkat(fd, k, unix.AT_REMOVEDIR); err != nil {
 			errs = append(errs, fmt.Errorf("%s is none of this node's volumes: remove it by what made it: %w", shown, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeEmpty deletes the directories in the one of that name, which must be
+// empty: what was mounted there is somebody's data, and is never deleted.
+func removeEmpty(parent int, kind string) error {
+	fd, err := beneath(parent, kind, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	dir := os.NewFile(uintptr(fd), kind)
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, n := range names {
+		if err := unix.Unlinkat(fd, n, unix.AT_REMOVEDIR); err != nil {
+			errs = append(errs, name("remove", n, err))
 		}
 	}
 	return errors.Join(errs...)

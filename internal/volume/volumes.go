@@ -26,6 +26,13 @@ type Config struct {
 	Memory int64
 	// Objects has the ConfigMaps and Secrets of pods.
 	Objects Objects
+	// Tokens has the tokens of pods, and Claims what their claims are bound to;
+	// nil: this node has no API server.
+	Tokens Tokens
+	Claims Claims
+	// Await waits until what the pod refers to was asked for once, so that a first
+	// Setup need not fail; nil: everything is in memory.
+	Await func(context.Context, *corev1.Pod)
 	// Place is what the downward API tells of the node.
 	Place pod.Place
 	// RecursiveReadOnly tells whether a runtime handler can make a mount
@@ -60,6 +67,9 @@ func New(cfg Config) (*Volumes, error) {
 	if cfg.RecursiveReadOnly == nil {
 		cfg.RecursiveReadOnly = func(context.Context, string) bool { return false }
 	}
+	if cfg.Await == nil {
+		cfg.Await = func(context.Context, *corev1.Pod) {}
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
@@ -75,6 +85,7 @@ type plugin string
 
 const (
 	pluginEmptyDir plugin = "kubernetes.io~empty-dir"
+	pluginLocal    plugin = "kubernetes.io~local-volume"
 )
 
 func (v *Volumes) pods() string { return filepath.Join(v.cfg.RootDir, "pods") }
@@ -96,6 +107,7 @@ func (v *Volumes) Setup(ctx context.Context, p *corev1.Pod) error {
 	if err := plain(string(p.UID)); err != nil {
 		return err
 	}
+	v.await(ctx, p)
 	unlock, err := v.locks.lock(ctx, p.UID)
 	if err != nil {
 		return err
@@ -109,7 +121,7 @@ func (v *Volumes) Setup(ctx context.Context, p *corev1.Pod) error {
 			continue
 		}
 		err = fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", vol.Name, err)
-		if lacks := (absentKey{}); apierrors.IsNotFound(err) || errors.As(err, &lacks) {
+		if isAbsent(err) {
 			absent = append(absent, err)
 		} else {
 			errs = append(errs, err)
@@ -126,6 +138,22 @@ func (v *Volumes) Setup(ctx context.Context, p *corev1.Pod) error {
 	return errors.Join(absent...)
 }
 
+// awaitObjects is how long a setup waits for objects to be read. It is shorter
+// than what a setup may take, so that its error tells which one is missing.
+const awaitObjects = 5 * time.Second
+
+func (v *Volumes) await(ctx context.Context, p *corev1.Pod) {
+	ctx, cancel := context.WithTimeout(ctx, awaitObjects)
+	defer cancel()
+	v.cfg.Await(ctx, p)
+}
+
+// isAbsent tells that only a change of an object helps.
+func isAbsent(err error) bool {
+	var lacks interface{ Absent() bool }
+	return apierrors.IsNotFound(err) || errors.As(err, &lacks) && lacks.Absent()
+}
+
 func (v *Volumes) setup(ctx context.Context, p *corev1.Pod, vol *corev1.Volume) error {
 	if err := errors.Join(ctx.Err(), plain(vol.Name)); err != nil {
 		return err
@@ -138,6 +166,9 @@ func (v *Volumes) setup(ctx context.Context, p *corev1.Pod, vol *corev1.Volume) 
 		return err
 	case objectPlugin(vol) != "":
 		return v.setupObjects(ctx, p, vol)
+	case pod.ClaimName(p, vol) != "":
+		_, err := v.claimed(ctx, p, vol)
+		return err
 	default:
 		return errors.New("no volume plugin matched")
 	}

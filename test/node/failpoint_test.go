@@ -45,8 +45,9 @@ const victim = `  terminationGracePeriodSeconds: 5
 // elsewhere are fail-points that a pod on the bridge does not pass, and where
 // they are proved instead.
 var elsewhere = map[string]string{
-	"podnet/cni-": "internal/net/podnet, with a plugin",
-	"durable/":    "internal/durable and internal/net/podnet: CNI's journal and verdicts of probes are written so",
+	"podnet/cni-":  "internal/net/podnet, with a plugin",
+	"volume/local": "internal/volume: a static pod has no claims",
+	"durable/":     "internal/durable and internal/net/podnet: CNI's journal and verdicts of probes are written so",
 }
 
 // TestKillAtEveryFailpoint kills the daemon at each named place of a pod's start
