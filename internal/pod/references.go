@@ -25,7 +25,8 @@ const (
 	TokenKind ObjectKind = "ServiceAccountToken"
 )
 
-// ObjectRef names something of the API server, or of the manifest directory, that a pod uses.
+// ObjectRef names something that a pod uses, of the API server or of the manifest
+// directory.
 type ObjectRef struct {
 	Kind            ObjectKind
 	Namespace, Name string

@@ -62,3 +62,7 @@ func (s *Service) Variables(to map[string]string) {
 }
 
 func variableName(s string) string { return strings.ToUpper(strings.ReplaceAll(s, "-", "_")) }
+
+// IsStatic tells that a pod is of a manifest of the node, and not of the API
+// server: it must start without one.
+func IsStatic(p *corev1.Pod) bool { return static(p) }

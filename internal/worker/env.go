@@ -43,7 +43,8 @@ func (s *Set) environment(ctx context.Context, p *corev1.Pod, c *corev1.Containe
 	if s.cfg.Services != nil {
 		links := p.Spec.EnableServiceLinks == nil || *p.Spec.EnableServiceLinks
 		var err error
-		if e.services, err = s.cfg.Services.Variables(p.Namespace, links); err != nil {
+		// A static pod does not wait for the API server, which may be one itself.
+		if e.services, err = s.cfg.Services.Variables(p.Namespace, links); err != nil && !pod.IsStatic(p) {
 			return nil, err
 		}
 		maps.Copy(e.known, e.services)

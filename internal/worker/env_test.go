@@ -161,7 +161,13 @@ func TestServiceVariables(t *testing.T) {
 			t.Errorf("the environment is %q, %v; want %q", got, err, c.want)
 		}
 	}
-	if _, err := envOf(t, "{}", envServices{fmt.Errorf("not read yet")}, nil); err == nil {
+	unread := envServices{fmt.Errorf("not read yet")}
+	if _, err := envOf(t, "{}", unread, nil); err == nil {
 		t.Error("a container gets its variables before services are known")
+	}
+	s := &Set{cfg: Config{Objects: envObjects{}, Services: unread, Logger: quietLogger}}
+	static := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{"kubernetes.io/config.source": "file"}}}
+	if _, err := s.environment(t.Context(), static, &corev1.Container{}, pod.Place{}); err != nil {
+		t.Errorf("a static pod waits for services: %v", err)
 	}
 }
