@@ -44,6 +44,7 @@ var rooms = map[string]ring{
 	"internal/cgroups":          edge,
 	"internal/source":           edge,
 	"internal/status":           edge,
+	"internal/object":           edge,
 	"internal/volume":           edge,
 	"internal/poddir":           edge,
 	"internal/hook":             edge,
