@@ -69,9 +69,10 @@ func TestLocal(t *testing.T) {
 	// that of another pod beside it.
 	must(t, os.Chmod(filepath.Join(dir, "d/f"), 0o600))
 	must(t, v.Setup(t.Context(), p))
-	q := testPod(t, v, "q", claimVolume("data", true))
+	q := testPod(t, v, "q", claimVolume("data", false))
 	q.UID, q.Spec.SecurityContext = "uid-q", p.Spec.SecurityContext
 	must(t, v.Setup(t.Context(), q))
+	q.Spec.Volumes[0].PersistentVolumeClaim.ReadOnly = true
 	if mounts, err = v.Mounts(t.Context(), q, &q.Spec.Containers[0]); err != nil || !mounts[0].Readonly {
 		t.Errorf("a claim that is only read is mounted as %v, %v", mounts, err)
 	}
