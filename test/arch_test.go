@@ -45,6 +45,7 @@ var rooms = map[string]ring{
 	"internal/source":           edge,
 	"internal/status":           edge,
 	"internal/object":           edge,
+	"internal/cert":             edge,
 	"internal/volume":           edge,
 	"internal/poddir":           edge,
 	"internal/hook":             edge,
