@@ -30,6 +30,9 @@ type ReadOptions struct {
 	// Ended is done when the container writes no more: a following read then
 	// goes on to the end of the log and returns. nil: follow until ctx is done.
 	Ended context.Context
+	// Opened is called once the log is found and, with Follow, watched, before
+	// anything is shown; it may be nil.
+	Opened func()
 }
 
 // Read copies the lines of a log, its rotated files first, to stdout and
@@ -59,6 +62,9 @@ func Read(ctx context.Context, path string, o ReadOptions, stdout, stderr io.Wri
 	}
 	if err := r.begin(); err != nil {
 		return err
+	}
+	if o.Opened != nil {
+		o.Opened()
 	}
 	err = r.copy(ctx)
 	if errors.Is(err, errLimit) {
