@@ -83,21 +83,34 @@ func (a *NodeAPI) copyLog(w http.ResponseWriter, r *http.Request, path string, o
 // findPod finds a pod that has such a container. Of two of one name it is the one
 // that is not being deleted, or the younger.
 func (a *NodeAPI) findPod(namespace, name, container string) (*corev1.Pod, int, error) {
-	bad := len(validation.IsDNS1123Label(namespace)) + len(validation.IsDNS1123Subdomain(name)) + len(validation.IsDNS1123Label(container))
-	if bad > 0 {
-		return nil, http.StatusBadRequest, errors.New("no pod or container can have such a name")
+	if len(validation.IsDNS1123Label(container)) > 0 {
+		return nil, http.StatusBadRequest, errNoName
+	}
+	found, code, err := a.podNamed(namespace, name, "")
+	if err != nil {
+		return nil, code, err
+	}
+	if !hasContainer(&found.Spec, container) {
+		return nil, http.StatusNotFound, fmt.Errorf("container %q not found in pod %q", container, name)
+	}
+	return found, 0, nil
+}
+
+var errNoName = errors.New("no pod or container can have such a name")
+
+// podNamed finds a pod by its name and, where one is given, its UID.
+func (a *NodeAPI) podNamed(namespace, name, uid string) (*corev1.Pod, int, error) {
+	if len(validation.IsDNS1123Label(namespace))+len(validation.IsDNS1123Subdomain(name)) > 0 {
+		return nil, http.StatusBadRequest, errNoName
 	}
 	var found *corev1.Pod
 	for _, p := range a.cfg.Pods.Pods() {
-		if p.Namespace == namespace && p.Name == name && (found == nil || newer(p, found)) {
+		if p.Namespace == namespace && p.Name == name && (uid == "" || string(p.UID) == uid) && (found == nil || newer(p, found)) {
 			found = p
 		}
 	}
 	if found == nil {
 		return nil, http.StatusNotFound, fmt.Errorf("pod %q does not exist", name)
-	}
-	if !hasContainer(&found.Spec, container) {
-		return nil, http.StatusNotFound, fmt.Errorf("container %q not found in pod %q", container, name)
 	}
 	return found, 0, nil
 }

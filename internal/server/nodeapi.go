@@ -48,6 +48,8 @@ type NodeAPIConfig struct {
 	Pods    Pods
 	Runtime Runtime
 	Checks  Checks
+	// Streams is for exec, attach, port-forward and run; nil: there are none.
+	Streams Streams
 	// Kubelet is the merged configuration, for /configz.
 	Kubelet func() *kubeletv1beta1.KubeletConfiguration
 	// Metrics are written in Prometheus' text format: "" at /metrics, any other

@@ -41,10 +41,10 @@ func (a *NodeAPI) table() map[string]route {
 		"checkpoint":    {subresources: []string{"checkpoint"}},
 		"statusz":       {subresources: []string{"statusz"}},
 		"flagz":         {subresources: []string{"configz"}},
-		"run":           {subresources: proxy, create: true, methods: []string{http.MethodPost}, args: []int{3, 4}, stream: true},
-		"exec":          {subresources: proxy, create: true, methods: both, args: []int{3, 4}, stream: true},
-		"attach":        {subresources: proxy, create: true, methods: both, args: []int{3, 4}, stream: true},
-		"portForward":   {subresources: proxy, create: true, methods: both, args: []int{2, 3}, stream: true},
+		"run":           {subresources: proxy, create: true, methods: []string{http.MethodPost}, args: []int{3, 4}, stream: true, handle: a.streamed(a.run)},
+		"exec":          {subresources: proxy, create: true, methods: both, args: []int{3, 4}, stream: true, handle: a.streamed(a.exec)},
+		"attach":        {subresources: proxy, create: true, methods: both, args: []int{3, 4}, stream: true, handle: a.streamed(a.attach)},
+		"portForward":   {subresources: proxy, create: true, methods: both, args: []int{2, 3}, stream: true, handle: a.streamed(a.portForward)},
 	}
 }
 
