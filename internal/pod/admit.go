@@ -21,6 +21,8 @@ type Allowed struct {
 	Handlers []string
 	// NoAppArmor says why AppArmor profiles cannot be enforced; "" where they can.
 	NoAppArmor string
+	// Cluster: there is an API server, which has claims and tokens for pods.
+	Cluster bool
 }
 
 // Admit tells whether this node can do everything that the pod asks for; nil
@@ -56,7 +58,7 @@ func admitRest(p *corev1.Pod, node Allowed) *Rejection {
 			return r
 		}
 	}
-	if r := admitVolumes(spec); r != nil {
+	if r := admitVolumes(spec, node.Cluster); r != nil {
 		return r
 	}
 	for i := range spec.InitContainers {

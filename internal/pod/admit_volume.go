@@ -13,22 +13,24 @@ import (
 // included.
 var volumeKinds = map[string]bool{
 	"emptyDir": true, "hostPath": true, "configMap": true, "secret": true, "downwardAPI": true, "projected": true,
-	"persistentVolumeClaim": true, "ephemeral": true,
 }
 
-// projectedKinds are the sources that a projected volume may have.
-var projectedKinds = map[string]bool{"configMap": true, "secret": true, "downwardAPI": true, "serviceAccountToken": true}
+// clusterKinds are those of a node that has an API server, and of projected volumes.
+var clusterKinds = map[string]bool{"persistentVolumeClaim": true, "ephemeral": true, "serviceAccountToken": true}
 
-func admitVolumes(spec *corev1.PodSpec) *Rejection {
+// projectedKinds are the sources that a projected volume may have.
+var projectedKinds = map[string]bool{"configMap": true, "secret": true, "downwardAPI": true}
+
+func admitVolumes(spec *corev1.PodSpec, cluster bool) *Rejection {
 	for i := range spec.Volumes {
 		v, at := &spec.Volumes[i], fmt.Sprintf("spec.volumes[%d]", i)
-		if kind := setField(&v.VolumeSource); !volumeKinds[kind] {
+		if kind := setField(&v.VolumeSource); !volumeKinds[kind] && !(cluster && clusterKinds[kind]) {
 			return unsupported(strings.TrimSuffix(at+"."+kind, "."), fmt.Sprintf("volume %q: volumes of this kind are not built yet", v.Name))
 		}
 		if r := admitEmptyDir(at+".emptyDir", v.EmptyDir); r != nil {
 			return r
 		}
-		if r := admitProjected(at+".projected", v.Projected); r != nil {
+		if r := admitProjected(at+".projected", v.Projected, cluster); r != nil {
 			return r
 		}
 	}
@@ -54,12 +56,12 @@ func admitEmptyDir(at string, e *corev1.EmptyDirVolumeSource) *Rejection {
 	return nil
 }
 
-func admitProjected(at string, p *corev1.ProjectedVolumeSource) *Rejection {
+func admitProjected(at string, p *corev1.ProjectedVolumeSource, cluster bool) *Rejection {
 	if p == nil {
 		return nil
 	}
 	for i := range p.Sources {
-		if kind := setField(&p.Sources[i]); !projectedKinds[kind] {
+		if kind := setField(&p.Sources[i]); !projectedKinds[kind] && !(cluster && clusterKinds[kind]) {
 			return unsupported(strings.TrimSuffix(fmt.Sprintf("%s.sources[%d].%s", at, i, kind), "."), "sources of this kind are not built yet")
 		}
 	}
