@@ -88,6 +88,7 @@ func (c *Config) setDefaults() error {
 		a.ImagesDir = filepath.Join(a.StateDir, "images")
 	}
 	c.defaultRuntime()
+	c.defaultCluster()
 	if len(a.PodNetwork.CIDRs) == 0 && k.PodCIDR != "" {
 		a.PodNetwork.CIDRs = strings.Split(k.PodCIDR, ",")
 	}
@@ -197,6 +198,7 @@ func (c *Config) check() error {
 		}
 	}
 	c.checkPulls(bad)
+	c.checkCluster(bad)
 	for _, cidr := range c.Agent.PodNetwork.CIDRs {
 		if _, err := netip.ParsePrefix(cidr); err != nil {
 			bad("podNetwork.cidrs", "%v", err)

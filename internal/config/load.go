@@ -20,6 +20,9 @@ const maxFile = 10 << 20
 // lexically), flags.
 func Load(flags Flags) (*Config, error) {
 	c := &Config{}
+	if err := c.join(flags); err != nil {
+		return nil, err
+	}
 	if flags.Config != "" {
 		if err := c.readFile(flags.Config); err != nil {
 			return nil, err
@@ -123,7 +126,8 @@ var usedKubelet = []string{
 
 func (c *Config) noteUnused(path string, d document, used []string) {
 	for _, field := range d.fields {
-		if field != "apiVersion" && field != "kind" && !slices.Contains(used, field) {
+		cluster := used != nil && c.Cluster != nil && slices.Contains(inCluster, field)
+		if field != "apiVersion" && field != "kind" && !slices.Contains(used, field) && !cluster {
 			c.Unused = append(c.Unused, fmt.Sprintf("%s: %s.%s", filepath.Base(path), d.kind, field))
 		}
 	}

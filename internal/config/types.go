@@ -33,6 +33,10 @@ type NodeAgentConfiguration struct {
 	// MemoryLimitBytes is a soft limit of the daemon's own heap (GOMEMLIMIT);
 	// 0: the environment decides.
 	MemoryLimitBytes int64 `json:"memoryLimitBytes,omitempty"`
+	// ObeyShortLists ends pods at once when a list of the API server suddenly
+	// lacks most of those that run, as kubelet does. By default such a list is
+	// believed when the server, asked again after 30 s, says the same.
+	ObeyShortLists bool `json:"obeyShortLists,omitempty"`
 }
 
 // PodNetwork says where pods' addresses come from.
@@ -68,6 +72,9 @@ type Flags struct {
 	NodeIP                   string
 	ContainerRuntimeEndpoint string
 	SeccompDir               string
+	// Of the node of a cluster; without Kubeconfig it stands alone.
+	Kubeconfig, BootstrapKubeconfig, CertDir string
+	NodeLabels, CloudProvider                string
 }
 
 // Config is the merged result: every default is filled in.
@@ -77,6 +84,8 @@ type Config struct {
 	RootDir  string   // --root-dir
 	NodeName string   // --hostname-override, or the host's name
 	NodeIPs  []string // --node-ip; empty: found on the host
+	// Cluster is nil where the node stands alone.
+	Cluster *Cluster `json:",omitempty"`
 	// Unused lists fields that were set and that this version does not act on,
 	// as "file: field".
 	Unused []string
