@@ -70,5 +70,7 @@ func flagsOf(cmd *cobra.Command) config.Flags {
 		Config: get("config"), ConfigDir: get("config-dir"), RootDir: get("root-dir"),
 		PodManifestPath: get("pod-manifest-path"), HostnameOverride: get("hostname-override"),
 		NodeIP: get("node-ip"), ContainerRuntimeEndpoint: get("container-runtime-endpoint"),
+		Kubeconfig: get("kubeconfig"), BootstrapKubeconfig: get("bootstrap-kubeconfig"), CertDir: get("cert-dir"),
+		NodeLabels: get("node-labels"), CloudProvider: get("cloud-provider"),
 	}
 }

@@ -37,6 +37,8 @@ type images struct {
 	store *image.Store
 	cfg   *config.Config
 	log   *slog.Logger
+	// pulled is told of a new image.
+	pulled func()
 }
 
 // Ensure has the image at hand as its pull policy says. Reasons and messages are
@@ -69,6 +71,7 @@ func (i images) Ensure(ctx context.Context, ref string, policy corev1.PullPolicy
 		reason, err := pullFailure(ref, err)
 		return "", reason, err
 	}
+	i.pulled()
 	took := time.Since(begun).Round(time.Millisecond)
 	tell("Pulled", fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %d bytes.", ref, took, took, img.Size))
 	return img.Name, "", nil
@@ -139,5 +142,5 @@ func (d *daemon) preload(ctx context.Context) error {
 		return nil
 	case <-d.runtime.Synced():
 	}
-	return d.runtime.Images().Preload(ctx, d.cfg.Agent.ImagesDir, func() { d.set.ImagesChanged() })
+	return d.runtime.Images().Preload(ctx, d.cfg.Agent.ImagesDir, func() { d.set.ImagesChanged(); d.imagesChanged() })
 }

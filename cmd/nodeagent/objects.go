@@ -6,13 +6,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"nodeagent/internal/config"
 	"nodeagent/internal/pod"
 	"nodeagent/internal/source"
 )
 
-// fromFiles tells that objects come from the manifest directory: with an API
+// fromFiles tells whether objects come from the manifest directory: with an API
 // server there are none but its own.
-const fromFiles = true
+func fromFiles(cfg *config.Config) bool { return cfg.Cluster == nil }
 
 // fileObjects are the ConfigMaps, Secrets and Services of the manifest directory,
 // which a node without an API server has in place of that server's.

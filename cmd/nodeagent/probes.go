@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"nodeagent/internal/cri"
@@ -42,6 +43,9 @@ func (d *daemon) fitProbes(node worker.Node) error {
 // probeEvent writes what probes say into the log, and what they say again only at
 // the level of debugging.
 func (d *daemon) probeEvent(e probe.Event) {
+	if d.cluster != nil {
+		d.cluster.events.Pod(e.Pod, e.Container, corev1.EventTypeWarning, e.Reason, e.Message)
+	}
 	level := slog.LevelWarn
 	if e.Again {
 		level = slog.LevelDebug

@@ -54,6 +54,11 @@ func configFlags(cmd *cobra.Command, f *config.Flags) {
 	s.StringVar(&f.HostnameOverride, "hostname-override", "", "name of the node (default the host's name)")
 	s.StringVar(&f.NodeIP, "node-ip", "", "addresses of the node, at most one of each family (default found on the host)")
 	s.StringVar(&f.ContainerRuntimeEndpoint, "container-runtime-endpoint", "", "containerd's socket (default unix:///run/containerd/containerd.sock)")
+	s.StringVar(&f.Kubeconfig, "kubeconfig", "", "file that says where the API server is and who this node is (default none: the node stands alone)")
+	s.StringVar(&f.BootstrapKubeconfig, "bootstrap-kubeconfig", "", "file by which a first certificate is asked for; --kubeconfig is then written")
+	s.StringVar(&f.CertDir, "cert-dir", "", "directory of the node's certificates (default pki below --root-dir)")
+	s.StringVar(&f.NodeLabels, "node-labels", "", "labels of the node's registration, as key=value,...")
+	s.StringVar(&f.CloudProvider, "cloud-provider", "", "\"external\" where a controller of the cloud tells the node's addresses")
 }
 
 func newLogger(verbosity int) *slog.Logger {

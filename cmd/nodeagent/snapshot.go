@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"log/slog"
 	"slices"
 	"sync"
@@ -11,6 +12,7 @@ import (
 // latestSnapshot keeps the last snapshot of the manifests for the command line
 // and says once, in the log, what is wrong with them.
 type latestSnapshot struct {
+	say   string // what is logged of a problem; "": that a manifest cannot be used
 	mu    sync.Mutex
 	snap  source.Snapshot
 	ready chan struct{}
@@ -23,7 +25,7 @@ func (l *latestSnapshot) put(s source.Snapshot, log *slog.Logger) {
 	for _, p := range s.Problems {
 		same := func(q source.Problem) bool { return q.File == p.File && q.Message == p.Message }
 		if !slices.ContainsFunc(l.snap.Problems, same) {
-			log.Warn("cannot use a manifest", "file", p.File, "line", p.Line, "pod", p.Pod, "why", p.Message)
+			log.Warn(cmp.Or(l.say, "cannot use a manifest"), "file", p.File, "line", p.Line, "pod", p.Pod, "why", p.Message)
 		}
 	}
 	if !l.snap.Synced && s.Synced {

@@ -118,7 +118,7 @@ func (n *node) addrs() []netip.Addr {
 func (n *node) manifests(ctx context.Context, name string) (source.Snapshot, error) {
 	return diag.ReadManifests(ctx, source.Config{
 		Path: n.cfg.Kubelet.StaticPodPath, NodeName: name,
-		Default: validate.Default, Validate: validatePod, Objects: fromFiles,
+		Default: validate.Default, Validate: validatePod, Objects: fromFiles(n.cfg),
 	})
 }
 

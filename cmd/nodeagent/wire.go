@@ -25,6 +25,7 @@ import (
 	"nodeagent/internal/probe"
 	"nodeagent/internal/server"
 	"nodeagent/internal/source"
+	"nodeagent/internal/status"
 	"nodeagent/internal/volume"
 	"nodeagent/internal/worker"
 )
@@ -48,7 +49,11 @@ type daemon struct {
 	latest  latestSnapshot
 	objects fileObjects
 	health  *server.Health // nil: no port
-	reload  *reloader      // nil: this one is only judged and never run
+
+	cluster   *cluster   // nil: the node stands alone
+	admission *admission // of a cluster's node
+
+	reload *reloader // nil: this one is only judged and never run
 }
 
 // part is something that runs as long as the daemon does.
@@ -59,7 +64,7 @@ type part struct {
 
 func newDaemon(cfg *config.Config, log *slog.Logger) (*daemon, error) {
 	d := &daemon{cfg: cfg, log: log}
-	for _, fit := range []func() error{d.fitCgroups, d.fitNetwork, d.fitRuntime, d.fitDirs, d.fitVolumes, d.fitSet, d.fitSource, d.fitServers} {
+	for _, fit := range []func() error{d.fitCluster, d.fitCgroups, d.fitNetwork, d.fitRuntime, d.fitDirs, d.fitVolumes, d.fitSet, d.fitSource, d.fitNode, d.fitPods, d.fitNodeAPI, d.fitServers} {
 		if err := fit(); err != nil {
 			return nil, err
 		}
@@ -76,19 +81,6 @@ func (d *daemon) fitCgroups() (err error) {
 	return err
 }
 
-func (d *daemon) fitNetwork() (err error) {
-	n := d.cfg.Agent.PodNetwork
-	d.network, err = podnet.New(podnet.Config{
-		StateDir: d.cfg.Agent.StateDir, RunDir: d.cfg.Agent.RunDir,
-		CNIConfDir: n.CNIConfDir, CNIBinDir: n.CNIBinDir,
-		CIDRs: d.cfg.CIDRs(), Bridge: n.Bridge, MTU: n.MTU, Logger: d.log,
-		Lost:    func(sandbox string) { d.runtime.LoseNetwork(sandbox) },
-		Changed: func() { d.set.WakeAll() },
-	})
-	d.parts = append(d.parts, part{"pod network", d.network.Run})
-	return err
-}
-
 func (d *daemon) fitRuntime() (err error) {
 	r := d.cfg.Agent.Runtimes[""]
 	d.runtime, err = cri.New(cri.Config{
@@ -101,6 +93,7 @@ func (d *daemon) fitRuntime() (err error) {
 		Image:   imageConfig(d.cfg),
 		Network: sandboxNetwork{d.network},
 		Wake:    func(uid types.UID) { d.set.Wake(uid) },
+		Changed: d.healthChanged,
 		Logger:  d.log,
 	})
 	d.parts = append(d.parts, part{"runtime", d.runtime.Run}, part{"images", d.preload})
@@ -134,11 +127,15 @@ func (d *daemon) fitVolumes() error {
 	if err != nil {
 		return err
 	}
-	d.volumes, err = volume.New(volume.Config{
+	cfg := volume.Config{
 		RootDir: d.cfg.RootDir, Limits: d.limits(), Memory: memory,
-		Objects: &d.objects, Place: pod.Place{Allocatable: allocatable(memory, d.cfg.RootDir)},
+		Objects: &d.objects, Place: pod.Place{Allocatable: d.allocatable(memory)},
 		RecursiveReadOnly: d.runtime.RecursiveReadOnly, StatsPeriod: d.cfg.Kubelet.VolumeStatsAggPeriod.Duration, Logger: d.log,
-	})
+	}
+	if c := d.cluster; c != nil {
+		cfg.Objects, cfg.Tokens, cfg.Claims, cfg.Await = c.objects, c.objects, c.objects, c.objects.Await
+	}
+	d.volumes, err = volume.New(cfg)
 	return err
 }
 
@@ -153,12 +150,16 @@ func (d *daemon) fitSet() error {
 	if d.hooks, err = hook.New(d.exec); err != nil {
 		return err
 	}
-	d.set, err = worker.New(worker.Config{
-		Runtime: d.runtime, Sandboxes: d.runtime, Containers: d.runtime, Stops: d.runtime, Hooks: d.hooks, Images: images{d.runtime.Images(), d.cfg, d.log},
+	cfg := worker.Config{
+		Runtime: d.runtime, Sandboxes: d.runtime, Containers: d.runtime, Stops: d.runtime, Hooks: d.hooks, Images: images{d.runtime.Images(), d.cfg, d.log, d.imagesChanged},
 		Cgroups: d.tree, Network: d.network, Dirs: d.dirs, Files: d.dirs, Links: d.dirs,
 		Volumes: d.volumes, EnvFiles: d.volumes, Probes: d.probes, Objects: &d.objects, Services: &d.objects,
 		Sources: []string{sourceFile}, Stray: d.stray, Node: node, Logger: d.log,
-	})
+	}
+	if c := d.cluster; c != nil {
+		cfg.Sources, cfg.Objects, cfg.Services, cfg.Events = []string{sourceFile, sourceAPI}, c.objects, c.services, c.events
+	}
+	d.set, err = worker.New(cfg)
 	d.parts = append(d.parts, part{"pods", d.set.Run},
 		part{"memory", func(ctx context.Context) error { return giveBack(ctx, d.set) }})
 	return err
@@ -182,7 +183,7 @@ func (d *daemon) node() (worker.Node, error) {
 		d.log.Warn("give containers a higher oom_score_adj than their class has: this process may not lower scores; give it CAP_SYS_RESOURCE", "lowest", lowest)
 	}
 	return worker.Node{
-		Addrs: addrs, MemoryCapacity: memory, Allocatable: allocatable(memory, d.cfg.RootDir), Limits: d.limits(),
+		Addrs: addrs, MemoryCapacity: memory, Allocatable: d.allocatable(memory), Limits: d.limits(),
 		Unconfined: !*d.cfg.Kubelet.SeccompDefault,
 		CgroupV2:   d.tree.V2(), SwapAccounting: d.tree.Swap(), MinOOMScoreAdj: lowest,
 	}, nil
@@ -216,8 +217,8 @@ func (d *daemon) fitSource() (err error) {
 	d.source, err = source.NewManifests(source.Config{
 		Path: d.cfg.Kubelet.StaticPodPath, NodeName: d.cfg.NodeName,
 		Rescan:  d.cfg.Kubelet.FileCheckFrequency.Duration,
-		Default: validate.Default, Validate: validatePod,
-		Objects: fromFiles,
+		Default: validate.Default, Validate: d.validator(),
+		Objects: fromFiles(d.cfg),
 		Emit:    d.offer,
 	})
 	d.parts = append(d.parts, part{"manifests", d.source.Run})
@@ -230,10 +231,24 @@ func validatePod(p *corev1.Pod) field.ErrorList {
 	return append(validate.Validate(p), validate.Younger(p)...)
 }
 
+// validator judges the manifests. In a cluster, what others keep at the API server
+// is not for them.
+func (d *daemon) validator() func(*corev1.Pod) field.ErrorList {
+	if d.cluster == nil {
+		return validatePod
+	}
+	return func(p *corev1.Pod) field.ErrorList { return append(validatePod(p), validate.NoReferences(p)...) }
+}
+
 // offer hands a snapshot of the manifest directory to the pod set.
 func (d *daemon) offer(s source.Snapshot) {
 	d.latest.put(s, d.log)
 	d.objects.put(s.Objects, d.set.ObjectChanged)
+	if d.cluster != nil {
+		d.cluster.writer.OfferStatic(status.Static{Pods: s.Pods, Trusted: s.Trusted})
+		d.admission.offer(s)
+		return
+	}
 	allowed := allowed(d.cfg)
 	snap := worker.Snapshot{Source: s.Source, Synced: s.Synced, Trusted: s.Trusted}
 	for _, p := range s.Pods {
@@ -252,23 +267,38 @@ func (d *daemon) offer(s source.Snapshot) {
 func allowed(cfg *config.Config) pod.Allowed {
 	return pod.Allowed{
 		UnsafeSysctls: cfg.Kubelet.AllowedUnsafeSysctls, Handlers: cfg.Handlers(), NoAppArmor: cri.NoAppArmor(),
+		Cluster: cfg.Cluster != nil,
 	}
 }
 
-func (d *daemon) fitServers() error {
-	checks := server.Checks{
+func (d *daemon) checks() server.Checks {
+	return server.Checks{
 		server.Progress("pods", d.set.Progress, time.Minute),
 		{Name: "runtime", OK: d.runtime.Healthy},
 	}
+}
+
+// info is what the local socket shows beside the pods.
+func (d *daemon) info() map[string]func() any {
+	info := map[string]func() any{
+		"problems": func() any { return d.problems() },
+		"config":   func() any { return d.cfg },
+		"probes":   func() any { return d.probes.Show() },
+		"volumes":  func() any { return d.volumesTaken() },
+		"version":  func() any { return version },
+	}
+	if c := d.cluster; c != nil {
+		info["node"] = func() any { return c.node.Show() }
+		info["untold"] = func() any { return c.writer.Untold() }
+	}
+	return info
+}
+
+func (d *daemon) fitServers() error {
+	checks := d.checks()
 	socket, err := server.NewSocket(server.SocketConfig{
 		Path: filepath.Join(d.cfg.Agent.RunDir, "nodeagent.sock"), Pods: d.set, Logger: d.log,
-		Info: map[string]func() any{
-			"problems": func() any { return d.latest.problems() },
-			"config":   func() any { return d.cfg },
-			"probes":   func() any { return d.probes.Show() },
-			"volumes":  func() any { return d.volumesTaken() },
-			"version":  func() any { return version },
-		},
+		Info:    d.info(),
 		Metrics: map[string]func(io.Writer) error{"probes": d.probes.WriteMetrics},
 		Reload:  func() error { return d.reload.reload() },
 		Restart: d.restart,
@@ -336,7 +366,7 @@ func (d *daemon) run(ctx context.Context) error {
 	if err := d.volumes.Root(); err != nil {
 		d.log.Warn("go on without a root directory as it should be", "err", err)
 	}
-	if err := d.tree.EnsureNode(ctx, nodeResources()); err != nil {
+	if err := d.tree.EnsureNode(ctx, d.nodeResources()); err != nil {
 		return fmt.Errorf("make the cgroup of all pods: %w", err)
 	}
 	for _, listen := range d.listens {
@@ -364,27 +394,4 @@ func (d *daemon) run(ctx context.Context) error {
 		return err
 	}
 	return nil
-}
-
-// sandboxNetwork fits podnet to what the runtime asks of a network.
-type sandboxNetwork struct{ *podnet.Network }
-
-func (n sandboxNetwork) Setup(ctx context.Context, r cri.NetRequest) (cri.NetResult, error) {
-	result, err := n.Network.Setup(ctx, netRequest(r))
-	return cri.NetResult{Addrs: result.Addrs}, err
-}
-
-func (n sandboxNetwork) Teardown(ctx context.Context, r cri.NetRequest) error {
-	return n.Network.Teardown(ctx, netRequest(r))
-}
-
-func netRequest(r cri.NetRequest) podnet.Request {
-	out := podnet.Request{
-		SandboxID: r.SandboxID, Netns: r.Netns, Namespace: r.Namespace, Name: r.Name, UID: r.UID,
-		Annotations: r.Annotations,
-	}
-	for _, p := range r.Ports {
-		out.Ports = append(out.Ports, podnet.PortMapping(p))
-	}
-	return out
 }

@@ -45,8 +45,10 @@ type Config struct {
 	BootID string
 
 	// Wake is told that a pod's state changed by itself. It must not block.
-	Wake   func(types.UID)
-	Logger *slog.Logger
+	Wake func(types.UID)
+	// Changed, if set, is told when Healthy's answer has changed. It must not block.
+	Changed func()
+	Logger  *slog.Logger
 
 	CallTimeout   time.Duration // of one RPC, default 10 s
 	CreateTimeout time.Duration // of making a task, a network or a snapshot, default 60 s
@@ -81,6 +83,9 @@ func (c *Config) setDefaults() {
 	def(&c.PinInterval, 5*time.Second)
 	if c.Wake == nil {
 		c.Wake = func(types.UID) {}
+	}
+	if c.Changed == nil {
+		c.Changed = func() {}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

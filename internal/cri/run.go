@@ -161,6 +161,7 @@ func (n *Native) Healthy() error {
 }
 
 func (n *Native) unhealthy(err error) {
+	defer n.cfg.Changed() // with no lock held
 	n.health.mu.Lock()
 	defer n.health.mu.Unlock()
 	if n.health.err == nil || errors.Is(n.health.err, errNotConnected) {
@@ -171,6 +172,7 @@ func (n *Native) unhealthy(err error) {
 }
 
 func (n *Native) healthy() {
+	defer n.cfg.Changed() // with no lock held
 	n.health.mu.Lock()
 	defer n.health.mu.Unlock()
 	if n.health.err != nil {

@@ -432,7 +432,7 @@ func TestProtobuf(t *testing.T) {
 		cfg := s.server.Config()
 		cfg.ContentType = "application/vnd.kubernetes.protobuf"
 		cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-		client, err := node.Dial(cfg)
+		client, err := node.Dial(cfg, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

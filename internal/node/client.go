@@ -28,27 +28,30 @@ import (
 type Client struct {
 	core, leases rest.Interface
 	params       runtime.ParameterCodec
-	dialer       *connrotation.Dialer
+	reconnect    func()
 	skew         atomic.Pointer[time.Duration]
 }
 
 // Dial returns a client for the server of cfg, which is not changed. It opens no
-// connection.
-func Dial(cfg *rest.Config) (*Client, error) {
+// connection. reconnect closes the connections of cfg where that brings its own
+// transport, which nobody else may use; else it is nil.
+func Dial(cfg *rest.Config, reconnect func()) (*Client, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, coordinationv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			return nil, fmt.Errorf("make the node's client: %w", err)
 		}
 	}
-	c := &Client{params: runtime.NewParameterCodec(scheme)}
+	c := &Client{params: runtime.NewParameterCodec(scheme), reconnect: reconnect}
 	cfg = rest.CopyConfig(cfg)
-	dial := cfg.Dial
-	if dial == nil {
-		dial = (&net.Dialer{Timeout: callTimeout, KeepAlive: 30 * time.Second}).DialContext
+	if reconnect == nil {
+		dial := cfg.Dial
+		if dial == nil {
+			dial = (&net.Dialer{Timeout: callTimeout, KeepAlive: 30 * time.Second}).DialContext
+		}
+		dialer := connrotation.NewDialer(connrotation.DialFunc(dial))
+		cfg.Dial, c.reconnect = dialer.DialContext, dialer.CloseAll
 	}
-	c.dialer = connrotation.NewDialer(connrotation.DialFunc(dial))
-	cfg.Dial = c.dialer.DialContext
 	cfg.QPS, cfg.RateLimiter, cfg.Timeout = -1, nil, 0 // each request has a deadline
 	cfg.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return dated{next, c} })
@@ -73,7 +76,7 @@ func Dial(cfg *rest.Config) (*Client, error) {
 }
 
 // Reconnect closes all connections: what is under way on them fails.
-func (c *Client) Reconnect() { c.dialer.CloseAll() }
+func (c *Client) Reconnect() { c.reconnect() }
 
 // Skew is how far this node's clock is ahead of the server's, by its last
 // answer; false: it has not answered. The server tells whole seconds.

@@ -69,7 +69,7 @@ func play(t *testing.T, change func(*node.Config, *scene), then func(s *scene)) 
 	synctest.Test(t, func(t *testing.T) {
 		s := &scene{t: t, server: nodetest.New(), verdicts: healthy(), facts: facts()}
 		defer s.server.Close()
-		client, err := node.Dial(s.server.Config())
+		client, err := node.Dial(s.server.Config(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

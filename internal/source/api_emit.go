@@ -15,7 +15,7 @@ func (a *API) emit() {
 		return
 	}
 	a.changed = false
-	s := Snapshot{Source: sourceAPI, Synced: true, Trusted: a.trusted}
+	s := Snapshot{Source: sourceAPI, Synced: true, Trusted: a.trusted, Listed: a.listed}
 	cached := !a.listed && !a.away
 	var running map[types.UID]bool
 	if cached {

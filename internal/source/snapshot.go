@@ -44,6 +44,9 @@ type Snapshot struct {
 	// snapshot of this process listed. Once true it stays true, since from then
 	// on the last good content of each file is known.
 	Trusted bool
+	// Listed says that the API server itself told, in this process, what it has;
+	// else the pods are those of the cache.
+	Listed bool
 	// Problems says what was not understood, sorted by file and line.
 	Problems []Problem
 }

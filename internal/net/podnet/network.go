@@ -217,6 +217,9 @@ func (n *Network) begin(ctx context.Context, r *Request) (_ context.Context, end
 	return ctx, func() { unlock(); cancel() }, nil
 }
 
+// Loaded is closed once it is known which networks there are.
+func (n *Network) Loaded() <-chan struct{} { return n.loaded }
+
 // Ready returns nil, or why a pod that needs a network cannot start.
 func (n *Network) Ready() error {
 	select {

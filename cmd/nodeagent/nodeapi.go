@@ -1,0 +1,73 @@
+package main
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+
+	corev1 "k8s.io/api/core/v1"
+	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+
+	"nodeagent/internal/cert"
+	"nodeagent/internal/config"
+	"nodeagent/internal/server"
+)
+
+// fitNodeAPI fits what the control plane asks of a node. Who stands alone has none.
+func (d *daemon) fitNodeAPI() error {
+	c, k := d.cluster, &d.cfg.Kubelet
+	if c == nil {
+		return nil
+	}
+	reviews, err := server.NewReviews(c.api, c.http)
+	if err != nil {
+		return err
+	}
+	serving, err := cert.NewServing(cert.ServingConfig{
+		CertFile: k.TLSCertFile, KeyFile: k.TLSPrivateKeyFile,
+		ByRequest: k.ServerTLSBootstrap, API: c.api, APIReady: c.client.Ready(),
+		Dir: d.cfg.Cluster.CertDir, NodeName: d.cfg.NodeName, Names: servingNames(c.facts.now().Addresses), Logger: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	version, suites, err := d.cfg.TLS()
+	if err != nil {
+		return err
+	}
+	cfg := server.NodeAPIConfig{
+		Addr: net.JoinHostPort(k.Address, fmt.Sprint(k.Port)), NodeName: d.cfg.NodeName,
+		Certificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return serving.GetCertificate(hello) },
+		MinVersion:  version, CipherSuites: suites,
+		ClientCAFile: k.Authentication.X509.ClientCAFile, Access: reviews,
+		TokenTTL:   k.Authentication.Webhook.CacheTTL.Duration,
+		AllowedTTL: k.Authorization.Webhook.CacheAuthorizedTTL.Duration, DeniedTTL: k.Authorization.Webhook.CacheUnauthorizedTTL.Duration,
+		Pods: d.set, Runtime: d.runtime, Checks: d.checks(), Streams: streams{d.runtime},
+		Kubelet: func() *kubeletv1beta1.KubeletConfiguration { return k },
+		Metrics: map[string]func(io.Writer) error{"probes": d.probes.WriteMetrics}, Logger: d.log,
+	}
+	if config.Enabled(k.Authentication.Webhook.Enabled) {
+		cfg.Tokens = reviews
+	}
+	api, err := server.NewNodeAPI(cfg)
+	if err != nil {
+		return err
+	}
+	d.listens = append(d.listens, api.Listen)
+	d.parts = append(d.parts, part{"serving certificate", serving.Run}, part{"node API", api.Run})
+	return nil
+}
+
+// servingNames are what the node is called by who connects to it.
+func servingNames(addrs []corev1.NodeAddress) cert.Names {
+	var names cert.Names
+	for _, a := range addrs {
+		if ip := net.ParseIP(a.Address); ip != nil {
+			names.IPs = append(names.IPs, ip)
+		} else {
+			names.DNS = append(names.DNS, a.Address)
+		}
+	}
+	return names
+}

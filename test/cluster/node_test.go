@@ -1,0 +1,303 @@
+package cluster_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"nodeagent/internal/test/need"
+	"nodeagent/test/bed"
+	"nodeagent/test/cluster"
+	"nodeagent/test/image"
+)
+
+// node is a daemon that is a node of a cluster, for the tests of this file.
+type node struct {
+	*bed.AgentProcess
+	t   *testing.T
+	ctx context.Context
+	c   *cluster.Cluster
+}
+
+// newNode brings a control plane and a daemon up, which is its only node.
+func newNode(t *testing.T, kubelet string) *node {
+	t.Helper()
+	need.Have(t, need.Root)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	b := bed.Containerd(t, bed.Options{})
+	if err := b.Import(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c := cluster.Up(t, b, cluster.Options{Talk: os.Stderr})
+	file, err := c.Node("node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{t: t, ctx: ctx, c: c}
+	kubelet += fmt.Sprintf("authentication: {x509: {clientCAFile: %q}}\n", c.CA())
+	n.AgentProcess = bed.Agent(t, b, bed.AgentOptions{Kubelet: kubelet, Args: []string{"--kubeconfig", file}})
+	return n
+}
+
+// kubectl runs it and returns what it printed; the test ends where it fails.
+func (n *node) kubectl(args ...string) string {
+	n.t.Helper()
+	return kubectl(n.t, n.ctx, n.c, args...)
+}
+
+func (n *node) apply(text string) {
+	n.t.Helper()
+	if err := n.c.Apply(n.ctx, text); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// jsonpath reads something of an object.
+func (n *node) jsonpath(path string, args ...string) string {
+	n.t.Helper()
+	return n.kubectl(append(append([]string{"get"}, args...), "-o", "jsonpath="+path)...)
+}
+
+const ready = "--for=condition=Ready"
+
+// restart kills the daemon in the middle of whatever it does and starts another.
+func (n *node) restart() {
+	n.t.Helper()
+	if err := n.Restart(n.ctx); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// TestNode is a daemon with a kubeconfig as a node of a real cluster.
+func TestNode(t *testing.T) {
+	n := newNode(t, "")
+	begun := time.Now()
+	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	t.Logf("the node was Ready %.2f s after the daemon", time.Since(begun).Seconds())
+	t.Run("object", func(t *testing.T) { n.in(t).object() })
+	t.Run("deployment", func(t *testing.T) { n.in(t).deployment() })
+	t.Run("job", func(t *testing.T) { n.in(t).job() })
+	t.Run("objects", func(t *testing.T) { n.in(t).objects() })
+	t.Run("streams", func(t *testing.T) { n.in(t).streams() })
+	t.Run("mirror", func(t *testing.T) { n.in(t).mirror() })
+	t.Run("refused", func(t *testing.T) { n.in(t).refused() })
+}
+
+// in is the same node for a part of the test.
+func (n *node) in(t *testing.T) *node {
+	part := *n
+	part.t = t
+	return &part
+}
+
+// object: the Node says what the scheduler and people look for, and its lease is
+// renewed.
+func (n *node) object() {
+	for path, want := range map[string]string{
+		`{.status.addresses[?(@.type=="InternalIP")].address}`: bed.NodeIP,
+		`{.metadata.labels.kubernetes\.io/hostname}`:           "node",
+		`{.status.capacity.pods}`:                              "110",
+	} {
+		if got := n.jsonpath(path, "node", "node"); got != want {
+			n.t.Errorf("the node's %s is %q, want %q", path, got, want)
+		}
+	}
+	if v := n.jsonpath("{.status.nodeInfo.kubeletVersion}", "node", "node"); !strings.HasPrefix(v, "v"+cluster.KubernetesVersion+"+nodeagent.") {
+		n.t.Errorf("the node's version is %q", v)
+	}
+	n.kubectl("wait", `--for=jsonpath={.status.images[0].names[0]}`, "node/node", "--timeout=30s")
+	before := n.jsonpath("{.spec.renewTime}", "lease", "-n", "kube-node-lease", "node")
+	if before == "" {
+		n.t.Fatal("the lease was never renewed")
+	}
+	for deadline := time.Now().Add(40 * time.Second); n.jsonpath("{.spec.renewTime}", "lease", "-n", "kube-node-lease", "node") == before; {
+		if time.Now().After(deadline) {
+			n.t.Fatal("the lease is not renewed")
+		}
+	}
+}
+
+const deployment = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - {name: c, image: ` + image.Shell + `, imagePullPolicy: Never, command: [/bin/sleep, "100000"]}
+`
+
+// deployment: the control plane's own controllers make pods here, with tokens; a
+// daemon that is killed changes nothing of them, and deleting ends them to the last.
+func (n *node) deployment() {
+	begun := time.Now()
+	n.apply(deployment)
+	n.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	n.t.Logf("two pods of a Deployment were available after %.2f s", time.Since(begun).Seconds())
+	const ids = "{.items[*].status.containerStatuses[0].containerID} {.items[*].status.containerStatuses[0].restartCount} {.items[*].status.podIP}"
+	before := n.jsonpath(ids, "pods", "-l", "app=web")
+	n.restart()
+	n.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	if after := n.jsonpath(ids, "pods", "-l", "app=web"); after != before {
+		n.t.Errorf("after a kill of the daemon the pods are %s, before %s", after, before)
+	}
+	if got := n.jsonpath(`{.status.conditions[?(@.type=="Ready")].status}`, "node", "node"); got != "True" {
+		n.t.Errorf("after a kill of the daemon the node is Ready=%s", got)
+	}
+	n.kubectl("delete", "deployment", "web")
+	n.kubectl("wait", "--for=delete", "pods", "-l", "app=web", "--timeout=60s")
+	if out, err := n.CLI(n.ctx, "pods", "-o", "name"); err != nil || strings.Contains(out, "web-") {
+		n.t.Errorf("the daemon still has %q, %v", out, err)
+	}
+}
+
+// job: a pod that comes to its end is counted.
+func (n *node) job() {
+	n.apply(`
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      containers:
+      - {name: c, image: ` + image.Shell + `, imagePullPolicy: Never, command: [/bin/sh, -c, "exit 0"]}
+`)
+	n.kubectl("wait", "--for=condition=Complete", "job/once", "--timeout=60s")
+	n.kubectl("delete", "job", "once")
+	n.kubectl("wait", "--for=delete", "pods", "-l", "job-name=once", "--timeout=60s")
+}
+
+// objects: a pod has what ConfigMaps, Secrets and its account hold, and a change of
+// a ConfigMap reaches it while it runs.
+func (n *node) objects() {
+	n.kubectl("create", "configmap", "words", "--from-literal=word=first")
+	n.kubectl("create", "secret", "generic", "hidden", "--from-literal=word=secret")
+	n.apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: reader}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: c
+    image: ` + image.Shell + `
+    imagePullPolicy: Never
+    env: [{name: WORD, valueFrom: {secretKeyRef: {name: hidden, key: word}}}]
+    command: [/bin/sh, -c, 'test "$WORD" = secret && test -s /var/run/secrets/kubernetes.io/serviceaccount/token && test -s /var/run/secrets/kubernetes.io/serviceaccount/ca.crt && test "$KUBERNETES_SERVICE_PORT" = 443 && exec sleep 100000']
+    readinessProbe: {periodSeconds: 1, exec: {command: [grep, -q, second, /words/word]}}
+    volumeMounts: [{name: words, mountPath: /words}]
+  volumes: [{name: words, configMap: {name: words}}]
+`)
+	n.kubectl("wait", `--for=jsonpath={.status.phase}=Running`, "pod/reader", "--timeout=60s")
+	n.kubectl("patch", "configmap", "words", "-p", `{"data":{"word":"second"}}`)
+	n.kubectl("wait", ready, "pod/reader", "--timeout=60s")
+	n.kubectl("delete", "pod", "reader", "--timeout=60s")
+	n.kubectl("delete", "configmap/words", "secret/hidden")
+}
+
+// streams: kubectl's verbs that need the node API.
+func (n *node) streams() {
+	n.apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: talker}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: c
+    image: ` + image.Shell + `
+    imagePullPolicy: Never
+    stdin: true
+    command: [/bin/sh, -c, 'echo first; while read line; do echo "read $line"; done; sleep 100000']
+`)
+	n.kubectl("wait", ready, "pod/talker", "--timeout=60s")
+	if got := n.kubectl("logs", "talker"); got != "first\n" {
+		n.t.Errorf("logs are %q", got)
+	}
+	if got := n.kubectl("exec", "talker", "--", "/bin/sh", "-c", "echo $((6*7))"); got != "42\n" {
+		n.t.Errorf("exec says %q", got)
+	}
+	if _, err := n.c.Kubectl(n.ctx, "exec", "talker", "--", "/bin/sh", "-c", "exit 7"); err == nil || !strings.Contains(err.Error(), "exit code 7") {
+		n.t.Errorf("a command that fails is %v", err)
+	}
+	cmd := n.c.Command("exec", "-i", "talker", "--", "cat")
+	cmd.Stdin = strings.NewReader("there and back")
+	if got, err := n.c.Finish(n.ctx, cmd); err != nil || got != "there and back" {
+		n.t.Errorf("exec -i says %q, %v", got, err)
+	}
+	cmd = n.c.Command("attach", "-i", "talker")
+	cmd.Stdin = strings.NewReader("a line\n")
+	if _, err := n.c.Finish(n.ctx, cmd); err != nil {
+		n.t.Errorf("attach: %v", err)
+	}
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(n.kubectl("logs", "talker"), "read a line\n"); {
+		if time.Now().After(deadline) {
+			n.t.Fatal("what attach sent was never read")
+		}
+	}
+	n.kubectl("delete", "pod", "talker", "--timeout=60s")
+}
+
+// mirror: a static pod is shown at the API server; what happens to its picture
+// there never reaches it.
+func (n *node) mirror() {
+	manifest := `
+apiVersion: v1
+kind: Pod
+metadata: {name: still}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: c, image: ` + image.Shell + `, imagePullPolicy: Never, command: [/bin/sleep, "100000"]}]
+`
+	if err := n.WriteManifest("still", manifest); err != nil {
+		n.t.Fatal(err)
+	}
+	n.kubectl("wait", "--for=create", "pod/still-node", "--timeout=60s")
+	n.kubectl("wait", ready, "pod/still-node", "--timeout=60s")
+	id, uid := n.jsonpath("{.status.containerStatuses[0].containerID}", "pod", "still-node"), n.jsonpath("{.metadata.uid}", "pod", "still-node")
+	n.kubectl("delete", "pod", "still-node", "--wait=false")
+	n.kubectl("wait", "--for=create", "pod/still-node", "--timeout=60s")
+	for deadline := time.Now().Add(time.Minute); ; {
+		got, err := n.c.Kubectl(n.ctx, "get", "pod", "still-node", "--ignore-not-found", "-o", "jsonpath={.metadata.uid} {.status.containerStatuses[0].containerID}")
+		now, container, _ := strings.Cut(got, " ")
+		if err == nil && now != uid && container == id {
+			break
+		}
+		if time.Now().After(deadline) {
+			n.t.Fatalf("after it was deleted the mirror is %q, %v; it was %s of %s", got, err, uid, id)
+		}
+	}
+	if err := n.RemoveManifest("still"); err != nil {
+		n.t.Fatal(err)
+	}
+	n.kubectl("wait", "--for=delete", "pod/still-node", "--timeout=60s")
+}
+
+// refused: a pod that is bound here although it does not fit fails with kubelet's
+// reason.
+func (n *node) refused() {
+	n.apply(fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: big}
+spec:
+  nodeName: node
+  containers: [{name: c, image: %s, resources: {requests: {cpu: "1000"}}}]
+`, image.Shell))
+	n.kubectl("wait", `--for=jsonpath={.status.phase}=Failed`, "pod/big", "--timeout=60s")
+	if got := n.jsonpath("{.status.reason}", "pod", "big"); got != "OutOfcpu" {
+		n.t.Errorf("the pod was refused for %q", got)
+	}
+	n.kubectl("delete", "pod", "big", "--timeout=60s")
+}
