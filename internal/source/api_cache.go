@@ -18,9 +18,10 @@ const (
 	cacheVersion = 1
 )
 
-// How long the cache rests: what changes within is written together. After a failed
-// write it rests longer.
+// How long the cache waits for more of what comes together, and how long it rests
+// after a write. After a failed one it rests longer.
 const (
+	cacheWait  = 200 * time.Millisecond
 	cacheRest  = 5 * time.Second
 	cacheRetry = time.Minute
 )
@@ -41,6 +42,9 @@ func newPodCache(dir *durable.Dir, log *slog.Logger) *podCache {
 
 // load reads the pods of the node. What cannot be read is put aside and told of.
 func (c *podCache) load(node string) []*corev1.Pod {
+	if _, err := c.dir.Prepare(); err != nil {
+		c.log.Warn("the pods are not kept over a restart without the API server", "err", err)
+	}
 	var pods []*corev1.Pod
 	found, err := c.dir.Load(cacheName, func(version uint32, payload []byte) (err error) {
 		pods, err = decodeCache(version, payload, node)
@@ -98,15 +102,16 @@ func (c *podCache) run(ctx context.Context) {
 	var pending []*corev1.Pod
 	due := time.NewTimer(time.Hour)
 	due.Stop()
-	armed := false
+	armed, next := false, time.Now()
 	for {
 		select {
 		case pending = <-c.latest:
 			if !armed {
-				due.Reset(cacheRest)
+				due.Reset(max(cacheWait, time.Until(next)))
 				armed = true
 			}
 		case <-due.C:
+			next = time.Now().Add(cacheRest)
 			if armed = !c.save(pending); armed {
 				due.Reset(cacheRetry)
 			}

@@ -18,9 +18,6 @@ func cacheDir(t *testing.T) (*durable.Dir, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := dir.Prepare(); err != nil {
-		t.Fatal(err)
-	}
 	return dir, path
 }
 
@@ -100,6 +97,9 @@ func TestCacheSpoilt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, path := cacheDir(t)
+			if _, err := dir.Prepare(); err != nil {
+				t.Fatal(err)
+			}
 			if err := spoil(dir, path); err != nil {
 				t.Fatal(err)
 			}
