@@ -224,6 +224,18 @@ func TestShimIsSmall(t *testing.T) {
 	}
 }
 
+// TestDaemonIsSmall: also what the daemon's libraries bring is paid by every node,
+// whether it has an API server or not.
+func TestDaemonIsSmall(t *testing.T) {
+	for _, p := range list(t, "./cmd/nodeagent") {
+		for _, d := range p.Deps {
+			if hasAny(d, "k8s.io/client-go/kubernetes", "k8s.io/client-go/informers", "k8s.io/client-go/listers", "k8s.io/apiserver/", "github.com/emicklei/", "github.com/google/gnostic") {
+				t.Errorf("the daemon depends on %s: it brings the types of all API groups, or a server that is not used", d)
+			}
+		}
+	}
+}
+
 // TestNoCgo: the products are static programs.
 func TestNoCgo(t *testing.T) {
 	for _, p := range list(t, "./cmd/...", "./internal/...") {

@@ -6,8 +6,9 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	scheduling "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/storage/ephemeral"
-	"k8s.io/component-helpers/storage/volume"
 )
 
 // ClaimName is the name of the PersistentVolumeClaim behind a volume of the pod,
@@ -71,8 +72,21 @@ func UsableClaim(p *corev1.Pod, vol *corev1.Volume, c *corev1.PersistentVolumeCl
 	if len(pv.Spec.MountOptions) > 0 {
 		return fmt.Errorf("PV %s of PVC %s/%s sets mountOptions, which a %s volume does not have on this node", pv.Name, c.Namespace, c.Name, setField(&pv.Spec.PersistentVolumeSource))
 	}
-	if err := volume.CheckNodeAffinity(pv, labels); err != nil {
+	if err := reachable(pv, labels); err != nil {
 		return fmt.Errorf("MountVolume.NodeAffinity check failed for volume %q : %w", pv.Name, err)
 	}
 	return nil
+}
+
+// reachable tells whether the volume is for nodes with these labels.
+func reachable(pv *corev1.PersistentVolume, labels map[string]string) error {
+	if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil {
+		return nil
+	}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: labels}}
+	matches, err := scheduling.MatchNodeSelectorTerms(node, pv.Spec.NodeAffinity.Required)
+	if err == nil && !matches {
+		err = errors.New("no matching NodeSelectorTerms")
+	}
+	return err
 }
