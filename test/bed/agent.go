@@ -23,6 +23,7 @@ type AgentOptions struct {
 	Manifests string   // directory of manifests; default: one of its own
 	Kubelet   string   // YAML lines added to its KubeletConfiguration
 	NodeAgent string   // YAML lines added to its NodeAgentConfiguration
+	NoCIDRs   bool     // pods' addresses are from the ranges of the Node
 	Env       []string // NODEAGENT_FAILPOINTS=…
 	Args      []string // more flags of "nodeagent run"
 }
@@ -117,10 +118,17 @@ kind: NodeAgentConfiguration
 stateDir: %q
 runDir: %q
 podNetwork:
-  cidrs: ["10.244.0.0/23", "fd00:10:244::/64"]
+  cidrs: [%s]
 %s
 `, a.Manifests, a.PodLogs(), a.bed.CgroupRoot(), "unix://"+a.bed.Address(), NodeIP, a.opts.Kubelet,
-		a.StateDir(), a.RunDir(), a.opts.NodeAgent)
+		a.StateDir(), a.RunDir(), a.cidrs(), a.opts.NodeAgent)
+}
+
+func (a *AgentProcess) cidrs() string {
+	if a.opts.NoCIDRs {
+		return ""
+	}
+	return `"10.244.0.0/23", "fd00:10:244::/64"`
 }
 
 // Launch starts the daemon without waiting for it.

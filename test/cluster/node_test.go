@@ -23,7 +23,24 @@ type node struct {
 }
 
 // newNode brings a control plane and a daemon up, which is its only node.
-func newNode(t *testing.T, kubelet string) *node {
+func newNode(t *testing.T) *node {
+	t.Helper()
+	n, b := newControlPlane(t)
+	file, err := n.c.Node("node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.AgentProcess = bed.Agent(t, b, bed.AgentOptions{Kubelet: n.authentication() + "nodeLeaseDurationSeconds: 8\n", Args: []string{"--kubeconfig", file}})
+	return n
+}
+
+// authentication lets the API server in.
+func (n *node) authentication() string {
+	return fmt.Sprintf("authentication: {x509: {clientCAFile: %q}}\n", n.c.CA())
+}
+
+// newControlPlane is a cluster that has no node yet.
+func newControlPlane(t *testing.T) (*node, *bed.Bed) {
 	t.Helper()
 	need.Have(t, need.Root)
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -33,14 +50,7 @@ func newNode(t *testing.T, kubelet string) *node {
 		t.Fatal(err)
 	}
 	c := cluster.Up(t, b, cluster.Options{Talk: os.Stderr})
-	file, err := c.Node("node")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &node{t: t, ctx: ctx, c: c}
-	kubelet += fmt.Sprintf("authentication: {x509: {clientCAFile: %q}}\n", c.CA())
-	n.AgentProcess = bed.Agent(t, b, bed.AgentOptions{Kubelet: kubelet, Args: []string{"--kubeconfig", file}})
-	return n
+	return &node{t: t, ctx: ctx, c: c}, b
 }
 
 // kubectl runs it and returns what it printed; the test ends where it fails.
@@ -74,7 +84,7 @@ func (n *node) restart() {
 
 // TestNode is a daemon with a kubeconfig as a node of a real cluster.
 func TestNode(t *testing.T) {
-	n := newNode(t, "")
+	n := newNode(t)
 	begun := time.Now()
 	n.kubectl("wait", ready, "node/node", "--timeout=60s")
 	t.Logf("the node was Ready %.2f s after the daemon", time.Since(begun).Seconds())
