@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
 
 	"nodeagent/internal/config"
 	"nodeagent/internal/server"
@@ -83,6 +84,7 @@ func runDaemon(ctx context.Context, flags config.Flags, cfg *config.Config, log 
 	for _, field := range cfg.Unused {
 		log.Warn("ignore a field that this version does not act on", "field", field)
 	}
+	klog.SetSlogLogger(log) // what the API server's client has to say
 	// After a reload the kernel calls the process "exe" (see again). Only a name.
 	_ = os.WriteFile("/proc/self/comm", []byte("nodeagent"), 0)
 	if err := refuse(ctx, cfg, log); err != nil {
