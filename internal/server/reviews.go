@@ -41,10 +41,11 @@ func (v *Reviews) ReviewToken(ctx context.Context, token string) (authnv1.TokenR
 		TypeMeta: metav1.TypeMeta{APIVersion: "authentication.k8s.io/v1", Kind: "TokenReview"},
 		Spec:     authnv1.TokenReviewSpec{Token: token},
 	}
-	if err := v.ask(ctx, "/apis/authentication.k8s.io/v1/tokenreviews", &review); err != nil {
+	var answer authnv1.TokenReview
+	if err := v.ask(ctx, "/apis/authentication.k8s.io/v1/tokenreviews", &review, &answer); err != nil {
 		return authnv1.TokenReviewStatus{}, fmt.Errorf("ask whose token it is: %w", err)
 	}
-	return review.Status, nil
+	return answer.Status, nil
 }
 
 // ReviewAccess implements AccessReviewer.
@@ -53,15 +54,17 @@ func (v *Reviews) ReviewAccess(ctx context.Context, spec authzv1.SubjectAccessRe
 		TypeMeta: metav1.TypeMeta{APIVersion: "authorization.k8s.io/v1", Kind: "SubjectAccessReview"},
 		Spec:     spec,
 	}
-	if err := v.ask(ctx, "/apis/authorization.k8s.io/v1/subjectaccessreviews", &review); err != nil {
+	var answer authzv1.SubjectAccessReview
+	if err := v.ask(ctx, "/apis/authorization.k8s.io/v1/subjectaccessreviews", &review, &answer); err != nil {
 		return authzv1.SubjectAccessReviewStatus{}, fmt.Errorf("ask what somebody may do: %w", err)
 	}
-	return review.Status, nil
+	return answer.Status, nil
 }
 
-// ask posts a review and takes the answer into it. It does not try again: the
+// ask posts a review and takes the answer into another one: what is asked holds what
+// is remembered of a user, which others read meanwhile. It does not try again: the
 // client that waits for it can, and is told so.
-func (v *Reviews) ask(ctx context.Context, path string, review any) error {
+func (v *Reviews) ask(ctx context.Context, path string, review, into any) error {
 	question, err := json.Marshal(review)
 	if err != nil {
 		return err
@@ -71,7 +74,7 @@ func (v *Reviews) ask(ctx context.Context, path string, review any) error {
 	if err != nil {
 		return err
 	}
-	if json.Unmarshal(answer, review) != nil {
+	if json.Unmarshal(answer, into) != nil {
 		return errors.New("the answer is no review") // which might quote a token
 	}
 	return nil

@@ -14,14 +14,14 @@ import (
 // TestNodeFaults is a node that begins with a bootstrap token and without addresses
 // for its pods, and then meets what a node meets.
 func TestNodeFaults(t *testing.T) {
-	n, b := newControlPlane(t)
+	n := newControlPlane(t)
 	bootstrap, err := n.c.Bootstrap()
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.AgentProcess = bed.Agent(t, b, bed.AgentOptions{
+	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{
 		NoCIDRs: true, Kubelet: n.authentication() + "rotateCertificates: true\n",
-		Args: []string{"--bootstrap-kubeconfig", bootstrap, "--kubeconfig", filepath.Join(b.Dir(), "kubelet.conf")},
+		Args: []string{"--bootstrap-kubeconfig", bootstrap, "--kubeconfig", filepath.Join(n.bed.Dir(), "kubelet.conf")},
 	})
 	n.kubectl("wait", "--for=create", "node/node", "--timeout=60s")
 	n.kubectl("wait", ready, "node/node", "--timeout=60s")

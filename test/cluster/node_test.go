@@ -1,8 +1,11 @@
 package cluster_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -19,18 +22,19 @@ type node struct {
 	*bed.AgentProcess
 	t   *testing.T
 	ctx context.Context
+	bed *bed.Bed
 	c   *cluster.Cluster
 }
 
 // newNode brings a control plane and a daemon up, which is its only node.
 func newNode(t *testing.T) *node {
 	t.Helper()
-	n, b := newControlPlane(t)
+	n := newControlPlane(t)
 	file, err := n.c.Node("node")
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.AgentProcess = bed.Agent(t, b, bed.AgentOptions{Kubelet: n.authentication() + "nodeLeaseDurationSeconds: 8\n", Args: []string{"--kubeconfig", file}})
+	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{Kubelet: n.authentication() + "nodeLeaseDurationSeconds: 8\n", Args: []string{"--kubeconfig", file}})
 	return n
 }
 
@@ -40,17 +44,17 @@ func (n *node) authentication() string {
 }
 
 // newControlPlane is a cluster that has no node yet.
-func newControlPlane(t *testing.T) (*node, *bed.Bed) {
+func newControlPlane(t *testing.T) *node {
 	t.Helper()
 	need.Have(t, need.Root)
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
-	b := bed.Containerd(t, bed.Options{})
+	b := bed.Containerd(t, bed.Options{Variant: bed.Variant{Race: raced}})
 	if err := b.Import(ctx); err != nil {
 		t.Fatal(err)
 	}
 	c := cluster.Up(t, b, cluster.Options{Talk: os.Stderr})
-	return &node{t: t, ctx: ctx, c: c}, b
+	return &node{t: t, ctx: ctx, bed: b, c: c}
 }
 
 // kubectl runs it and returns what it printed; the test ends where it fails.
@@ -230,33 +234,69 @@ spec:
     imagePullPolicy: Never
     stdin: true
     command: [/bin/sh, -c, 'echo first; while read line; do echo "read $line"; done; sleep 100000']
+  - {name: web, image: ` + image.Shell + `, imagePullPolicy: Never, command: [/podtool, serve, "127.0.0.1:8080", forwarded]}
 `)
 	n.kubectl("wait", ready, "pod/talker", "--timeout=60s")
-	if got := n.kubectl("logs", "talker"); got != "first\n" {
+	if got := n.kubectl("logs", "talker", "-c", "c"); got != "first\n" {
 		n.t.Errorf("logs are %q", got)
 	}
-	if got := n.kubectl("exec", "talker", "--", "/bin/sh", "-c", "echo $((6*7))"); got != "42\n" {
+	if got := n.kubectl("exec", "talker", "-c", "c", "--", "/bin/sh", "-c", "echo $((6*7))"); got != "42\n" {
 		n.t.Errorf("exec says %q", got)
 	}
-	if _, err := n.c.Kubectl(n.ctx, "exec", "talker", "--", "/bin/sh", "-c", "exit 7"); err == nil || !strings.Contains(err.Error(), "exit code 7") {
+	if _, err := n.c.Kubectl(n.ctx, "exec", "talker", "-c", "c", "--", "/bin/sh", "-c", "exit 7"); err == nil || !strings.Contains(err.Error(), "exit code 7") {
 		n.t.Errorf("a command that fails is %v", err)
 	}
-	cmd := n.c.Command("exec", "-i", "talker", "--", "cat")
+	cmd := n.c.Command("exec", "-i", "talker", "-c", "c", "--", "cat")
 	cmd.Stdin = strings.NewReader("there and back")
 	if got, err := n.c.Finish(n.ctx, cmd); err != nil || got != "there and back" {
 		n.t.Errorf("exec -i says %q, %v", got, err)
 	}
-	cmd = n.c.Command("attach", "-i", "talker")
+	cmd = n.c.Command("attach", "-i", "talker", "-c", "c")
 	cmd.Stdin = strings.NewReader("a line\n")
 	if _, err := n.c.Finish(n.ctx, cmd); err != nil {
 		n.t.Errorf("attach: %v", err)
 	}
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(n.kubectl("logs", "talker"), "read a line\n"); {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(n.kubectl("logs", "talker", "-c", "c"), "read a line\n"); {
 		if time.Now().After(deadline) {
 			n.t.Fatal("what attach sent was never read")
 		}
 	}
+	n.forward()
+	n.kubectl("debug", "talker", "--image="+image.Shell, "--container=look", "--target=c", "--profile=general", "--", "/bin/sleep", "100000")
+	n.kubectl("wait", "--for=jsonpath={.status.ephemeralContainerStatuses[0].state.running}", "pod/talker", "--timeout=60s")
+	if got := n.kubectl("exec", "talker", "-c", "look", "--", "/bin/sh", "-c", "ps | grep -c 'while [r]ead'"); got != "1\n" {
+		n.t.Errorf("a debug container sees %q of its target", got)
+	}
 	n.kubectl("delete", "pod", "talker", "--timeout=60s")
+}
+
+// forward reaches a port that only the pod's own loopback has.
+func (n *node) forward() {
+	cmd := n.c.Command("port-forward", "--address=127.0.0.1", "pod/talker", "18080:8080")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if err := n.bed.Start(cmd); err != nil {
+		n.t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}()
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || !strings.HasPrefix(line, "Forwarding from") {
+		n.t.Fatalf("port-forward says %q, %v", line, err)
+	}
+	client := http.Client{Transport: &http.Transport{DialContext: n.bed.Connect}, Timeout: 30 * time.Second}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get("http://127.0.0.1:18080/")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(text), "forwarded") {
+		n.t.Errorf("through port-forward comes %q, %v", text, err)
+	}
 }
 
 // mirror: a static pod is shown at the API server; what happens to its picture

@@ -1,0 +1,6 @@
+//go:build race
+
+package cluster_test
+
+// raced builds the daemon as this test was built.
+const raced = true
