@@ -335,19 +335,36 @@ spec:
 }
 
 // refused: a pod that is bound here although it does not fit fails with kubelet's
-// reason.
+// reason; one whose label came a moment ago is not refused.
 func (n *node) refused() {
-	n.apply(fmt.Sprintf(`
+	bound := func(name, spec string) string {
+		return fmt.Sprintf(`
 apiVersion: v1
 kind: Pod
-metadata: {name: big}
+metadata: {name: %s}
 spec:
   nodeName: node
-  containers: [{name: c, image: %s, resources: {requests: {cpu: "1000"}}}]
-`, image.Shell))
-	n.kubectl("wait", `--for=jsonpath={.status.phase}=Failed`, "pod/big", "--timeout=60s")
-	if got := n.jsonpath("{.status.reason}", "pod", "big"); got != "OutOfcpu" {
-		n.t.Errorf("the pod was refused for %q", got)
+  terminationGracePeriodSeconds: 1
+%s
+  containers: [{name: c, image: %s, imagePullPolicy: Never, command: [/bin/sleep, "100000"], resources: {requests: {cpu: %q}}}]
+`, name, spec, image.Shell, map[bool]string{true: "1000", false: "1m"}[name == "big"])
 	}
-	n.kubectl("delete", "pod", "big", "--timeout=60s")
+	n.apply(bound("big", ""))
+	n.apply(bound("elsewhere", "  nodeSelector: {color: red}"))
+	for name, reason := range map[string]string{"big": "OutOfcpu", "elsewhere": "NodeAffinity"} {
+		n.kubectl("wait", `--for=jsonpath={.status.phase}=Failed`, "pod/"+name, "--timeout=60s")
+		if got := n.jsonpath("{.status.reason}", "pod", name); got != reason {
+			n.t.Errorf("pod %s was refused for %q, want %s", name, got, reason)
+		}
+	}
+	n.kubectl("label", "node", "node", "color=blue")
+	n.apply(bound("here", "  nodeSelector: {color: blue}"))
+	n.kubectl("wait", ready, "pod/here", "--timeout=60s")
+	n.restart() // what was decided stays decided
+	n.kubectl("label", "node", "node", "color-")
+	n.kubectl("wait", ready, "pod/here", "--timeout=60s")
+	if got := n.jsonpath("{.status.phase}", "pod", "big"); got != "Failed" {
+		n.t.Errorf("after a restart the pod that was refused is %s", got)
+	}
+	n.kubectl("delete", "pod", "big", "elsewhere", "here", "--timeout=60s")
 }
