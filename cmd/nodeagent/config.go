@@ -20,6 +20,7 @@ type configDocument struct {
 	RootDir       string         `json:"rootDir"`
 	Kubelet       map[string]any `json:"kubelet"`
 	Agent         map[string]any `json:"agent"`
+	Cluster       map[string]any `json:"cluster,omitempty"` // what the flags say of it
 	// Origin says for each field that is not at its default who set it.
 	Origin map[string]string `json:"origin"`
 	Unused []string          `json:"unused"`
@@ -99,7 +100,7 @@ func (d *configDocument) fill(cfg *config.Config) error {
 	for _, part := range []struct {
 		from any
 		to   *map[string]any
-	}{{cfg.Kubelet, &d.Kubelet}, {cfg.Agent, &d.Agent}} {
+	}{{cfg.Kubelet, &d.Kubelet}, {cfg.Agent, &d.Agent}, {cfg.Cluster, &d.Cluster}} {
 		text, err := json.Marshal(part.from)
 		if err != nil {
 			return fmt.Errorf("encode the configuration: %w", err)
@@ -126,6 +127,7 @@ func (d *configDocument) each(f func(path string, value any)) {
 	f("rootDir", d.RootDir)
 	eachField("kubelet", d.Kubelet, f)
 	eachField("agent", d.Agent, f)
+	eachField("cluster", d.Cluster, f)
 }
 
 func eachField(prefix string, from map[string]any, f func(path string, value any)) {

@@ -18,12 +18,12 @@ import (
 
 // Cluster is what the node of a cluster is told beside its files.
 type Cluster struct {
-	Kubeconfig string
-	Bootstrap  string // "": there is none
-	CertDir    string
-	Labels     map[string]string // --node-labels
+	Kubeconfig string            `json:"kubeconfig"`
+	Bootstrap  string            `json:"bootstrapKubeconfig,omitempty"`
+	CertDir    string            `json:"certDir"`
+	Labels     map[string]string `json:"labels,omitempty"` // --node-labels
 	// ExternalCloud: a controller of the cloud tells addresses (--cloud-provider).
-	ExternalCloud bool
+	ExternalCloud bool `json:"externalCloud,omitempty"`
 }
 
 // inCluster are the fields of KubeletConfiguration that the daemon acts on only
