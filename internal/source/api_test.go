@@ -198,7 +198,7 @@ func TestSameName(t *testing.T) {
 		s.link.cut() // both happen while nobody looks
 		s.remove("a")
 		s.change(watch.Added, p)
-		s.after(time.Second * 3)
+		s.after(time.Second * 10) // a second try, where the first still meets the old connection
 		s.wants("anew", "a")
 		if s.last.Pods[0].UID != p.UID {
 			t.Error("it is still the old one")
