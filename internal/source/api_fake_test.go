@@ -180,7 +180,8 @@ func (f *fakeServer) media() runtime.SerializerInfo {
 }
 
 func (f *fakeServer) encode(o runtime.Object) []byte {
-	b, err := runtime.Encode(f.codecs.EncoderForVersion(f.media().Serializer, corev1.SchemeGroupVersion), o)
+	// A copy: the encoder writes into it, and two watches may tell of one pod.
+	b, err := runtime.Encode(f.codecs.EncoderForVersion(f.media().Serializer, corev1.SchemeGroupVersion), o.DeepCopyObject())
 	if err != nil {
 		panic(err)
 	}
