@@ -1,0 +1,112 @@
+package net
+
+import (
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+// Table is the whole of what a node does with service addresses.
+type Table struct {
+	Entries map[Address]*Entry // by cluster address
+	Health  map[Key]Health
+
+	clusterIPs addresses // of all entries
+	here       addresses // Here of all entries
+}
+
+func newTable() Table {
+	return Table{map[Address]*Entry{}, map[Key]Health{}, addresses{}, addresses{}}
+}
+
+// Sorted returns the entries in the order of their addresses.
+func (t *Table) Sorted() []*Entry {
+	out := make([]*Entry, 0, len(t.Entries))
+	for _, e := range t.Entries {
+		out = append(out, e)
+	}
+	slices.SortFunc(out, func(a, b *Entry) int { return a.Addr.compare(b.Addr) })
+	return out
+}
+
+// ClusterIPs returns the cluster IPs that have an entry, sorted.
+func (t *Table) ClusterIPs() []netip.Addr { return t.clusterIPs.sorted() }
+
+// Here returns the addresses of endpoints on this node, sorted.
+func (t *Table) Here() []netip.Addr { return t.here.sorted() }
+
+// addresses counts by how many entries an address is used.
+type addresses map[netip.Addr]int32
+
+func (as addresses) sorted() []netip.Addr {
+	out := make([]netip.Addr, 0, len(as))
+	for a := range as {
+		out = append(out, a)
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
+}
+
+// count adds n to the count of a and notes in d what appeared or went.
+func (as addresses) count(a netip.Addr, n int32, d addresses) {
+	was := as[a]
+	if was+n == 0 {
+		delete(as, a)
+	} else {
+		as[a] = was + n
+	}
+	switch {
+	case was == 0:
+		d[a]++
+	case was+n == 0:
+		d[a]--
+	}
+}
+
+// Change is an entry that appeared (no Old), went (no New) or is another one.
+type Change struct{ Old, New *Entry }
+
+// Addresses is what changed in a set of addresses, each list sorted.
+type Addresses struct{ Added, Removed []netip.Addr }
+
+func (d addresses) changes() Addresses {
+	var out Addresses
+	for _, a := range d.sorted() {
+		switch {
+		case d[a] > 0:
+			out.Added = append(out.Added, a)
+		case d[a] < 0:
+			out.Removed = append(out.Removed, a)
+		}
+	}
+	return out
+}
+
+// Diff is what changed in a table since it was last asked.
+type Diff struct {
+	Entries    []Change // sorted by address
+	ClusterIPs Addresses
+	Here       Addresses
+	Health     []Key // services whose Health changed, sorted
+	Findings   []Key // services of which there is something else to say, sorted
+}
+
+// Empty tells whether a backend has nothing to do.
+func (d *Diff) Empty() bool {
+	return len(d.Entries) == 0 && len(d.ClusterIPs.Added)+len(d.ClusterIPs.Removed)+len(d.Here.Added)+len(d.Here.Removed) == 0
+}
+
+// Build makes the table of a whole cluster at once.
+func Build(services []*corev1.Service, endpoints []*discoveryv1.EndpointSlice, node Node) *Table {
+	m := NewModel(node)
+	for _, s := range services {
+		m.SetService(s)
+	}
+	for _, s := range endpoints {
+		m.SetSlice(s)
+	}
+	m.Take()
+	return m.Table()
+}
