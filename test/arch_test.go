@@ -40,6 +40,8 @@ var rooms = map[string]ring{
 	"internal/hostcheck/gather": leaf,
 	"internal/net":              pure, // the root package only: the rooms below it are edges
 	"internal/net/podnet":       edge,
+	"internal/net/nftables":     edge,
+	"internal/net/proxy":        loop,
 	"internal/cri":              edge,
 	"internal/cgroups":          edge,
 	"internal/source":           edge,

@@ -98,6 +98,13 @@ func (d *Diff) Empty() bool {
 	return len(d.Entries) == 0 && len(d.ClusterIPs.Added)+len(d.ClusterIPs.Removed)+len(d.Here.Added)+len(d.Here.Removed) == 0
 }
 
+// Report says what a backend had to do to make the kernel hold a table.
+type Report struct {
+	Rebuilt  bool // the part that is the same for all services was missing or damaged
+	Chains   int  // chains for services made, mended or removed
+	Elements int  // entries or rules of services written or removed
+}
+
 // Build makes the table of a whole cluster at once.
 func Build(services []*corev1.Service, endpoints []*discoveryv1.EndpointSlice, node Node) *Table {
 	m := NewModel(node)

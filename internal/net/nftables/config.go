@@ -1,0 +1,96 @@
+package nftables
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+
+	"nodeagent/internal/net"
+)
+
+// Config is what shapes the fixed rules.
+type Config struct {
+	// Table is the table's name. Default: nodeagent-services.
+	Table string
+	// Pods are the addresses of all pods of the cluster. Who calls a cluster IP
+	// from elsewhere is masqueraded, and a pod that calls an external address is
+	// served as one inside. Empty: nobody can be told apart.
+	Pods []netip.Prefix
+	// NodePorts are the addresses of the node at which node ports are served.
+	// Empty: all. Loopback addresses never are: the kernel would have to route
+	// them (CVE-2020-8558).
+	NodePorts []netip.Prefix
+	// MasqueradeAll hides every caller of a cluster IP.
+	MasqueradeAll bool
+	// MasqueradeBit is the bit of the packet mark that says "masquerade". Default
+	// and kube-proxy's: 14.
+	MasqueradeBit *int32
+}
+
+const (
+	defaultTable = "nodeagent-services"
+	defaultBit   = 14
+)
+
+// Backend programs the table.
+type Backend struct {
+	cfg   Config
+	mark  uint32
+	table *nftables.Table
+	sets  map[string]*nftables.Set
+
+	c    *nftables.Conn // nil: not open
+	raw  *netlink.Conn
+	port atomic.Uint32 // netlink's name of our socket: what we changed ourselves
+
+	// What the kernel holds as far as we know. Not known after an error, and
+	// before the first Sync.
+	known  bool
+	picks  map[pick]int // chains that pick an endpoint, and how many need them
+	orders map[pool][]netip.AddrPort
+}
+
+// New returns a backend that has not looked at the kernel yet.
+func New(cfg Config) (*Backend, error) {
+	if cfg.Table == "" {
+		cfg.Table = defaultTable
+	}
+	bit := int32(defaultBit)
+	if cfg.MasqueradeBit != nil {
+		bit = *cfg.MasqueradeBit
+	}
+	if bit < 0 || bit > 31 {
+		return nil, fmt.Errorf("masquerade bit %d is not 0 to 31", bit)
+	}
+	for _, p := range append(append([]netip.Prefix{}, cfg.Pods...), cfg.NodePorts...) {
+		if !p.IsValid() {
+			return nil, errors.New("a prefix of pods or node ports is not valid")
+		}
+	}
+	b := &Backend{
+		cfg: cfg, mark: 1 << bit,
+		table: &nftables.Table{Name: cfg.Table, Family: nftables.TableFamilyINet},
+		picks: map[pick]int{}, orders: map[pool][]netip.AddrPort{},
+	}
+	b.sets = setsOf(b.table)
+	return b, nil
+}
+
+// layout changes with everything that shapes the fixed rules. Raise the number
+// when the rules themselves change.
+func (b *Backend) layout() string {
+	h := fnv.New64a()
+	fmt.Fprintln(h, 1, b.cfg.Table, b.cfg.Pods, b.cfg.NodePorts, b.cfg.MasqueradeAll, b.mark)
+	return fmt.Sprintf("%016x", h.Sum64())
+}
+
+// pool is one list of endpoints in the kernel.
+type pool struct {
+	addr  net.Address
+	local bool
+}

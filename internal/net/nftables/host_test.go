@@ -1,0 +1,262 @@
+package nftables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	stdnet "net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/test/need"
+)
+
+// host is a network namespace with one interface to the node, which is the
+// namespace of the test itself. Its work is done by one thread.
+type host struct {
+	name     string
+	ip4, ip6 netip.Addr
+	gw4, gw6 netip.Addr // the node's addresses on the link
+	jobs     chan func()
+	tid      int
+}
+
+// wire makes the hosts of a test: one outside, three pods on this node, two
+// elsewhere. All go away with the test.
+func wire(t testing.TB) map[string]*host {
+	t.Helper()
+	need.Have(t, need.Root)
+	link, err := netlink.LinkByName("lo")
+	must(t, err)
+	must(t, netlink.LinkSetUp(link))
+	for _, k := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
+		must(t, os.WriteFile("/proc/sys/"+k, []byte("1"), 0o644))
+	}
+	// The kernel sends few ICMP errors to one host; a test gets many in a second.
+	for _, k := range []string{"net/ipv4/icmp_ratelimit", "net/ipv6/icmp/ratelimit"} {
+		must(t, os.WriteFile("/proc/sys/"+k, []byte("0"), 0o644))
+	}
+	hosts := map[string]*host{}
+	for i, name := range []string{"outside", "here1", "here2", "here3", "there1", "there2"} {
+		net4, net6 := fmt.Sprintf("10.0.%d.", i), fmt.Sprintf("fd10:0:0:%d::", i)
+		if name == "outside" {
+			net4, net6 = "192.168.0.", "fd00::"
+		}
+		hosts[name] = newHost(t, name, net4, net6)
+	}
+	// What the node calls has a way, or it would not even try.
+	for _, gw := range []netip.Addr{hosts["outside"].ip4, hosts["outside"].ip6} {
+		must(t, netlink.RouteReplace(&netlink.Route{Gw: gw.AsSlice()}))
+	}
+	return hosts
+}
+
+func newHost(t testing.TB, name, net4, net6 string) *host {
+	t.Helper()
+	h := &host{
+		name: name, jobs: make(chan func()),
+		gw4: netip.MustParseAddr(net4 + "1"), ip4: netip.MustParseAddr(net4 + "9"),
+		gw6: netip.MustParseAddr(net6 + "1"), ip6: netip.MustParseAddr(net6 + "9"),
+	}
+	ready := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread goes, and with it the namespace
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		h.tid = unix.Gettid()
+		ready <- err
+		for f := range h.jobs {
+			f()
+		}
+	}()
+	must(t, <-ready)
+	t.Cleanup(func() { close(h.jobs) })
+	ns, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", h.tid))
+	must(t, err)
+	defer ns.Close()
+	la := netlink.NewLinkAttrs()
+	la.Name = "v-" + name
+	v := &netlink.Veth{LinkAttrs: la, PeerName: "eth0", PeerNamespace: netlink.NsFd(ns.Fd())}
+	must(t, netlink.LinkAdd(v))
+	t.Cleanup(func() { _ = netlink.LinkDel(v) })
+	must(t, raise(la.Name, h.gw4, h.gw6))
+	h.do(func() {
+		err = errors.Join(raise("lo"), raise("eth0", h.ip4, h.ip6),
+			netlink.RouteAdd(&netlink.Route{Gw: h.gw4.AsSlice()}), netlink.RouteAdd(&netlink.Route{Gw: h.gw6.AsSlice()}))
+	})
+	must(t, err)
+	return h
+}
+
+// raise gives addresses to an interface and brings it up; without duplicate
+// address detection, which takes seconds.
+func raise(name string, addrs ...netip.Addr) error {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		bits := 24
+		if a.Is6() {
+			bits = 64
+		}
+		n := &stdnet.IPNet{IP: a.AsSlice(), Mask: stdnet.CIDRMask(bits, a.BitLen())}
+		if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: n, Flags: unix.IFA_F_NODAD}); err != nil {
+			return err
+		}
+	}
+	return netlink.LinkSetUp(l)
+}
+
+// do runs f in the host; a nil host is the node.
+func (h *host) do(f func()) {
+	if h == nil {
+		f()
+		return
+	}
+	done := make(chan struct{})
+	h.jobs <- func() { f(); close(done) }
+	<-done
+}
+
+func (h *host) addr(v6 bool) netip.Addr {
+	switch {
+	case h == nil && v6:
+		return netip.MustParseAddr("fd00::1")
+	case h == nil:
+		return netip.MustParseAddr("192.168.0.1")
+	case v6:
+		return h.ip6
+	}
+	return h.ip4
+}
+
+// serve answers on a port, over TCP and UDP, with its name and the caller's
+// address; a TCP caller that writes is answered again and again.
+func (h *host) serve(t testing.TB, port int) {
+	t.Helper()
+	var err error
+	h.do(func() {
+		var l stdnet.Listener
+		var p stdnet.PacketConn
+		if l, err = stdnet.Listen("tcp", fmt.Sprintf(":%d", port)); err != nil {
+			return
+		}
+		t.Cleanup(func() { l.Close() })
+		if p, err = stdnet.ListenPacket("udp", fmt.Sprintf(":%d", port)); err != nil {
+			return
+		}
+		t.Cleanup(func() { p.Close() })
+		go h.serveTCP(l)
+		go h.serveUDP(p)
+	})
+	must(t, err)
+}
+
+func (h *host) answer(a stdnet.Addr) []byte {
+	p, _ := netip.ParseAddrPort(a.String())
+	return []byte(h.name + " " + p.Addr().Unmap().String())
+}
+
+func (h *host) serveTCP(l stdnet.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			b := make([]byte, 10)
+			for {
+				if _, err := c.Write(h.answer(c.RemoteAddr())); err != nil {
+					return
+				}
+				if _, err := c.Read(b); err != nil {
+					return
+				}
+			}
+		}()
+	}
+}
+
+func (h *host) serveUDP(p stdnet.PacketConn) {
+	b := make([]byte, 10)
+	for {
+		_, from, err := p.ReadFrom(b)
+		if err != nil {
+			return
+		}
+		_, _ = p.WriteTo(h.answer(from), from)
+	}
+}
+
+// dial opens a connection from the host.
+func (h *host) dial(network string, to netip.AddrPort, wait time.Duration) (c stdnet.Conn, err error) {
+	h.do(func() {
+		d := stdnet.Dialer{Timeout: wait}
+		c, err = d.DialContext(context.Background(), network, to.String())
+	})
+	return c, err
+}
+
+// Answers that are none.
+const (
+	refused = "refused"
+	dropped = "dropped"
+)
+
+// call asks and returns the answer, or that it was refused or dropped.
+func (h *host) call(network string, to netip.AddrPort, wait time.Duration) string {
+	c, err := h.dial(network, to, wait)
+	if err == nil {
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(wait))
+		if network == "udp" {
+			_, err = c.Write([]byte("x"))
+		}
+		b := make([]byte, 200)
+		n := 0
+		if err == nil {
+			if n, err = c.Read(b); err == nil || err == io.EOF {
+				return string(b[:n])
+			}
+		}
+	}
+	var timeout stdnet.Error
+	switch {
+	case errors.Is(err, unix.ECONNREFUSED):
+		return refused
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return dropped
+	}
+	if errors.Is(err, unix.EPERM) {
+		return unix.EPERM.Error()
+	}
+	return err.Error()
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func nft(t testing.TB, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "nft", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("nft %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}

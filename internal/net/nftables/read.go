@@ -1,0 +1,246 @@
+package nftables
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/net"
+)
+
+// state is what the kernel holds of our table.
+type state struct {
+	whole    bool              // the fixed part is as it shall be
+	chains   map[string][]rule // chains that pick endpoints; of rules, text and kinds of expressions
+	elements elements
+}
+
+// read looks at everything.
+func (b *Backend) read(c *nftables.Conn) (state, error) {
+	s := state{chains: map[string][]rule{}, elements: elements{}}
+	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return s, fmt.Errorf("list chains: %w", err)
+	}
+	got := map[string]*nftables.Chain{}
+	for _, ch := range chains {
+		if ch.Table.Name != b.table.Name {
+			continue
+		}
+		got[ch.Name] = ch
+		if !isPick(ch.Name) {
+			continue
+		}
+		if s.chains[ch.Name], err = b.readRules(c, ch.Name); err != nil {
+			return s, err
+		}
+	}
+	if len(got) == 0 {
+		return s, nil // no table, or none of ours
+	}
+	if s.whole, err = b.readFixed(c, got); err != nil || !s.whole {
+		return s, err
+	}
+	for name, set := range b.sets {
+		if set.Dynamic {
+			continue // clients' business
+		}
+		if err := b.readSet(c, set, s.elements); errors.Is(err, unix.ENOENT) {
+			s.whole = false
+			return s, nil
+		} else if err != nil {
+			return s, fmt.Errorf("read set %s: %w", name, err)
+		}
+	}
+	return s, nil
+}
+
+// readFixed compares the fixed chains with what they shall be.
+func (b *Backend) readFixed(c *nftables.Conn, got map[string]*nftables.Chain) (bool, error) {
+	for _, want := range b.fixed() {
+		ch := got[want.name]
+		if ch == nil || (ch.Hooknum == nil) != (want.hook == nil) || (want.hook != nil && (*ch.Hooknum != *want.hook || int32(*ch.Priority) != want.prio || ch.Type != want.kind)) {
+			return false, nil
+		}
+		rules, err := b.readRules(c, want.name)
+		if err != nil || !alike(rules, want.rules) {
+			return false, err
+		}
+		delete(got, want.name)
+	}
+	for name := range got {
+		if !isPick(name) {
+			return false, nil
+		}
+	}
+	sets, err := c.GetSets(b.table)
+	if err != nil {
+		return false, fmt.Errorf("list sets: %w", err)
+	}
+	n := 0
+	for _, s := range sets {
+		if b.sets[s.Name] != nil && b.sets[s.Name].Dynamic == s.Dynamic {
+			n++
+		}
+	}
+	return n == len(b.sets), nil
+}
+
+func (b *Backend) readRules(c *nftables.Conn, name string) ([]rule, error) {
+	rules, err := c.GetRules(b.table, &nftables.Chain{Name: name, Table: b.table})
+	if err != nil {
+		return nil, fmt.Errorf("list rules of chain %s: %w", name, err)
+	}
+	var out []rule
+	for _, r := range rules {
+		text, _ := userdata.GetString(r.UserData, userdata.TypeComment)
+		out = append(out, rule{text, r.Exprs})
+	}
+	return out, nil
+}
+
+// alike compares texts and the kinds of expressions: what a kernel tells of an
+// expression depends on its version. Sets and chains that are named are compared.
+func alike(have, want []rule) bool {
+	if len(have) != len(want) {
+		return false
+	}
+	for i, w := range want {
+		if have[i].text != w.text || len(have[i].exprs) != len(w.exprs) {
+			return false
+		}
+		for j, x := range w.exprs {
+			if !sameKind(have[i].exprs[j], x) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func sameKind(a, b expr.Any) bool {
+	switch b := b.(type) {
+	case *expr.Lookup:
+		x, ok := a.(*expr.Lookup)
+		return ok && x.SetName == b.SetName && x.Invert == b.Invert
+	case *expr.Verdict:
+		x, ok := a.(*expr.Verdict)
+		return ok && x.Kind == b.Kind && x.Chain == b.Chain
+	case *expr.Numgen:
+		x, ok := a.(*expr.Numgen)
+		return ok && x.Modulus == b.Modulus && x.Offset == b.Offset
+	case *expr.Cmp:
+		x, ok := a.(*expr.Cmp)
+		return ok && x.Op == b.Op && string(x.Data) == string(b.Data)
+	}
+	return reflect.TypeOf(a) == reflect.TypeOf(b)
+}
+
+func (b *Backend) readSet(c *nftables.Conn, set *nftables.Set, into elements) error {
+	els, err := c.GetSetElements(set)
+	if err != nil {
+		return err
+	}
+	for _, e := range els {
+		x := content{value: string(e.Val), comment: e.Comment}
+		if set.DataType == nftables.TypeVerdict {
+			x.value = ""
+			if x.verdict, err = verdictOf(e.Val); err != nil {
+				return err
+			}
+		}
+		into[slot{set.Name, string(e.Key), string(e.KeyEnd)}] = x
+	}
+	return nil
+}
+
+// verdictOf reads the verdict of an element, which the library leaves as it is.
+func verdictOf(b []byte) (string, error) {
+	a, err := netlink.NewAttributeDecoder(b)
+	if err != nil {
+		return "", fmt.Errorf("read verdict: %w", err)
+	}
+	a.ByteOrder = binary.BigEndian
+	code, name := int32(0), ""
+	for a.Next() {
+		switch a.Type() {
+		case unix.NFTA_VERDICT_CODE:
+			code = int32(a.Uint32())
+		case unix.NFTA_VERDICT_CHAIN:
+			name = strings.TrimRight(string(a.Bytes()), "\x00")
+		}
+	}
+	switch {
+	case a.Err() != nil:
+		return "", fmt.Errorf("read verdict: %w", a.Err())
+	case code == unix.NFT_GOTO:
+		return name, nil
+	case code == 0: // NF_DROP
+		return "drop", nil
+	}
+	return fmt.Sprintf("verdict %d %s", code, name), nil
+}
+
+// orders is in which order the kernel has endpoints, by the set, the key and
+// the first number.
+type orders map[string][]netip.AddrPort
+
+func orderKey(set, key string, first uint32) string { return set + key + mark(first) }
+
+// ordersOf finds them.
+func ordersOf(els elements) orders {
+	out := orders{}
+	for s, c := range els {
+		if !isEndpoints(s.set) || len(s.key) < 4 || len(c.value) < 8 {
+			continue
+		}
+		at, port := len(s.key)-4, len(c.value)-4
+		n := binary.NativeEndian.Uint32([]byte(s.key[at:]))
+		i := n &^ localFirst
+		if i > 1<<20 {
+			continue // a name, or nobody's
+		}
+		key := orderKey(s.set, s.key[:at], n&localFirst)
+		list := out[key]
+		for uint32(len(list)) <= i {
+			list = append(list, netip.AddrPort{})
+		}
+		ip, _ := netip.AddrFromSlice([]byte(c.value[:port]))
+		list[i] = netip.AddrPortFrom(ip, binary.BigEndian.Uint16([]byte(c.value[port:])))
+		out[key] = list
+	}
+	return out
+}
+
+func isEndpoints(set string) bool {
+	base := set[:len(set)-1]
+	return base == endpoints || base == nodePortEnds
+}
+
+// of returns the order of an entry's endpoints: all its addresses have the same.
+func (o orders) of(e *net.Entry) shape {
+	f := famOf(e.Addr.IP)
+	s := shape{o[orderKey(f.name(endpoints), addressPort(e.Addr), 0)], o[orderKey(f.name(endpoints), addressPort(e.Addr), localFirst)]}
+	for _, x := range e.Fronts {
+		set, key := f.name(endpoints), addressPort(x.Address)
+		if x.Kind == net.NodePort {
+			set, key = f.name(nodePortEnds), protoPort(x.Address)
+		}
+		if s.cluster == nil {
+			s.cluster = o[orderKey(set, key, 0)]
+		}
+		if s.local == nil {
+			s.local = o[orderKey(set, key, localFirst)]
+		}
+	}
+	return s
+}

@@ -1,0 +1,316 @@
+package nftables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/google/nftables"
+
+	"nodeagent/internal/net"
+)
+
+// Sync reads what the kernel holds and makes it hold exactly the table, in one
+// transaction: no packet sees it half. Where nothing differs it changes nothing,
+// so that a daemon that starts again cuts nobody off.
+func (b *Backend) Sync(ctx context.Context, t *net.Table) (net.Report, error) {
+	c, err := b.open(ctx)
+	if err != nil {
+		return net.Report{}, b.end(err)
+	}
+	r, err := b.sync(c, t)
+	if moved(err) { // somebody wrote between our look and our change
+		r, err = b.sync(c, t)
+	}
+	if err != nil {
+		return r, b.end(fmt.Errorf("program service rules: %w", err))
+	}
+	return r, nil
+}
+
+func (b *Backend) sync(c *nftables.Conn, t *net.Table) (net.Report, error) {
+	have, want, err := b.compare(c, t)
+	if err != nil {
+		return net.Report{}, err
+	}
+	r := net.Report{Rebuilt: !have.whole}
+	if r.Rebuilt {
+		if err := b.writeFixed(c); err != nil {
+			return r, err
+		}
+		have.chains, have.elements = nil, nil
+	}
+	stale := b.syncChains(c, have.chains, &r)
+	if r.Elements, err = b.writeChanges(c, have.elements, want); err != nil {
+		return r, err
+	}
+	r.Chains += len(stale)
+	if err := c.Flush(); err != nil {
+		return r, err
+	}
+	if r.Elements == 0 && r.Chains == 0 && !r.Rebuilt {
+		b.known = true
+		return r, nil
+	}
+	// The kernel takes over-long messages in part and says nothing.
+	now, want, err := b.compare(c, t)
+	if err != nil {
+		return r, err
+	}
+	if gone, lost := differ(now.elements, want); !now.whole || len(gone)+len(lost) > 0 {
+		return r, fmt.Errorf("read the table back: %d elements are missing and %d too many", len(lost), len(gone))
+	}
+	b.known = true
+	return r, b.sweep(c, stale)
+}
+
+// maxLooks is how often the kernel is asked before it is believed that it lacks
+// something.
+const maxLooks = 4
+
+// compare reads what is there and makes what shall be. After many elements were
+// added the kernel makes more room for them in the background, and a dump that
+// runs meanwhile misses some: an element is there if one of some looks saw it.
+func (b *Backend) compare(c *nftables.Conn, t *net.Table) (state, elements, error) {
+	have, err := b.read(c)
+	want := b.want(t, ordersOf(have.elements))
+	for looks := 1; err == nil && have.whole && looks < maxLooks && lacksAny(have.elements, want); looks++ {
+		var again state
+		again, err = b.read(c)
+		maps.Copy(again.elements, have.elements)
+		have = again
+		want = b.want(t, ordersOf(have.elements))
+	}
+	return have, want, err
+}
+
+func lacksAny(have, want elements) bool {
+	for s := range want {
+		if _, ok := have[s]; !ok {
+			return true
+		}
+	}
+	return false
+}
+
+// want makes all elements, taking over the order of endpoints that is there, and
+// counts the chains that they need.
+func (b *Backend) want(t *net.Table, have orders) elements {
+	clear(b.picks)
+	clear(b.orders)
+	els := elements{}
+	for _, e := range t.Entries {
+		was := have.of(e)
+		s := shape{arrange(was.cluster, e.Cluster), arrange(was.local, e.Local)}
+		b.setShape(e, s)
+		els.put(e, s)
+		for _, p := range picksOf(e) {
+			b.picks[p]++
+		}
+	}
+	for _, a := range t.ClusterIPs() {
+		els.putAddress(clusterIPs, a)
+	}
+	for _, a := range t.Here() {
+		els.putAddress(hairpin, a)
+	}
+	return els
+}
+
+// syncChains queues the picking chains that are missing or damaged, and returns
+// those that nobody needs.
+func (b *Backend) syncChains(c *nftables.Conn, have map[string][]rule, r *net.Report) []string {
+	var stale []string
+	wanted := map[string]bool{}
+	for _, p := range b.sortedPicks() {
+		name := p.name()
+		wanted[name] = true
+		rules, there := have[name]
+		switch {
+		case !there:
+			b.writePick(c, p)
+		case !alike(rules, b.rulesOf(p)):
+			c.FlushChain(&nftables.Chain{Name: name, Table: b.table})
+			b.writeRules(c, name, b.rulesOf(p))
+		default:
+			continue
+		}
+		r.Chains++
+	}
+	for name := range have {
+		if !wanted[name] {
+			stale = append(stale, name)
+		}
+	}
+	slices.Sort(stale)
+	return stale
+}
+
+// sortedPicks has mixed chains last: they name others.
+func (b *Backend) sortedPicks() []pick {
+	out := make([]pick, 0, len(b.picks))
+	for p := range b.picks {
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b pick) int { return int(a.how) - int(b.how) })
+	return out
+}
+
+// deleteChains queues the removal of chains, emptied first, since they may name
+// each other.
+func (b *Backend) deleteChains(c *nftables.Conn, names []string) {
+	for _, n := range names {
+		c.FlushChain(&nftables.Chain{Name: n, Table: b.table})
+	}
+	for _, n := range names {
+		c.DelChain(&nftables.Chain{Name: n, Table: b.table})
+	}
+}
+
+// Apply makes the changes of a diff in one transaction; t is the table after
+// it. If the kernel holds something else than expected, or that is not known,
+// it does a Sync.
+func (b *Backend) Apply(ctx context.Context, t *net.Table, d *net.Diff) error {
+	if !b.known {
+		_, err := b.Sync(ctx, t)
+		return err
+	}
+	if d.Empty() {
+		return nil
+	}
+	c, err := b.open(ctx)
+	if err != nil {
+		return b.end(err)
+	}
+	stale, err := b.apply(c, d)
+	switch {
+	case moved(err):
+		_ = b.end(err)
+		_, err = b.Sync(ctx, t)
+		return err
+	case err != nil:
+		return b.end(fmt.Errorf("change service rules: %w", err))
+	}
+	return b.sweep(c, stale)
+}
+
+// apply queues and sends the changes, and returns the chains that nobody needs
+// any more.
+func (b *Backend) apply(c *nftables.Conn, d *net.Diff) ([]string, error) {
+	have, want := elements{}, elements{}
+	for _, x := range d.Entries {
+		b.change(x, have, want)
+	}
+	for set, x := range map[string]net.Addresses{clusterIPs: d.ClusterIPs, hairpin: d.Here} {
+		for _, a := range x.Removed {
+			have.putAddress(set, a)
+		}
+		for _, a := range x.Added {
+			want.putAddress(set, a)
+		}
+	}
+	fresh, stale := b.countPicks(d)
+	for _, p := range fresh {
+		b.writePick(c, p)
+	}
+	if _, err := b.writeChanges(c, have, want); err != nil {
+		return nil, err
+	}
+	return stale, c.Flush()
+}
+
+// change adds what the kernel has of an entry and what it shall have.
+func (b *Backend) change(x net.Change, have, want elements) {
+	var was shape
+	if x.Old != nil {
+		was = b.shapeOf(x.Old)
+		have.put(x.Old, was)
+	}
+	if x.New == nil {
+		b.setShape(x.Old, shape{})
+		return
+	}
+	s := shape{arrange(was.cluster, x.New.Cluster), arrange(was.local, x.New.Local)}
+	b.setShape(x.New, s)
+	want.put(x.New, s)
+}
+
+func (b *Backend) shapeOf(e *net.Entry) shape {
+	return shape{b.order(pool{e.Addr, false}, e.Cluster), b.order(pool{e.Addr, true}, e.Local)}
+}
+
+func (b *Backend) setShape(e *net.Entry, s shape) {
+	b.setOrder(pool{e.Addr, false}, s.cluster, e.Cluster)
+	b.setOrder(pool{e.Addr, true}, s.local, e.Local)
+}
+
+// countPicks counts the users of chains anew: which have their first, and which
+// lost their last.
+func (b *Backend) countPicks(d *net.Diff) (fresh []pick, stale []string) {
+	was := map[pick]int{}
+	add := func(e *net.Entry, n int) {
+		if e == nil {
+			return
+		}
+		for _, p := range picksOf(e) {
+			if _, ok := was[p]; !ok {
+				was[p] = b.picks[p]
+			}
+			b.picks[p] += n
+		}
+	}
+	for _, x := range d.Entries {
+		add(x.New, 1)
+		add(x.Old, -1)
+	}
+	for p, n := range was {
+		switch {
+		case n == 0 && b.picks[p] > 0:
+			fresh = append(fresh, p)
+		case n > 0 && b.picks[p] == 0:
+			stale = append(stale, p.name())
+		}
+		if b.picks[p] == 0 {
+			delete(b.picks, p)
+		}
+	}
+	slices.SortFunc(fresh, func(a, b pick) int { return int(a.how) - int(b.how) })
+	slices.Sort(stale)
+	return fresh, stale
+}
+
+// sweep removes chains that lost their last user, in a transaction of its own:
+// kernels before 6.2 forget only later that a removed element led to a chain.
+// If one is still busy the next Sync removes it.
+func (b *Backend) sweep(c *nftables.Conn, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	b.deleteChains(c, names)
+	err := c.Flush()
+	if err == nil {
+		return nil
+	}
+	_ = b.end(err)
+	if moved(err) {
+		return nil
+	}
+	return fmt.Errorf("remove chains that nobody needs: %w", err)
+}
+
+// Remove takes the whole table out of the kernel.
+func (b *Backend) Remove(ctx context.Context) error {
+	c, err := b.open(ctx)
+	if err != nil {
+		return b.end(err)
+	}
+	c.AddTable(b.table)
+	c.DelTable(b.table)
+	b.known = false
+	if err := c.Flush(); err != nil {
+		return b.end(errors.Join(fmt.Errorf("remove table %s", b.cfg.Table), err))
+	}
+	return nil
+}

@@ -1,0 +1,68 @@
+package nftables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Watch calls wake when somebody else changes our table, or may have, until ctx
+// ends or the kernel's news are lost. wake must not block; a Sync mends.
+func (b *Backend) Watch(ctx context.Context, wake func()) error {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return fmt.Errorf("watch nftables: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer func() {
+		if stop() {
+			c.Close()
+		}
+	}()
+	// Our own changes are told to us, too: ten thousand services at once.
+	if err := errors.Join(c.SetReadBuffer(receiveBuffer), c.JoinGroup(unix.NFNLGRP_NFTABLES)); err != nil {
+		return fmt.Errorf("watch nftables: %w", err)
+	}
+	wake() // what changed before
+	for {
+		msgs, err := c.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.ENOBUFS):
+			wake() // something was missed
+			continue
+		case err != nil:
+			return fmt.Errorf("watch nftables: %w", err)
+		}
+		for _, m := range msgs {
+			if b.concerns(m) {
+				wake()
+				break
+			}
+		}
+	}
+}
+
+// concerns tells whether a message is about our table and not of our making. In
+// all kinds of messages the table's name is the first attribute.
+func (b *Backend) concerns(m netlink.Message) bool {
+	if uint16(m.Header.Type)>>8 != unix.NFNL_SUBSYS_NFTABLES || uint16(m.Header.Type)&0xff == unix.NFT_MSG_NEWGEN ||
+		m.Header.PID == b.port.Load() || len(m.Data) < 4 {
+		return false
+	}
+	a, err := netlink.NewAttributeDecoder(m.Data[4:])
+	if err != nil {
+		return false
+	}
+	for a.Next() {
+		if a.Type() == unix.NFTA_TABLE_NAME {
+			return strings.TrimRight(string(a.Bytes()), "\x00") == b.cfg.Table
+		}
+	}
+	return false
+}
