@@ -10,20 +10,25 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/types"
 
 	"nodeagent/internal/cgroups"
 	"nodeagent/internal/config"
 	"nodeagent/internal/cri"
+	"nodeagent/internal/cri/image"
 	"nodeagent/internal/diag"
+	"nodeagent/internal/pod"
 	"nodeagent/internal/pod/validate"
+	"nodeagent/internal/probe"
 	"nodeagent/internal/source"
+	"nodeagent/internal/volume"
 )
 
 // addVerbs adds the verbs that show the node.
 func addVerbs(root *cobra.Command) {
 	root.AddGroup(&cobra.Group{ID: groupShow, Title: "Look at the node:"}, &cobra.Group{ID: groupAct, Title: "Work with containers, images and the daemon:"})
 	for group, verbs := range map[string][]*cobra.Command{
-		groupShow: {podsCommand(), psCommand(), inspectCommand(), logsCommand(), statsCommand(), checkCommand(), configCommand()},
+		groupShow: {podsCommand(), psCommand(), explainCommand(), inspectCommand(), logsCommand(), statsCommand(), checkCommand(), configCommand()},
 		groupAct:  {execCommand(), imagesCommand(), reloadCommand(), restartCommand()},
 	} {
 		for _, v := range verbs {
@@ -82,6 +87,7 @@ func openNode(flags config.Flags) (*node, error) {
 	n.eye, err = diag.New(diag.Config{
 		Socket: n.socket(), Runtime: n.runtime, Manifests: n.manifests, NodeName: cfg.NodeName, Addrs: n.addrs(),
 		Allowed: allowed(cfg),
+		Health:  n.health, HasImage: n.hasImage, Mounts: n.mountsOf,
 	})
 	if err != nil {
 		return nil, errors.Join(err, n.runtime.Close())
@@ -121,6 +127,26 @@ func (n *node) manifests(ctx context.Context, name string) (source.Snapshot, err
 		Default: validate.Default, Validate: validatePod, Objects: fromFiles(n.cfg),
 	})
 }
+
+// health reads the verdicts of probes that the daemon left.
+func (n *node) health() (map[string]pod.Health, error) {
+	left, err := probe.NewFiles(n.cfg.Agent.RunDir)
+	if err != nil {
+		return nil, err
+	}
+	return left.Peek()
+}
+
+func (n *node) hasImage(ctx context.Context, name string) (bool, error) {
+	_, err := n.runtime.Images().Get(ctx, name)
+	if image.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// mountsOf lists the mount points in the pod's directory.
+func (n *node) mountsOf(uid types.UID) ([]string, error) { return volume.MountsOf(n.cfg.RootDir, uid) }
 
 // tree is the cgroups of the node.
 func (n *node) tree() (*cgroups.Tree, error) {

@@ -281,6 +281,7 @@ func (d *daemon) checks() server.Checks {
 // info is what the local socket shows beside the pods.
 func (d *daemon) info() map[string]func() any {
 	info := map[string]func() any{
+		"awaited":  func() any { return d.set.Awaited() },
 		"problems": func() any { return d.problems() },
 		"config":   func() any { return d.cfg },
 		"probes":   func() any { return d.probes.Show() },
@@ -302,6 +303,7 @@ func (d *daemon) fitServers() error {
 		Metrics: map[string]func(io.Writer) error{"probes": d.probes.WriteMetrics},
 		Reload:  func() error { return d.reload.reload() },
 		Restart: d.restart,
+		Explain: d.explain,
 	})
 	if err != nil {
 		return err

@@ -30,6 +30,20 @@ func IsRetryable(err error) bool {
 // container out (CreateContainerConfigError): no retry helps without a change.
 func IsRefused(err error) bool { return spec.IsRefused(err) }
 
+// networkError tells that the pod's network could not be set up, and nothing else
+// failed of the sandbox.
+type networkError struct{ error }
+
+func (e networkError) NetworkError() bool { return true }
+func (e networkError) Unwrap() error      { return e.error }
+
+func ofNetwork(err error) error {
+	if err == nil {
+		return nil
+	}
+	return networkError{err}
+}
+
 func isDeadline(err error) bool {
 	return errdefs.IsDeadlineExceeded(err) || errors.Is(err, context.DeadlineExceeded)
 }

@@ -82,7 +82,7 @@ func (n *Native) makeSandbox(ctx context.Context, s *sandbox) error {
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	if s.netns != "" {
-		g.Go(func() error { return n.setupNetwork(gctx, s) })
+		g.Go(func() error { return ofNetwork(n.setupNetwork(gctx, s)) })
 	}
 	if namespacesOf(s.config).sharePID() {
 		g.Go(func() error { return n.startInit(gctx, s) })

@@ -34,6 +34,14 @@ type Config struct {
 	// Allowed is what pods of the node may ask for.
 	Allowed pod.Allowed
 	Now     func() time.Time
+
+	// What Explain asks besides with the daemon dead; each may be nil.
+	// Health are the probes' verdicts that it left, by container id.
+	Health func() (map[string]pod.Health, error)
+	// HasImage tells whether an image is on the node.
+	HasImage func(ctx context.Context, name string) (bool, error)
+	// Mounts lists what is mounted in the directory of a pod.
+	Mounts func(uid types.UID) ([]string, error)
 }
 
 // Eye looks at the node.
@@ -57,7 +65,7 @@ var ErrUnreachable = errors.New("neither the daemon nor containerd answers")
 // it works the same out of the manifests, containerd's records and the kernel.
 // ErrUnreachable is its only error besides ctx's.
 func (e *Eye) Look(ctx context.Context) (*View, error) {
-	v := &View{Source: FromDaemon, Pods: []Pod{}, Problems: []Problem{}}
+	v := &View{Source: FromDaemon, Pods: []Pod{}, Problems: []Problem{}, node: e.cfg.NodeName, facts: map[types.UID]pod.Facts{}}
 	wanted, daemonErr := daemon{e.cfg.Socket}.pods(ctx)
 	states, runtimeErr := e.cfg.Runtime.Snapshot(ctx)
 	if ctx.Err() != nil {
@@ -82,10 +90,12 @@ func (e *Eye) Look(ctx context.Context) (*View, error) {
 	}
 	for i := range wanted {
 		v.Pods = append(v.Pods, wantedPod(&wanted[i], byUID[wanted[i].UID]))
+		v.know(&wanted[i], byUID[wanted[i].UID])
 		delete(byUID, wanted[i].UID)
 	}
 	for _, s := range byUID {
 		v.Pods = append(v.Pods, foundPod(s))
+		v.facts[s.UID] = pod.Facts{Desired: pod.Desired{Wish: pod.WishAbsent}, Observed: pod.Observed{RuntimeState: s}}
 	}
 	slices.SortFunc(v.Pods, func(a, b Pod) int {
 		return strings.Compare(a.FullName()+" "+a.UID, b.FullName()+" "+b.UID)
@@ -107,6 +117,7 @@ func (e *Eye) rebuild(ctx context.Context, v *View, byUID map[types.UID]pod.Runt
 	snap, err := e.cfg.Manifests(ctx, e.cfg.NodeName)
 	if other := otherNode(snap.Pods, e.cfg.NodeName, byUID); err == nil && other != "" {
 		v.Notes = append(v.Notes, fmt.Sprintf("the containers here are of a node named %s, not %s; shown as the former (--hostname-override)", other, e.cfg.NodeName))
+		v.node = other
 		snap, err = e.cfg.Manifests(ctx, other)
 	}
 	if err != nil {
@@ -114,6 +125,7 @@ func (e *Eye) rebuild(ctx context.Context, v *View, byUID map[types.UID]pod.Runt
 		return nil
 	}
 	v.setProblems(snap.Problems)
+	v.objects = &snap.Objects
 	now := e.cfg.Now()
 	var all []corev1.Pod
 	for _, p := range snap.Pods {
@@ -121,6 +133,7 @@ func (e *Eye) rebuild(ctx context.Context, v *View, byUID map[types.UID]pod.Runt
 		if r, rejected := snap.Rejected[p.UID]; rejected {
 			d.Rejected = &r
 		}
+		v.facts[p.UID] = pod.Facts{Desired: d}
 		out := *p // shallow: spec and metadata are only read
 		out.Status = pod.Status(d, pod.Observed{RuntimeState: byUID[p.UID]}, pod.Node{Addrs: e.cfg.Addrs}, corev1.PodStatus{}, now)
 		all = append(all, out)

@@ -4,6 +4,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"nodeagent/internal/pod"
+	"nodeagent/internal/source"
 )
 
 // APIVersion of every document that the command line prints. Fields are only
@@ -33,6 +37,10 @@ type View struct {
 	Problems []Problem
 	// Notes say what could not be asked, for the operator.
 	Notes []string
+
+	node    string                  // its name, as far as it is known
+	facts   map[types.UID]pod.Facts // what was seen of each pod, for Explain
+	objects *source.Objects         // of the manifests, with the daemon dead
 }
 
 // Problem is a manifest that cannot be used.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,6 +153,26 @@ func TestBothBad(t *testing.T) {
 		t.Errorf("bad: %v", l.Bad)
 	}
 	wantLoad(t, d, "x", None, "") // and the next start is clean
+}
+
+// TestPeekMovesNothing: who may only look gets the same, and leaves a bad file where it is.
+func TestPeekMovesNothing(t *testing.T) {
+	d := newDir(t, t.TempDir())
+	must(t, d.Save("x", 1, []byte("old")))
+	must(t, d.Save("x", 1, []byte("new")))
+	must(t, os.Truncate(d.full("x"), 3))
+	before, err := os.ReadDir(d.full(""))
+	must(t, err)
+	l, err := d.Peek("x", nil)
+	must(t, err)
+	if l.Generation != Previous || string(l.Payload) != "old" || len(l.Bad) != 1 || l.Bad[0].Aside != "" {
+		t.Errorf("it finds %+v", l)
+	}
+	after, err := os.ReadDir(d.full(""))
+	must(t, err)
+	if !slices.EqualFunc(before, after, func(x, y os.DirEntry) bool { return x.Name() == y.Name() }) {
+		t.Errorf("before there was %v, then %v", before, after)
+	}
 }
 
 // TestAccept: a payload that its owner cannot use falls back like a flipped bit.

@@ -44,6 +44,15 @@ type Bad struct {
 // Nothing there is Generation None and no error. The only error is a directory
 // that exists and cannot be used.
 func (d *Dir) Load(name string, accept func(version uint32, payload []byte) error) (Loaded, error) {
+	return d.load(name, accept, d.putAside)
+}
+
+// Peek is Load for who may only look: a file that is refused stays where it is.
+func (d *Dir) Peek(name string, accept func(version uint32, payload []byte) error) (Loaded, error) {
+	return d.load(name, accept, func(_ int, file string, reason error) Bad { return Bad{Path: d.full(file), Reason: reason} })
+}
+
+func (d *Dir) load(name string, accept func(version uint32, payload []byte) error, refuse func(dir int, file string, reason error) Bad) (Loaded, error) {
 	var l Loaded
 	if err := checkName(name); err != nil {
 		return l, err
@@ -66,7 +75,7 @@ func (d *Dir) Load(name string, accept func(version uint32, payload []byte) erro
 			continue
 		}
 		if err != nil {
-			l.Bad = append(l.Bad, d.putAside(fd, file, err))
+			l.Bad = append(l.Bad, refuse(fd, file, err))
 			continue
 		}
 		l.Generation, l.Version, l.Payload = g, version, payload

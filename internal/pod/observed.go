@@ -133,9 +133,12 @@ type Failure struct {
 	Message string
 	Count   int       // failures in a row
 	At      time.Time // when the last one ended
+	Since   time.Time // when the first one of the row ended
 	// Absent: it failed for want of an object or of a key in one. Time does not
 	// mend that: the change of the object does, and then the failure is forgotten.
 	Absent bool
+	// Network: it was the pod's network that could not be set up.
+	Network bool
 }
 
 // Observed is everything that a plan is made from, besides the wish.

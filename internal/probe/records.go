@@ -79,6 +79,13 @@ func (f *Files) Load() (map[string]pod.Health, error) {
 	if _, err := f.dir.Prepare(); err != nil {
 		return nil, err
 	}
+	return f.read(f.dir.Load)
+}
+
+// Peek reads what a daemon left, for who may only look.
+func (f *Files) Peek() (map[string]pod.Health, error) { return f.read(f.dir.Peek) }
+
+func (f *Files) read(load func(string, func(uint32, []byte) error) (durable.Loaded, error)) (map[string]pod.Health, error) {
 	names, err := f.dir.Names()
 	if err != nil {
 		return nil, err
@@ -87,7 +94,7 @@ func (f *Files) Load() (map[string]pod.Health, error) {
 	var errs []error
 	for _, name := range names {
 		var r record
-		loaded, err := f.dir.Load(name, func(version uint32, payload []byte) error {
+		loaded, err := load(name, func(version uint32, payload []byte) error {
 			if version != recordVersion {
 				return fmt.Errorf("version %d is not known", version)
 			}

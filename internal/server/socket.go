@@ -37,6 +37,9 @@ type SocketConfig struct {
 	// Restart restarts a container of a pod, or with "" all; nil: it cannot. An
 	// error that wraps ErrNotFound or ErrEnded tells so.
 	Restart func(namespace, name, container string) error
+	// Explain tells how the gates of the pod of that UID stand; nil: it cannot. An
+	// error that wraps ErrNotFound tells that there is none.
+	Explain func(ctx context.Context, uid string) (any, error)
 	Logger  *slog.Logger
 }
 
@@ -87,6 +90,9 @@ func (s *Socket) handler() http.Handler {
 	}
 	if s.cfg.Restart != nil {
 		mux.HandleFunc("POST /v1/restart", s.restart)
+	}
+	if s.cfg.Explain != nil {
+		mux.HandleFunc("GET /v1/explain", s.explain)
 	}
 	for name, info := range s.cfg.Info {
 		mux.HandleFunc("GET /v1/"+name, func(w http.ResponseWriter, _ *http.Request) { write(w, info()) })

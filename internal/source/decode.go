@@ -2,13 +2,16 @@ package source
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
@@ -234,7 +237,7 @@ func (m *Manifests) decodeList(path string, text []byte, where *tree) ([]wanted,
 func (m *Manifests) decodePod(path string, text []byte, where *tree, prefix string) ([]wanted, findings) {
 	p := &corev1.Pod{}
 	if bad := strict(text, p, where, prefix); bad != nil {
-		return nil, bad
+		return nil, bad.of(m.meant(p))
 	}
 	written := p.Name
 	if written == "" {
@@ -296,6 +299,24 @@ func (f findings) at(where *tree, prefix, name string) findings {
 		f[i].pod = name
 	}
 	return f
+}
+
+// of notes whose findings they are.
+func (f findings) of(name string) findings {
+	for i := range f {
+		f[i].pod = name
+	}
+	return f
+}
+
+// meant is the pod that a document is about which could not be read to its end, "" where
+// that is not known.
+func (m *Manifests) meant(p *corev1.Pod) string {
+	namespace := cmp.Or(p.Namespace, metav1.NamespaceDefault)
+	if len(validation.IsDNS1123Subdomain(p.Name))+len(validation.IsDNS1123Label(namespace)) > 0 {
+		return ""
+	}
+	return namespace + "/" + p.Name + "-" + strings.ToLower(m.cfg.NodeName)
 }
 
 func fullName(p *corev1.Pod) string { return p.Namespace + "/" + p.Name }

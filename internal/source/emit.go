@@ -62,7 +62,7 @@ func (m *Manifests) addPods(s *Snapshot) {
 				}
 				s.Problems = append(s.Problems, Problem{
 					File: m.fileOf(name), Pod: fullName(w.pod), Since: doubles[key],
-					Message: fmt.Sprintf("pod is not taken from here: %s has one of the same name or uid, and sorts first", first),
+					Message: fmt.Sprintf(doubled+"%s has one of the same name or uid, and sorts first", first),
 				})
 				continue
 			}
@@ -72,6 +72,9 @@ func (m *Manifests) addPods(s *Snapshot) {
 	}
 	m.doubles = doubles
 }
+
+// doubled begins what is said of a second manifest of one pod.
+const doubled = "pod is not taken from here: "
 
 func (s *Snapshot) add(w wanted) {
 	s.Pods = append(s.Pods, w.pod)

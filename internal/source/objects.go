@@ -53,6 +53,9 @@ func (o Objects) Variables(namespace string, links bool) map[string]string {
 	return all
 }
 
+// Has tells whether there is such an object.
+func (o Objects) Has(ref pod.ObjectRef) bool { return o.all[ref] != nil }
+
 // Changed lists what came, went or changed since before, in no order.
 func (o Objects) Changed(before Objects) []pod.ObjectRef {
 	var changed []pod.ObjectRef

@@ -119,6 +119,22 @@ func (v *Volumes) mountsOf(uid types.UID) ([]string, error) {
 	return mountsBelow(root)
 }
 
+// MountsOf lists the mount points in the directory of a pod below rootDir, inner ones
+// first; none where there is no such directory. It only reads the kernel's table.
+func MountsOf(rootDir string, uid types.UID) ([]string, error) {
+	if err := plain(string(uid)); err != nil {
+		return nil, err
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Join(rootDir, "pods", string(uid)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the pod's directory: %w", err)
+	}
+	return mountsBelow(dir)
+}
+
 // mountsBelow lists the mount points at and below a directory, inner ones first.
 func mountsBelow(dir string) ([]string, error) {
 	infos, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))

@@ -144,6 +144,7 @@ func (s *Set) startContainer(ctx context.Context, w *worker, a pod.Action, d pod
 	if err := failpoint.At(failpoint.WorkerImageAfter); err != nil {
 		return pod.ReasonImageInspectError, err
 	}
+	w.reach(a.Op(), pod.GateCreate)
 	back, err := s.slots.take(ctx)
 	if err != nil {
 		return pod.ReasonCreateContainerError, err
@@ -174,6 +175,7 @@ func (s *Set) startContainer(ctx context.Context, w *worker, a pod.Action, d pod
 	if err := s.cfg.Links.LinkLog(d.Pod, a.Name, id, log); err != nil {
 		return pod.ReasonCreateContainerError, err
 	}
+	w.reach(a.Op(), pod.GateStart)
 	if err := s.cfg.Containers.StartContainer(bounded, id); err != nil {
 		return pod.ReasonRunContainerError, err
 	}

@@ -31,6 +31,9 @@ type worker struct {
 	objects uint64        // counts the changes of what the pod refers to
 	images  bool          // some came that nobody here has asked for
 	poke    chan struct{} // holds one: something changed
+	flights map[pod.Op]pod.Flight
+	asking  *question
+	ended   bool // no turn follows
 
 	wanted   context.Context // ends when the pod is to go
 	unwanted context.CancelFunc
@@ -132,6 +135,7 @@ func (w *worker) wish() pod.Desired {
 func (w *worker) run(ctx, ops context.Context) bool {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	defer w.hush()
 	for {
 		now := time.Now()
 		steps := w.decide(ctx, ops, now)
@@ -177,6 +181,7 @@ func (w *worker) decide(ctx, ops context.Context, now time.Time) (steps pod.Step
 		o.Running[a.Op()] = true
 	}
 	w.report(d, o, now)
+	w.answer(d, o)
 	return steps
 }
 
@@ -259,6 +264,7 @@ func (w *worker) start(ctx, ops context.Context, a pod.Action, d pod.Desired) {
 	}
 	ops = w.cuttable(ops, a)
 	objects := w.answered
+	w.begin(a.Op())
 	w.set.ops.Go(func() {
 		r := w.execute(ops, a, d)
 		r.objects = objects
@@ -288,6 +294,7 @@ func (w *worker) execute(ctx context.Context, a pod.Action, d pod.Desired) (r re
 // finish notes how an operation ended.
 func (w *worker) finish(r result) {
 	op := r.action.Op()
+	w.landed(op)
 	delete(w.running, op)
 	if cut := w.cuts[op]; cut != nil {
 		cut()
@@ -297,7 +304,7 @@ func (w *worker) finish(r result) {
 		f := pod.Failure{Reason: r.reason, Message: r.err.Error(), Count: w.failed[op].Count + 1, At: time.Now()}
 		w.tellFailure(r.action, w.wish().Pod, f)
 		if f.Absent = absent(r.err); r.objects == w.answered || !f.Absent && !f.LacksImage() {
-			w.failed[op] = f
+			w.failed[op] = inRow(f, w.failed[op], r.err)
 		} else {
 			delete(w.failed, op) // what it lacked may have come meanwhile
 		}
