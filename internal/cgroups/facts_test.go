@@ -82,7 +82,7 @@ func TestFactsCountOOMKills(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := script(t, tree, parent+"/c", `echo ready; x=$(head -c 30000000 /dev/zero | tr '\0' x); read never`)
+	cmd := script(t, tree, parent+"/c", eater)
 	dirs := tree.existing(parent)
 	for end := time.Now().Add(need.Slow(10 * time.Second)); time.Now().Before(end); {
 		pids, err := processes(dirs)

@@ -111,7 +111,7 @@ func TestEnsurePodV2(t *testing.T) {
 	}
 	wantFiles(t, tree, parent, asked)
 
-	script(t, tree, parent+"/c", `echo ready; x=$(head -c 30000000 /dev/zero | tr '\0' x); read never`)
+	script(t, tree, parent+"/c", eater)
 	if err := awaitUnpopulated(within(t, need.Slow(30*time.Second)), filepath.Join(tree.dir("memory", parent), "cgroup.events")); err != nil {
 		t.Fatal(err)
 	}

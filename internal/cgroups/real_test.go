@@ -76,6 +76,11 @@ func within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
+// eater is a script that asks for memory without end: tail keeps a line that has
+// none. (A shell that keeps what it reads takes it in pieces of 128 bytes, which
+// an emulated CPU needs half a minute for.)
+const eater = "echo ready; exec tail /dev/zero"
+
 // script starts a shell in a cgroup, in every hierarchy as an OCI runtime does,
 // and waits until it says "ready".
 func script(t testing.TB, tree *Tree, cgroup, text string) *exec.Cmd {
