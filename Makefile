@@ -27,13 +27,13 @@ run: deps build ## run the example pods on a private node until Ctrl-C (root; ON
 deps: ## install what is missing: Debian packages, and Go into the cache (DEPS=0: only tell)
 	@DEPS=$(DEPS) hack/deps
 
-test: test-host ## everything that proves the project on this machine
+test: test-host test-machine ## everything that proves the project: on this machine, and in Debian guests with systemd
 
 test-host: deps ## vet, unit, architecture, kernel and simulation tests, and the API server as an oracle
 	@$(GO) run ./test/runner
 
-test-machine: deps ## vital parts on a real machine: Debian guests with systemd (ARCH=arm64; FULL=1: everything)
-	@DEPS=$(DEPS) $(GO) run ./test/machine/run -arch $(or $(ARCH),amd64) $(if $(value RUN),-run '$(value RUN)')
+test-machine: deps ## what needs a machine of its own, in Debian guests with systemd (root; ARCH=arm64; FULL=1: everything)
+	@DEPS=$(DEPS) $(GO) run ./test/machine/run $(if $(ARCH),-arch $(ARCH)) $(if $(value RUN),-run '$(value RUN)')
 
 test-cluster: deps ## the node on a real control plane, built from its Go modules (the first time: long)
 	$(GO) test ./test/cluster -v -count=1 -timeout 60m $(if $(value RUN),-run '$(value RUN)')
@@ -53,5 +53,8 @@ lint: ## gofmt, go vet and staticcheck
 
 clean: ## remove what make built here (the cache of tools stays)
 	rm -rf bin
+
+# One after the other: both hold times against limits.
+.NOTPARALLEL:
 
 .PHONY: help build run deps test test-host test-machine test-cluster bench soak lint clean

@@ -253,7 +253,7 @@ func TestCheckGuestWithoutMemory(t *testing.T) {
 // TestCheckGuestV1: cgroup v1 under systemd.
 func TestCheckGuestV1(t *testing.T) {
 	t.Parallel()
-	n := newCheckNode(t, guest.Options{Cmdline: []string{"systemd.unified_cgroup_hierarchy=0"}})
+	n := newCheckNode(t, guest.Options{Cmdline: []string{v1}})
 	n.sh(t, "echo nameserver 192.0.2.53 >/etc/resolv.conf")
 	wantIDs(t, n.check(t), slices.Concat(bareIDs, []string{"NA-CGROUP-003"})...)
 }

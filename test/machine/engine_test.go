@@ -43,7 +43,7 @@ func TestEngine(t *testing.T) {
 func TestEngineV1(t *testing.T) {
 	need.Have(t, need.Full)
 	t.Parallel()
-	g := guest.Start(t, guest.Options{Cmdline: []string{"systemd.unified_cgroup_hierarchy=0"}})
+	g := guest.Start(t, guest.Options{Cmdline: []string{v1}})
 	for _, s := range engine[1:] {
 		s.run(t, g)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -26,6 +27,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 // its snapshot with systemd, cgroup v2 and the host's clock; commands and files
 // go in and out; and nothing of it has a network.
 func TestGuest(t *testing.T) {
+	t.Parallel()
 	g := guest.Start(t, guest.Options{})
 	ctx := within(t, time.Minute)
 	t.Run("facts", func(t *testing.T) {
@@ -41,6 +43,16 @@ func TestGuest(t *testing.T) {
 		ns, perr := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
 		if d := time.Unix(0, ns).Sub(before); err != nil || perr != nil || d < -time.Second || d > 10*time.Second {
 			t.Errorf("the guest's clock is %v away: %q %v", d, out, err)
+		}
+	})
+	t.Run("clock's pace", func(t *testing.T) {
+		// A guest on a busy host that had to measure its clock may be at twice the time.
+		before := time.Now()
+		out, err := g.Shell(ctx, "a=$(cut -d' ' -f1 /proc/uptime); sleep 3; echo $a; cut -d' ' -f1 /proc/uptime")
+		here := time.Since(before).Seconds()
+		var from, to float64
+		if _, serr := fmt.Sscan(out, &from, &to); err != nil || serr != nil || to-from > here {
+			t.Errorf("%.1f s here are %.1f s in the guest: %q %v", here, to-from, out, err)
 		}
 	})
 	t.Run("network", func(t *testing.T) {
@@ -106,6 +118,7 @@ func testFiles(t *testing.T, g *guest.Guest) {
 
 // TestTwoGuests: two at once share nothing, neither disk nor random numbers.
 func TestTwoGuests(t *testing.T) {
+	t.Parallel()
 	a, b := guest.Start(t, guest.Options{}), guest.Start(t, guest.Options{})
 	ctx := within(t, time.Minute)
 	if err := a.Write(ctx, "/srv/mark", []byte("a"), 0o600); err != nil {
@@ -125,6 +138,7 @@ func TestTwoGuests(t *testing.T) {
 // TestPower: a reboot keeps the disk; a power cut loses what the guest had not
 // flushed and keeps what it had; commands in flight are told.
 func TestPower(t *testing.T) {
+	t.Parallel()
 	g := guest.Start(t, guest.Options{Durable: true})
 	ctx := within(t, 10*time.Minute)
 	first := g.BootID()

@@ -23,8 +23,13 @@ func TestInstall(t *testing.T) {
 	g := guest.Start(t, guest.Options{})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	bring(t, ctx, g)
-	steps := installSteps(t, ctx)
+	if err := bring(ctx, g); err != nil {
+		t.Fatal(err)
+	}
+	steps, err := installSteps(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, s := range steps {
 		t.Run(s.String(), func(t *testing.T) {
 			out, err := s.run(ctx, g)
@@ -60,15 +65,14 @@ func (s step) String() string { return fmt.Sprintf("%s (%d)", s.section, s.numbe
 var fence = regexp.MustCompile("(?ms)^(?:## ([^\n]*)|```sh( network)?\n(.*?)^```)$")
 
 // installSteps reads the document.
-func installSteps(t *testing.T, ctx context.Context) []step {
-	t.Helper()
+func installSteps(ctx context.Context) ([]step, error) {
 	root, err := bed.ModuleRoot(ctx)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	text, err := os.ReadFile(filepath.Join(root, "docs", "install.md"))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	var all []step
 	section, number := "", 0
@@ -82,9 +86,9 @@ func installSteps(t *testing.T, ctx context.Context) []step {
 	}
 	// A document whose form changed must not pass for one without steps.
 	if blocks := strings.Count(string(text), "\n```sh"); len(all) != blocks || blocks < 8 {
-		t.Fatalf("%d of %d blocks understood", len(all), blocks)
+		return nil, fmt.Errorf("%d of %d blocks of docs/install.md understood", len(all), blocks)
 	}
-	return all
+	return all, nil
 }
 
 // run runs the block in one shell that stops at the first failure. The guest has
@@ -115,24 +119,21 @@ const (
 )
 
 // bring puts into the guest what an operator copies to a node, and the images.
-func bring(t *testing.T, ctx context.Context, g *guest.Guest) {
-	t.Helper()
+func bring(ctx context.Context, g *guest.Guest) error {
 	if err := g.Programs(ctx); err != nil {
-		t.Fatal(err)
+		return err
 	}
 	_, err := g.Shell(ctx, `mkdir -p /root/nodeagent && cd /root/nodeagent
 cp -r /opt/nodeagent/tree/systemd /opt/nodeagent/tree/examples .
 mkdir -p bin && cp /opt/nodeagent/bin/nodeagent /opt/nodeagent/bin/containerd-shim-nodeagent-v1 bin/`)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	tar, err := guestImages(ctx, g)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	if err := g.Write(ctx, imageTar, tar, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	return g.Write(ctx, imageTar, tar, 0o600)
 }
 
 // guestImages are images of the guest's architecture: the example, and the

@@ -28,12 +28,11 @@ import (
 // machine can.
 func TestPowerCut(t *testing.T) {
 	need.Have(t, need.Root, need.Machine) // before the seed is told: the reason of a skip comes first
+	t.Parallel()
 	cuts, seed := env.Number(t, "POWER_CUTS", 3), env.Seed(t, "POWER_SEED")
-	g := guest.Start(t, guest.Options{Fresh: true, Durable: true})
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(cuts)*5*time.Minute)
-	defer cancel()
+	n := newUnitNode(t, 5*time.Minute+time.Duration(cuts)*5*time.Minute, guest.Options{Durable: true})
 	p := &outage{
-		unitNode: newUnitNode(t, ctx, g), rng: rand.New(rand.NewPCG(seed, 0)),
+		unitNode: n, rng: rand.New(rand.NewPCG(seed, 0)),
 		seen: bed.NewLedger(), wanted: map[string]string{}, stop: func() {},
 	}
 	defer func() { p.stop() }()
@@ -171,7 +170,11 @@ func (c *changes) Write(b []byte) (int, error) {
 func (p *outage) settled() {
 	p.Helper()
 	took := p.await("every pod is what it shall be", 4*time.Minute, func() bool {
-		pods := p.pods()
+		pods, err := p.look()
+		if err != nil {
+			p.wrong = []string{err.Error()}
+			return false
+		}
 		for name, kind := range p.wanted {
 			phase := pods[name].Phase
 			_, state, _, _ := pods[name].last()

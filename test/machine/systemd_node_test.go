@@ -1,8 +1,10 @@
 package machine_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -22,22 +24,38 @@ type unitNode struct {
 	wrong []string // what awaitPhases saw last
 }
 
-// newUnitNode runs the document's sections 1 to 4 in the guest, and imports the
-// images.
-func newUnitNode(t *testing.T, ctx context.Context, g *guest.Guest) *unitNode {
-	t.Helper()
-	n := &unitNode{T: t, ctx: ctx, g: g}
-	bring(t, ctx, g)
-	for _, s := range installSteps(t, ctx) {
+// installed is a guest after the document's sections 1 to 4, with the images
+// imported.
+var installed = &guest.State{Name: "installed", Make: install}
+
+func install(ctx context.Context, g *guest.Guest) error {
+	if err := bring(ctx, g); err != nil {
+		return err
+	}
+	steps, err := installSteps(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range steps {
 		if s.section >= "5." {
 			break
 		}
 		if out, err := s.run(ctx, g); err != nil {
-			t.Fatalf("%s: %v\n%s", s, err, out)
+			return fmt.Errorf("%s: %w\n%s", s, err, out)
 		}
 	}
-	n.sh("nodeagent images import " + imageTar)
-	return n
+	_, err = g.Run(ctx, "nodeagent", "images", "import", imageTar)
+	return err
+}
+
+// newUnitNode starts a guest on which all that was done.
+func newUnitNode(t *testing.T, limit time.Duration, o guest.Options) *unitNode {
+	t.Helper()
+	o.From = installed
+	g := guest.Start(t, o)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	return &unitNode{T: t, ctx: ctx, g: g}
 }
 
 // on is n for a subtest.
@@ -84,19 +102,37 @@ func (p unitPod) last() (id, state string, pid, code int) {
 // pods are all pods by the name in their manifest.
 func (n *unitNode) pods() map[string]unitPod {
 	n.Helper()
-	out, err := n.g.Shell(n.ctx, "nodeagent pods -o json 2>/dev/null")
+	pods, err := n.look()
 	if err != nil {
 		n.Fatal(err)
 	}
+	return pods
+}
+
+// look asks for the pods. While twenty of them start on one emulated CPU,
+// containerd may need more than the five seconds that the command gives it, which
+// are meant for somebody at a terminal: no answer then tells nothing of the pods,
+// and is for await to bear. The error is that alone.
+func (n *unitNode) look() (map[string]unitPod, error) {
+	n.Helper()
+	var out bytes.Buffer
+	code, err := n.g.Exec(n.ctx, guest.Command{Argv: []string{"sh", "-c", "nodeagent pods -o json 2>/root/why"}, Output: &out})
+	const unreachable = 5
+	switch {
+	case err == nil && code == unreachable:
+		return nil, errors.New(n.sh("cat /root/why"))
+	case err != nil || code != 0:
+		n.Fatalf("nodeagent pods ended with %d, %v: %s", code, err, n.sh("cat /root/why"))
+	}
 	var list struct{ Items []unitPod }
-	if err := json.Unmarshal([]byte(out), &list); err != nil {
-		n.Fatalf("%v\n%s", err, out)
+	if err := json.Unmarshal(out.Bytes(), &list); err != nil {
+		n.Fatalf("%v\n%s", err, out.String())
 	}
 	all := map[string]unitPod{}
 	for _, p := range list.Items {
 		all[strings.TrimSuffix(p.Name, "-guest")] = p
 	}
-	return all
+	return all, nil
 }
 
 // running are the containers that run, by pod, with what tells one run from
@@ -132,8 +168,12 @@ func (n *unitNode) await(what string, limit time.Duration, ok func() bool) time.
 func (n *unitNode) awaitPhases(limit time.Duration, want map[string]string) {
 	n.Helper()
 	n.await("pods as wanted", limit, func() bool {
-		pods := n.pods()
+		pods, err := n.look()
 		n.wrong = nil
+		if err != nil {
+			n.wrong = []string{err.Error()}
+			return false
+		}
 		for name, phase := range want {
 			if pods[name].Phase != phase {
 				n.wrong = append(n.wrong, fmt.Sprintf("%s is %q and not %s", name, pods[name].Phase, phase))

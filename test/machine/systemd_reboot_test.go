@@ -1,7 +1,6 @@
 package machine_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os/exec"
@@ -28,10 +27,9 @@ const rebootLimit = 30 * time.Second
 // run runs again, those that are done are not run again, and nothing of the boot
 // before is left.
 func TestReboot(t *testing.T) {
-	g := guest.Start(t, guest.Options{Fresh: true, Durable: true})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
-	defer cancel()
-	n := newUnitNode(t, ctx, g)
+	t.Parallel()
+	n := newUnitNode(t, 30*time.Minute, guest.Options{Durable: true})
+	ctx, g := n.ctx, n.g
 	factor := n.slowness()
 	manifests := map[string]string{
 		"ok":   unitManifest("ok", "Never", "echo ran; exit 0"),
@@ -90,8 +88,12 @@ func TestReboot(t *testing.T) {
 // its phase is Running from the moment at which the daemon knows it.
 func (n *unitNode) again(before map[string]unitPod) bool {
 	n.Helper()
+	pods, err := n.look()
 	n.wrong = nil
-	for name, p := range n.pods() {
+	if err != nil {
+		n.wrong = []string{err.Error()}
+	}
+	for name, p := range pods {
 		id, state, _, _ := p.last()
 		if oldID, _, _, _ := before[name].last(); strings.HasPrefix(name, "p") && (id == oldID || state != "Running") {
 			n.wrong = append(n.wrong, name+" is "+state)
@@ -246,11 +248,14 @@ func nonEmptyLines(s string) []string {
 	return slices.DeleteFunc(strings.Split(s, "\n"), func(l string) bool { return strings.TrimSpace(l) == "" })
 }
 
+// floorPods is how many pods at once tell how much slower the guest is.
+const floorPods = 8
+
 // slowness is how much longer the least that a pod costs (test/floor) takes in
 // the guest than on the host.
 func (n *unitNode) slowness() float64 {
 	n.Helper()
-	argv := []string{"-n", "2", "-many", strconv.Itoa(rebootPods), "-parallel", "8"}
+	argv := []string{"-n", "1", "-many", strconv.Itoa(floorPods), "-parallel", strconv.Itoa(floorPods)}
 	there := floorTime(n.T, n.sh("/opt/nodeagent/built/floor -address /run/containerd/containerd.sock -image "+image.Example+
 		" -cgroup /floor "+strings.Join(argv, " ")+" /podtool sleep forever"))
 	b := bed.Containerd(n.T, bed.Options{Stock: true, Private: true})
@@ -267,7 +272,7 @@ func (n *unitNode) slowness() float64 {
 		n.Fatal(err)
 	}
 	here := floorTime(n.T, out)
-	n.Logf("the floor of %d pods is %.2f s in the guest and %.2f s on the host", rebootPods, there, here)
+	n.Logf("the floor of %d pods is %.2f s in the guest and %.2f s on the host", floorPods, there, here)
 	n.sh("rmdir /sys/fs/cgroup/floor 2>/dev/null || true")
 	return max(1, there/here)
 }

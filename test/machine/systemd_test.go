@@ -1,7 +1,6 @@
 package machine_test
 
 import (
-	"context"
 	"maps"
 	"os"
 	"os/exec"
@@ -18,10 +17,9 @@ import (
 // TestUnit: whatever happens to the daemon under systemd, no container notices,
 // and nothing that happened to a container meanwhile is lost.
 func TestUnit(t *testing.T) {
-	g := guest.Start(t, guest.Options{})
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
-	defer cancel()
-	n := newUnitNode(t, ctx, g)
+	t.Parallel()
+	// Two CPUs: here the daemon's goroutines meet systemd and containerd side by side.
+	n := newUnitNode(t, 15*time.Minute, guest.Options{CPUs: 2})
 	n.manifests(map[string]string{
 		"shm":     unitManifest("shm", "Always", "echo kept > /dev/shm/kept; "+forever),
 		"done":    unitManifest("done", "Never", "exit 7"),

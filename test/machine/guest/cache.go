@@ -42,6 +42,53 @@ func entry(name string, parts ...any) (path string, made bool, unlock func(), er
 	return path, made, func() { f.Close() }, nil
 }
 
+// NewRun makes the directory of a run and what all of its guests share, and returns
+// what removes them. This process and those that it starts find it by their
+// environment. If the run dies, the next guest that starts removes it.
+func NewRun(ctx context.Context, arch string) (dir string, remove func() error, err error) {
+	d, err := newDirectory()
+	if err != nil {
+		return "", nil, err
+	}
+	err = os.Setenv(runDir, d.path)
+	if err == nil {
+		_, err = payload(ctx, arch, d.path)
+	}
+	if err != nil {
+		return "", nil, errors.Join(err, d.remove())
+	}
+	return d.path, d.remove, nil
+}
+
+// runDir is what a run's tests share; it is unset where there is no runner.
+const runDir = "NODEAGENT_MACHINE_DIR"
+
+// shared returns a directory that is made once for all tests of a run. Where there
+// is no run, made is false, and every caller makes its own.
+func shared(name string, fill func(dir string) error) (path string, made bool, err error) {
+	home := os.Getenv(runDir)
+	if home == "" {
+		return "", false, nil
+	}
+	path = filepath.Join(home, name)
+	lock, err := flock(path+".lock", unix.LOCK_EX)
+	if err != nil {
+		return "", false, err
+	}
+	defer lock.Close()
+	if _, err := os.Stat(path); err == nil {
+		return path, true, nil
+	}
+	tmp := path + ".making"
+	if err := errors.Join(os.RemoveAll(tmp), os.Mkdir(tmp, 0o755)); err != nil {
+		return "", false, err
+	}
+	if err := fill(tmp); err != nil {
+		return "", false, errors.Join(err, os.RemoveAll(tmp))
+	}
+	return path, true, os.Rename(tmp, path)
+}
+
 // dropOld removes what nobody used for a fortnight.
 func dropOld() {
 	entries, _ := os.ReadDir(cache())

@@ -8,6 +8,18 @@ import (
 	"time"
 )
 
+// spent is what a process that has ended has cost.
+func (p *process) spent() time.Duration {
+	return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
+}
+
+// ended adds to what the guest has cost, over all the times that it had power.
+func (g *Guest) ended(p *process) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.cost += p.spent()
+}
+
 // CPU is what emulating the guest has cost the host since it was last started or
 // resumed: a measure that other work on the host does not change.
 func (g *Guest) CPU() (time.Duration, error) {

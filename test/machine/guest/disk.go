@@ -241,6 +241,7 @@ func contents(agent []byte, tools string) ([]file, error) {
 	files := []file{
 		{path: "/opt/nodeagent/guest-agent", mode: 0o755, data: agent},
 		{path: "/etc/systemd/system/guest-agent.service", mode: 0o644, data: []byte(agentUnit)},
+		{path: "/etc/udev/rules.d/60-nodeagent.rules", mode: 0o644, data: []byte(agentRule)},
 		{path: "/etc/systemd/system/multi-user.target.wants/guest-agent.service", link: "../guest-agent.service"},
 		{path: "/etc/hostname", mode: 0o644, data: []byte("guest\n")},
 		{path: "/etc/hosts", mode: 0o644, data: []byte("127.0.0.1 localhost guest\n::1 localhost\n")},
@@ -271,7 +272,8 @@ func contents(agent []byte, tools string) ([]file, error) {
 // agentUnit: nothing that a test does may take its own wire away.
 const agentUnit = `[Unit]
 Description=the host's hands in this guest
-After=basic.target
+Wants=dev-virtio\x2dports-nodeagent.device
+After=basic.target dev-virtio\x2dports-nodeagent.device
 StartLimitIntervalSec=0
 
 [Service]
@@ -286,6 +288,11 @@ Environment=HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 [Install]
 WantedBy=multi-user.target
+`
+
+// agentRule has systemd wait for the port, instead of starting the agent over and
+// over until udev has come to it.
+const agentRule = `SUBSYSTEM=="virtio-ports", ATTR{name}=="nodeagent", TAG+="systemd", ENV{SYSTEMD_ALIAS}="/dev/virtio-ports/nodeagent"
 `
 
 // Tools returns a directory with containerd, containerd-shim-runc-v2, ctr and

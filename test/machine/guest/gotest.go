@@ -103,24 +103,35 @@ func split(args []string) (tags string, timeout time.Duration, rest []string) {
 	return tags, timeout, rest
 }
 
-// putTest compiles a package's tests on the host.
+// putTest brings in a package's tests, compiled on the host: once for all guests
+// of a run.
 func (g *Guest) putTest(ctx context.Context, pkg, tags, guestPath string) error {
-	dir, err := os.MkdirTemp("", "guest-test-")
+	fill := func(dir string) error { return compileTest(ctx, g.opts.Arch, pkg, tags, filepath.Join(dir, "test")) }
+	dir, made, err := shared("test-"+g.opts.Arch+"-"+filepath.Base(guestPath)+"-"+tags, fill)
+	if err == nil && !made {
+		if dir, err = os.MkdirTemp("", "guest-test-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		err = fill(dir)
+	}
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	return g.Put(ctx, filepath.Join(dir, "test"), guestPath)
+}
+
+func compileTest(ctx context.Context, arch, pkg, tags, bin string) error {
 	root, err := bed.ModuleRoot(ctx)
 	if err != nil {
 		return err
 	}
-	bin := filepath.Join(dir, "test")
 	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-trimpath", "-ldflags", "-s -w", "-tags", tags, "-o", bin, pkg)
-	cmd.Dir, cmd.Env = root, goEnv(g.opts.Arch)
+	cmd.Dir, cmd.Env = root, goEnv(arch)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("compile the tests of %s: %w\n%s", pkg, err, text)
 	}
-	return g.Put(ctx, bin, guestPath)
+	return nil
 }
 
 // stream runs the test binary, and has test2json tell its lines apart.
@@ -265,7 +276,7 @@ type Result struct {
 
 // cost adds a line for the whole package.
 func (r *report) cost(cpu float64) {
-	r.append(Result{Guest: r.guest, Package: r.pkg, Action: "cost", Seconds: cpu})
+	record(r.t, Result{Guest: r.guest, Package: r.pkg, Action: "cost", Seconds: cpu})
 }
 
 // record adds the result to the file that the whole run is judged by.
@@ -274,10 +285,10 @@ func (r *report) record(full string, n *tested) {
 	if n.action == "skip" {
 		res.Why = Reason(n.output.String())
 	}
-	r.append(res)
+	record(r.t, res)
 }
 
-func (r *report) append(res Result) {
+func record(t testing.TB, res Result) {
 	path := os.Getenv("NODEAGENT_MACHINE_RESULTS")
 	if path == "" {
 		return
@@ -287,7 +298,7 @@ func (r *report) append(res Result) {
 		err = appendLine(path, b)
 	}
 	if err != nil {
-		r.t.Errorf("record a result: %v", err)
+		t.Errorf("record a result: %v", err)
 	}
 }
 

@@ -18,18 +18,21 @@ import (
 )
 
 // Options say how a guest differs from the usual one: amd64 (or what
-// NODEAGENT_MACHINE names), cgroup v2, 2 CPUs, 2 GiB, from the snapshot.
+// NODEAGENT_MACHINE names), cgroup v2, one CPU, 2 GiB, from the snapshot. A second
+// CPU costs two thirds more of the host's, most of it in waiting for each other.
 type Options struct {
 	Arch      string   // "amd64" or "arm64"
 	Cmdline   []string // more kernel parameters: systemd.unified_cgroup_hierarchy=0
 	Fresh     bool     // boot instead of loading the snapshot of a booted guest
 	MemoryMiB int
 	CPUs      int
-	Disks     []int // sizes in MiB of empty disks /dev/vdb, /dev/vdc, …; implies Fresh
+	From      *State // start from what it makes of a guest, instead of the one just booted
 
 	// Durable: what the guest has flushed is on the disk, and survives PowerCut.
 	// Other guests run with a disk that forgets, which is faster.
 	Durable bool
+
+	blank bool // for a snapshot of every day: the programs, which change, are not in it
 }
 
 func (o Options) withDefaults() Options {
@@ -43,10 +46,16 @@ func (o Options) withDefaults() Options {
 		o.MemoryMiB = 2048
 	}
 	if o.CPUs == 0 {
-		o.CPUs = 2
+		o.CPUs = 1
 	}
-	o.Fresh = o.Fresh || len(o.Disks) > 0
 	return o
+}
+
+// State is a guest as several tests of a run want it: the first to ask makes it,
+// the others start from its snapshot.
+type State struct {
+	Name string // of a file; one State has one
+	Make func(ctx context.Context, g *Guest) error
 }
 
 // Guest is one virtual machine.
@@ -58,7 +67,8 @@ type Guest struct {
 	mu     sync.Mutex
 	proc   *process // nil while its power is off
 	boot   string
-	bedded bool // our programs and the tree are inside
+	cost   time.Duration // of processes that have ended
+	bedded bool          // our programs and the tree are inside, until the next boot
 }
 
 // Start boots a guest on a throw-away overlay of the cached disk and returns when
@@ -83,6 +93,7 @@ func Start(t testing.TB, o Options) *Guest {
 		if err := g.Close(); err != nil {
 			t.Error(err)
 		}
+		record(t, Result{Guest: g.name(), Package: t.Name(), Action: "cost", Seconds: g.cost.Seconds()})
 	})
 	t.Logf("guest %s %v up after %.1f s", o.Arch, o.Cmdline, time.Since(begin).Seconds())
 	return g
@@ -102,6 +113,9 @@ func New(ctx context.Context, o Options) (*Guest, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.From != nil {
+		return stated(ctx, d, snap, o)
+	}
 	return resume(ctx, d, snap, o)
 }
 
@@ -117,12 +131,13 @@ func makeGuest(ctx context.Context, d Image, backing drive, o Options) (*Guest, 
 	}}
 	root := drive{path: filepath.Join(dir.path, "root.qcow2"), format: "qcow2", durable: o.Durable}
 	err = overlay(ctx, root.path, backing)
-	g.spec.disks = []drive{root}
-	for i, mib := range o.Disks {
-		extra := drive{path: filepath.Join(dir.path, fmt.Sprintf("disk%d.raw", i)), format: "raw", durable: o.Durable}
-		err = errors.Join(err, sparse(extra.path, int64(mib)<<20))
-		g.spec.disks = append(g.spec.disks, extra)
+	programs := drive{path: filepath.Join(dir.path, "payload"), format: "raw", name: "payload"}
+	if o.blank {
+		err = errors.Join(err, sparse(programs.path, payloadSize))
+	} else if err == nil {
+		programs.path, err = payload(ctx, o.Arch, dir.path)
 	}
+	g.spec.disks = []drive{root, programs}
 	if err != nil {
 		return nil, errors.Join(err, dir.remove())
 	}
@@ -153,6 +168,7 @@ func (g *Guest) Close() error {
 	g.mu.Unlock()
 	if p != nil {
 		p.kill()
+		g.ended(p)
 	}
 	return g.dir.remove()
 }

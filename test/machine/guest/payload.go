@@ -16,12 +16,26 @@ import (
 	"nodeagent/test/bed"
 )
 
-// Places in the guest.
+// Places in the guest. They are on a disk of their own, which is made once a run.
 const (
+	hostDir  = "/opt/nodeagent/host"  // where that disk is mounted; the others lead there
 	binDir   = "/opt/nodeagent/bin"   // our programs, and a stand-in for go
 	builtDir = "/opt/nodeagent/built" // what the stand-in hands out
 	treeDir  = "/opt/nodeagent/tree"  // the module's files, so that tests find testdata and examples
 )
+
+// payloadSize is the size of that disk, which a snapshot knows. The snapshot is
+// made with an empty one in its place.
+const payloadSize = 512 << 20
+
+// mountPayload: what the kernel has read of the empty disk it must forget.
+const mountPayload = `disk=/dev/disk/by-id/virtio-payload
+blockdev --flushbufs $disk
+mkdir -p ` + hostDir + `
+mount -o ro,noload $disk ` + hostDir + `
+cd /opt/nodeagent
+ln -sfn host/bin host/built host/tree .
+`
 
 // loadModules loads what modules-load.d loads on a real node, and what only
 // tests use. A test of modules-load.d itself calls Programs after its own boot.
@@ -67,10 +81,11 @@ func bedEnv() []string {
 	}
 }
 
-// Programs builds our programs for the guest's architecture and brings them in
-// as /opt/nodeagent/bin/nodeagent and …/containerd-shim-nodeagent-v1, next to
+// Programs gives the guest our programs, built for its architecture, as
+// /opt/nodeagent/bin/nodeagent and …/containerd-shim-nodeagent-v1, next to
 // /opt/nodeagent/tools with containerd, ctr and runc, and the tree's files as
-// /opt/nodeagent/tree. Once a guest.
+// /opt/nodeagent/tree. They cannot be written to, and are gone after a reboot.
+// Once a boot.
 func (g *Guest) Programs(ctx context.Context) error {
 	g.mu.Lock()
 	done := g.bedded
@@ -78,7 +93,31 @@ func (g *Guest) Programs(ctx context.Context) error {
 	if done {
 		return nil
 	}
-	dir, unlock, err := builtFor(ctx, g.opts.Arch)
+	if _, err := g.Shell(ctx, mountPayload+loadModules); err != nil {
+		return fmt.Errorf("bring the programs into the guest: %w", err)
+	}
+	g.mu.Lock()
+	g.bedded = true
+	g.mu.Unlock()
+	return nil
+}
+
+// payload returns the disk with the programs and the tree: that of the run, or
+// one made in dir.
+func payload(ctx context.Context, arch, dir string) (string, error) {
+	fill := func(dir string) error { return makePayload(ctx, arch, filepath.Join(dir, "disk")) }
+	run, made, err := shared("payload-"+arch, fill)
+	if err == nil && !made {
+		run, err = dir, fill(dir)
+	}
+	if err != nil {
+		return "", fmt.Errorf("make a disk of the programs: %w", err)
+	}
+	return filepath.Join(run, "disk"), nil
+}
+
+func makePayload(ctx context.Context, arch, path string) error {
+	built, unlock, err := builtFor(ctx, arch)
 	if err != nil {
 		return err
 	}
@@ -87,23 +126,24 @@ func (g *Guest) Programs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(writePayload(ctx, w, dir, root)) }() // ends with the pipe
-	defer r.Close()
-	code, err := g.Exec(ctx, Command{Argv: []string{"tar", "-C", "/", "-xf", "-"}, Stdin: r})
-	if err == nil && code != 0 {
-		err = fmt.Errorf("tar ended with %d", code)
-	}
+	tree, err := os.MkdirTemp(cache(), "building-")
 	if err != nil {
-		return fmt.Errorf("bring the programs into the guest: %w", err)
-	}
-	if _, err := g.Shell(ctx, loadModules); err != nil {
 		return err
 	}
-	g.mu.Lock()
-	g.bedded = true
-	g.mu.Unlock()
-	return nil
+	defer os.RemoveAll(tree)
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(writePayload(ctx, w, built, root)) }() // ends with the pipe
+	defer r.Close()
+	untar := exec.CommandContext(ctx, "tar", "-C", tree, "-xf", "-")
+	untar.Stdin = r
+	if text, err := untar.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, text)
+	}
+	if err := sparse(path, payloadSize); err != nil {
+		return err
+	}
+	_, err = output(ctx, "mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0", "-d", filepath.Join(tree, hostDir), path)
+	return err
 }
 
 // builtFor builds all programs for an architecture into the cache, where go finds
@@ -133,7 +173,7 @@ func builtFor(ctx context.Context, arch string) (dir string, unlock func(), err 
 
 func writePayload(ctx context.Context, w io.Writer, built, root string) error {
 	t := tar.NewWriter(w)
-	if err := addData(t, filepath.Join(binDir, "go"), 0o755, []byte(goStandIn)); err != nil {
+	if err := addData(t, filepath.Join(hostDir, "bin/go"), 0o755, []byte(goStandIn)); err != nil {
 		return err
 	}
 	entries, err := os.ReadDir(built)
@@ -141,12 +181,12 @@ func writePayload(ctx context.Context, w io.Writer, built, root string) error {
 		return err
 	}
 	for _, e := range entries {
-		if err := addFile(t, filepath.Join(builtDir, e.Name()), filepath.Join(built, e.Name())); err != nil {
+		if err := addFile(t, filepath.Join(hostDir, "built", e.Name()), filepath.Join(built, e.Name())); err != nil {
 			return err
 		}
 	}
 	for _, p := range programs[:3] {
-		h := &tar.Header{Typeflag: tar.TypeLink, Name: filepath.Join(binDir, p.name), Linkname: filepath.Join(builtDir, p.name)}
+		h := &tar.Header{Typeflag: tar.TypeLink, Name: filepath.Join(hostDir, "bin", p.name), Linkname: filepath.Join(hostDir, "built", p.name)}
 		if err := t.WriteHeader(h); err != nil {
 			return err
 		}
@@ -167,7 +207,7 @@ func addTree(ctx context.Context, t *tar.Writer, root string) error {
 		return fmt.Errorf("list the tree's files: %w", err)
 	}
 	for name := range strings.SplitSeq(strings.TrimRight(string(out), "\x00"), "\x00") {
-		err := addFile(t, filepath.Join(treeDir, name), filepath.Join(root, name))
+		err := addFile(t, filepath.Join(hostDir, "tree", name), filepath.Join(root, name))
 		if err != nil && !errors.Is(err, os.ErrNotExist) { // one that was just removed
 			return err
 		}

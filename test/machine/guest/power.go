@@ -42,6 +42,7 @@ func (g *Guest) up(ctx context.Context, last string) error {
 		return err
 	}
 	g.mu.Lock()
+	g.bedded = g.bedded && last == ""
 	g.boot = id
 	g.mu.Unlock()
 	// "degraded" is an exit code of 1: some unit failed, which may be the test.
@@ -87,6 +88,7 @@ func (g *Guest) PowerCut() error {
 		return errors.New("cut the guest's power: it has none")
 	}
 	p.kill()
+	g.ended(p)
 	return nil
 }
 
@@ -112,5 +114,6 @@ func (g *Guest) PowerOff(ctx context.Context) error {
 	g.proc = nil
 	g.mu.Unlock()
 	p.wait()
+	g.ended(p)
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -19,31 +21,72 @@ func booted(ctx context.Context, d Image, o Options) (snapshot, error) {
 	if err != nil {
 		return snapshot{}, err
 	}
-	s := spec{arch: o.Arch, cmdline: o.Cmdline, memory: o.MemoryMiB, cpus: o.CPUs, disks: []drive{{}}}
+	s := spec{arch: o.Arch, cmdline: o.Cmdline, memory: o.MemoryMiB, cpus: o.CPUs, disks: []drive{{}, {name: "payload"}}}
 	dir, made, unlock, err := entry("boot-"+o.Arch, d.Key, version, s.argv(), snapshotRecipe)
 	if err != nil {
 		return snapshot{}, err
 	}
 	defer unlock()
-	snap := snapshot{disk: filepath.Join(dir, "disk.qcow2"), ram: filepath.Join(dir, "ram")}
 	if made {
-		return snap, nil
+		return in(dir), nil
 	}
-	o.Durable = false
+	o.Durable, o.blank = false, true
 	g, err := boot(ctx, d, o)
 	if err != nil {
 		return snapshot{}, err
 	}
-	if err := g.save(ctx, dir); err != nil {
+	tmp := dir + ".new"
+	if err := errors.Join(os.RemoveAll(tmp), os.Mkdir(tmp, 0o755)); err != nil {
 		return snapshot{}, g.abandon(err)
 	}
-	return snap, g.Close()
+	if err := g.save(ctx, tmp); err != nil {
+		return snapshot{}, g.abandon(err)
+	}
+	return in(dir), errors.Join(os.Rename(tmp, dir), g.Close())
+}
+
+// stated starts a guest in the State that o names, made from the snapshot of the
+// booted one. Where there is no run that keeps it, the guest itself is changed.
+func stated(ctx context.Context, d Image, from snapshot, o Options) (*Guest, error) {
+	change := func(o Options) (*Guest, error) {
+		g, err := resume(ctx, d, from, o)
+		if err != nil {
+			return nil, err
+		}
+		if err := o.From.Make(ctx, g); err != nil {
+			return nil, errors.Join(fmt.Errorf("make a guest %s: %w\n%s", o.From.Name, err, g.Report()), g.Close())
+		}
+		return g, nil
+	}
+	name := strings.Join(append([]string{"state", o.Arch, o.From.Name, strconv.Itoa(o.CPUs), strconv.Itoa(o.MemoryMiB)}, o.Cmdline...), "-")
+	dir, made, err := shared(name, func(dir string) error {
+		o := o
+		o.Durable = false
+		g, err := change(o)
+		if err != nil {
+			return err
+		}
+		return errors.Join(g.save(ctx, dir), g.Close())
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case !made:
+		return change(o)
+	}
+	return resume(ctx, d, in(dir), o)
+}
+
+// in is the snapshot that save has put into a directory.
+func in(dir string) snapshot {
+	return snapshot{disk: filepath.Join(dir, "disk.qcow2"), ram: filepath.Join(dir, "ram")}
 }
 
 // snapshotRecipe changes when save does.
-const snapshotRecipe = 1
+const snapshotRecipe = 2
 
-// save stops the guest and moves its disk and its memory into dir.
+// save stops the guest and moves its disk and its memory into dir, which is on the
+// same file system.
 func (g *Guest) save(ctx context.Context, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
@@ -64,17 +107,12 @@ func (g *Guest) save(ctx context.Context, dir string) error {
 		return err
 	}
 	p.wait() // QEMU has written its disk out
+	g.ended(p)
 	g.mu.Lock()
 	g.proc = nil
 	g.mu.Unlock()
-	tmp := dir + ".new"
-	return errors.Join(
-		os.RemoveAll(tmp),
-		os.Mkdir(tmp, 0o755),
-		os.Rename(ram, filepath.Join(tmp, "ram")),
-		os.Rename(g.spec.disks[0].path, filepath.Join(tmp, "disk.qcow2")),
-		os.Rename(tmp, dir),
-	)
+	snap := in(dir)
+	return errors.Join(os.Rename(ram, snap.ram), os.Rename(g.spec.disks[0].path, snap.disk))
 }
 
 // resume starts a guest from a snapshot, in a few seconds.

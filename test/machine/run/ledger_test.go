@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"nodeagent/internal/test/need"
@@ -62,5 +63,31 @@ func TestWanting(t *testing.T) {
 	want := map[string][]string{"nodeagent/internal/a": {"TestA", "TestB"}, "nodeagent/internal/e": nil}
 	if err != nil || !maps.EqualFunc(got, want, slices.Equal) {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestInOrder: who takes longest begins, the others keep their order, and every
+// name of the list is that of a test.
+func TestInOrder(t *testing.T) {
+	got := inOrder([]string{"TestB", longest[1], "TestA", longest[0]})
+	if want := []string{longest[0], longest[1], "TestB", "TestA"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	files, err := filepath.Glob("../*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text.Write(b)
+	}
+	for _, name := range longest {
+		if !strings.Contains(text.String(), "func "+name+"(t *testing.T)") {
+			t.Errorf("there is no %s", name)
+		}
 	}
 }
