@@ -86,8 +86,8 @@ func openNode(flags config.Flags) (*node, error) {
 	}
 	n.eye, err = diag.New(diag.Config{
 		Socket: n.socket(), Runtime: n.runtime, Manifests: n.manifests, NodeName: cfg.NodeName, Addrs: n.addrs(),
-		Allowed: allowed(cfg),
-		Health:  n.health, HasImage: n.hasImage, Mounts: n.mountsOf,
+		Allowed: allowed(cfg), Cluster: cfg.Cluster != nil,
+		Health: n.health, HasImage: n.hasImage, Mounts: n.mountsOf,
 	})
 	if err != nil {
 		return nil, errors.Join(err, n.runtime.Close())

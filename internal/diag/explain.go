@@ -102,7 +102,7 @@ func (e *Eye) workOut(ctx context.Context, v *View, uid types.UID, exact bool) *
 	f.Dead = v.Source != FromDaemon
 	p := f.Desired.Pod
 	if p == nil || f.Desired.Wish == pod.WishAbsent {
-		f.Mounts = e.mounts(v, uid)
+		f.Mounts, f.Unsure = e.mounts(v, uid), f.Dead && e.cfg.Cluster
 		return new(pod.Explain(f, e.cfg.Now()))
 	}
 	for _, problem := range v.Problems {

@@ -32,13 +32,16 @@ func TestExplainByTheDaemon(t *testing.T) {
 	later.UID = "later"
 	socket := serve(t, map[string]any{
 		"pods": corev1.PodList{Items: []corev1.Pod{*now}}, "awaited": []corev1.Pod{*later},
-		"problems": []source.Problem{{File: "/m/bad.yaml", Line: 3, Message: "spec.x: unknown field"}, {File: "/m/we.yaml", Message: "file holds no pod"}},
-		"explain":  pod.Explanation{Name: "web-node", Summary: "as the daemon says"},
+		"problems":                       []source.Problem{{File: "/m/bad.yaml", Line: 3, Message: "spec.x: unknown field"}, {File: "/m/we.yaml", Message: "file holds no pod"}},
+		"explain?uid=later":              pod.Explanation{Name: "web-node", Summary: "of the later one"},
+		"explain?uid=" + string(now.UID): pod.Explanation{Name: "web-node", Summary: "of the one that is there"},
 	})
 	e := eye(t, socket, fakeRuntime{states: []pod.RuntimeState{running(now)}})
-	for _, name := range []string{"web", "default/web-node", string(now.UID)} {
-		if x := explained(t, e, name); x.Summary != "as the daemon says" {
-			t.Errorf("of %s it says %q", name, x.Summary)
+	for name, want := range map[string]string{
+		"web": "of the later one", "default/web-node": "of the later one", "later": "of the later one", string(now.UID): "of the one that is there",
+	} {
+		if x := explained(t, e, name); x.Summary != want {
+			t.Errorf("of %s it says %q, want %q", name, x.Summary, want)
 		}
 	}
 	for _, name := range []string{"bad", "bad-node", "default/bad", "bad.yaml", "/m/bad.yaml"} {
@@ -111,5 +114,9 @@ func TestExplainDead(t *testing.T) {
 	e.cfg.Health = func() (map[string]pod.Health, error) { return nil, nil }
 	if x := explained(t, e, "up"); x.Blocks == nil || x.Blocks.Gate != pod.GateProbes {
 		t.Errorf("without the probe's verdict it says %q", x.Summary)
+	}
+	e.cfg.Cluster = true
+	if x := explained(t, e, "gone"); x.Blocks == nil || x.Blocks.Gate != pod.GateSource || !strings.Contains(x.Summary, "whether the API server does") {
+		t.Errorf("of a pod that may be the API server's it says %q", x.Summary)
 	}
 }

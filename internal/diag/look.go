@@ -35,6 +35,9 @@ type Config struct {
 	Allowed pod.Allowed
 	Now     func() time.Time
 
+	// Cluster tells that pods may come from an API server, too.
+	Cluster bool
+
 	// What Explain asks besides with the daemon dead; each may be nil.
 	// Health are the probes' verdicts that it left, by container id.
 	Health func() (map[string]pod.Health, error)

@@ -63,7 +63,10 @@ func serve(t *testing.T, documents map[string]any) (socket string) {
 		t.Fatal(err)
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		doc, ok := documents[strings.TrimPrefix(r.URL.Path, "/v1/")]
+		doc, ok := documents[strings.TrimPrefix(r.URL.RequestURI(), "/v1/")]
+		if !ok {
+			doc, ok = documents[strings.TrimPrefix(r.URL.Path, "/v1/")]
+		}
 		if !ok {
 			http.NotFound(w, r)
 			return

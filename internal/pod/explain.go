@@ -120,6 +120,8 @@ type Facts struct {
 	// Dead tells that no daemon answers: then Observed lacks what it alone remembers, and
 	// the rest is what can be read nevertheless.
 	Dead bool
+	// Unsure tells that nobody knows whether the pod is wanted: an API server may want it.
+	Unsure bool
 	// Lacks are objects that the pod refers to and that are not there.
 	Lacks map[ObjectRef]bool
 	// Images tells of images whether they are on the node.
@@ -138,6 +140,8 @@ func Explain(f Facts, now time.Time) Explanation {
 		for _, name := range []GateName{GateAdmission, GateSandbox, GateNetwork, GateVolumes, GateReady} {
 			e.add(name, Gate{State: GateNotReached})
 		}
+	case f.Desired.Pod == nil && f.Unsure:
+		e.unsure()
 	case f.Desired.Pod == nil, f.Desired.Wish == WishAbsent:
 		e.leave()
 	default:

@@ -7,6 +7,40 @@ import (
 	"strings"
 )
 
+// unsure tells what the records say of a pod of which nothing else is known.
+func (e *explainer) unsure() {
+	e.add(GateSource, Gate{State: GateWaiting, Detail: "no manifest asks for it; whether the API server does, only the daemon finds out"})
+	g, addrs := Gate{State: GateNotReached}, ""
+	if s := e.Observed.newestSandbox(); s != nil && s.State == SandboxReady {
+		g, addrs = Gate{State: GatePassed, Since: moment(s.Created)}, addresses(s)
+	} else if s != nil {
+		g.Reason = s.Reason
+	}
+	e.add(GateSandbox, g)
+	g.Reason, g.Detail = "", addrs
+	e.add(GateNetwork, g)
+	for _, name := range e.names() {
+		last := e.Observed.latest(name)
+		g := Gate{Container: name, State: GateNotReached, LastError: ending(last), Since: moment(last.Finished)}
+		switch {
+		case last.State == ContainerRunning:
+			g.State, g.Since, g.Detail = GatePassed, moment(last.Started), fmt.Sprintf("run %d", last.Attempt)
+		case last.State == ContainerExited && last.ExitCode == 0:
+			g.State, g.Detail = GatePassed, "it has ended with 0"
+		}
+		e.add(GateStart, g)
+	}
+}
+
+// names are those of the containers that have records.
+func (e *explainer) names() []string {
+	names := map[string]bool{}
+	for i := range e.Observed.Containers {
+		names[e.Observed.Containers[i].Name] = true
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
 // leave tells the gates of a pod that is to go, in the order of planner.absent.
 func (e *explainer) leave() {
 	e.status = e.Told
@@ -37,11 +71,7 @@ func (e *explainer) unwanted() Gate {
 // stops tells the end of each container, and whether all have ended.
 func (e *explainer) stops() bool {
 	open := true
-	names := map[string]bool{}
-	for i := range e.Observed.Containers {
-		names[e.Observed.Containers[i].Name] = true
-	}
-	for _, name := range slices.Sorted(maps.Keys(names)) {
+	for _, name := range e.names() {
 		g := e.stop(e.Observed.latest(name))
 		g.Container = name
 		open = e.add(GateStop, g) == GatePassed && open

@@ -166,11 +166,7 @@ func (e *explainer) network() Gate {
 		return e.released(stops...)
 	}
 	if s != nil && s.State == SandboxReady {
-		var all []string
-		for _, a := range s.Addrs {
-			all = append(all, a.String())
-		}
-		return Gate{State: GatePassed, Since: moment(s.Created), Detail: strings.Join(all, ", ")}
+		return Gate{State: GatePassed, Since: moment(s.Created), Detail: addresses(s)}
 	}
 	run := Op{Kind: RunSandbox}
 	f, failed := o.Failed[run]
@@ -188,6 +184,14 @@ func (e *explainer) network() Gate {
 		}
 	}
 	return Gate{State: GateNotReached}
+}
+
+func addresses(s *Sandbox) string {
+	var all []string
+	for _, a := range s.Addrs {
+		all = append(all, a.String())
+	}
+	return strings.Join(all, ", ")
 }
 
 // volumes: all volumes of the pod are set up.

@@ -248,6 +248,11 @@ var deadPods = []explained{
 		}
 		return f
 	}, "volumes blocked; " + nothingRuns, []string{`FailedMount: configmap "settings" not found. To do`}},
+	{"nobody knows whether it is wanted", func() Facts {
+		f := absent(observed(ready, "app#0@s0 running", "b#1@s0 exited3"))
+		f.Dead, f.Unsure = true, true
+		return f
+	}, "source waiting; start.b not reached", []string{"ns/p waits at source: no manifest asks for it; whether the API server does, only the daemon finds out. The daemon does not answer"}},
 	{"it runs on", func() Facts {
 		f := wish(testPod("Always", "", "app"), Observed{})
 		f.Observed.Sandboxes, f.Observed.Containers = ready, []Container{run("app#0@s0 running")}

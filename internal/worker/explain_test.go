@@ -37,6 +37,9 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%v is awaited", all)
 		}
 		f.Observed.Failed[pod.Op{Kind: pod.Cleanup}] = pod.Failure{} // it is the asker's
+		if f, err = s.explain(uid); err != nil || len(f.Observed.Failed) > 0 {
+			t.Errorf("what an asker was told is the worker's own: %+v, %v", f.Observed.Failed, err)
+		}
 		later := podNamed("web")
 		later.UID = "later"
 		snap := worker.Snapshot{Source: "file", Synced: true, Trusted: true, Pods: []pod.Desired{{Wish: pod.WishRun, Pod: later}}}
