@@ -37,7 +37,7 @@ func (d *daemon) addRefusals(f *pod.Facts) {
 	if p == nil || f.Desired.Wish == pod.WishAbsent {
 		return
 	}
-	for _, problem := range d.latest.problems() {
+	for _, problem := range d.problems() {
 		if problem.About(p.Namespace, p.Name, d.cfg.NodeName) {
 			f.Refused = append(f.Refused, problem.Refusal())
 		}
