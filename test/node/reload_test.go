@@ -66,16 +66,18 @@ func TestReload(t *testing.T) {
 			}
 			write(bad.text)
 			defer write(string(good))
-			out, err := a.CLI(ctx, "reload")
-			if err == nil || !strings.Contains(out+err.Error(), bad.says) {
-				t.Errorf("reload: %v\n%s", err, out)
-			}
-			// By signal there is no answer, so the status tells.
+			// By signal there is no answer, so the status tells. It comes first: the
+			// verb's refusal has the same words, and a signal that is still to be acted
+			// on would meet what is written next.
 			must(t, a.Signal(unix.SIGHUP))
 			within(t, ctx, 20*time.Second, func() bool {
 				status := a.Notified("STATUS")
 				return strings.Contains(status, "eload refused: ") && strings.Contains(status, bad.status)
 			})
+			out, err := a.CLI(ctx, "reload")
+			if err == nil || !strings.Contains(out+err.Error(), bad.says) {
+				t.Errorf("reload: %v\n%s", err, out)
+			}
 			untouched()
 		})
 	}
