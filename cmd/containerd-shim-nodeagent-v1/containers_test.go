@@ -15,6 +15,7 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/logs"
@@ -338,23 +339,50 @@ func failedCreate(n *node) {
 	n.end("bad")
 }
 
-// SIGTERM ends a shim only when it has no container left.
+// SIGTERM ends a shim when nothing runs in it any more: at a shutdown the service
+// manager waits for all that it has sent it to, once, and containers are not
+// deleted then. What is on record stays what it was.
 func terminated(n *node) {
-	k := n.shell("term", "while ! [ -e /go ]; do sleep 0.02; done; echo still here", want{}).run(want{})
+	k := n.shell("term", "while ! [ -e /go ]; do sleep 0.02; done; echo still here; exit 7", want{}).run(want{})
+	dead := n.shell("term", "exit 5", want{}).run(want{})
+	if code := dead.exit(10 * time.Second); code != 5 {
+		n.t.Errorf("the first one ended with %d", code)
+	}
 	pid := n.stats("term").Pid
 	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
 		n.t.Fatal(err)
 	}
 	touch(n.t, k.task.Pid(), "/go")
-	k.exit(10 * time.Second)
+	waitGone(n.t, pid)
 	if got := content(k.log(), "stdout"); got != "still here\n" {
 		n.t.Errorf("log %q", got)
 	}
-	k.delete()
+	left(k, 7)
+	left(dead, 5)
+
+	k = n.shell("over", "exit 3", want{}).run(want{})
+	k.exit(10 * time.Second)
+	pid = n.stats("over").Pid
 	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
 		n.t.Fatal(err)
 	}
 	waitGone(n.t, pid)
+	left(k, 3)
+}
+
+// left deletes a container whose shim is gone, and looks at what it left.
+func left(k *ctr, code uint32) {
+	k.n.t.Helper()
+	eventually(k.n.t, 10*time.Second, "containerd has cleaned up after the shim", func() bool {
+		_, err := k.c.Task(k.n.t.Context(), nil)
+		return errdefs.IsNotFound(err)
+	})
+	if r, err := shimapi.ReadExit(k.n.runDir, k.id); err != nil || r.ExitCode != code || r.ShimLost {
+		k.n.t.Errorf("record of %s: %+v, %v; want %d", k.id, r, err, code)
+	}
+	if err := k.c.Delete(k.n.t.Context(), containerd.WithSnapshotCleanup); err != nil {
+		k.n.t.Error(err)
+	}
 }
 
 func noLeaks(n *node) {

@@ -88,8 +88,8 @@ func loop(ctx context.Context, svc *service, signals <-chan os.Signal, served <-
 					log.L.WithError(err).Error("reap exit status")
 				}
 			case unix.SIGTERM, unix.SIGINT:
-				if !svc.leave() {
-					log.L.WithField("signal", s).Warn("stay: containers are left")
+				if !svc.askedToLeave() {
+					log.L.WithField("signal", s).Warn("stay while containers run")
 				}
 			case unix.SIGUSR1:
 				dumpStacks()

@@ -52,6 +52,7 @@ type service struct {
 	runDir     string
 	control    *net.UnixListener
 	exiting    bool
+	leaveBy    time.Time   // until then a signal has asked for the end
 	calm       *time.Timer // returns memory after the last change
 }
 
@@ -244,7 +245,10 @@ func (s *service) exited(ev *eventstypes.TaskExit, publish func()) bool {
 	}
 	c.exitOnce.Do(func() {
 		close(c.exited)
-		go c.finish(ev, publish)
+		go func() {
+			c.finish(ev, publish)
+			s.leaveIfAsked()
+		}()
 	})
 	return true
 }
@@ -269,6 +273,13 @@ func (s *service) exit(force bool) error {
 	if n := len(s.containers) + len(s.plain); n > 0 && !force {
 		return shimapi.ErrBusy
 	}
+	s.hide()
+	return nil
+}
+
+// hide takes the shim's names away, so that nobody finds it any more, and lets no
+// container begin. The caller holds the lock.
+func (s *service) hide() {
 	s.exiting = true
 	var errs []error
 	if s.control != nil {
@@ -280,5 +291,4 @@ func (s *service) exit(force bool) error {
 	if err := errors.Join(errs...); err != nil {
 		log.L.WithError(err).Warn("remove sockets")
 	}
-	return nil
 }
