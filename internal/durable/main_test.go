@@ -1,16 +1,15 @@
 package durable
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"nodeagent/internal/test/apart"
 	"nodeagent/internal/test/power"
 )
 
@@ -23,30 +22,13 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	if os.Getenv(insideEnv) == "" {
-		os.Exit(reexec())
+		os.Exit(apart.Rerun(insideEnv, unix.CLONE_NEWNS))
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		fmt.Fprintln(os.Stderr, "make mounts private:", err)
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
-}
-
-func reexec() int {
-	c := exec.Command("/proc/self/exe", os.Args[1:]...)
-	c.Env = append(os.Environ(), insideEnv+"=1")
-	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
-	err := c.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		return max(exit.ExitCode(), 1)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "start tests in a namespace:", err)
-		return 1
-	}
-	return 0
 }
 
 func newDir(t testing.TB, path string) *Dir {

@@ -1,15 +1,13 @@
 package nftables
 
 import (
-	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"runtime"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/test/apart"
 )
 
 // insideEnv marks the test process that runs in a network namespace of its own.
@@ -24,24 +22,7 @@ func init() { runtime.LockOSThread() }
 // so and skip.
 func TestMain(m *testing.M) {
 	if os.Geteuid() == 0 && os.Getenv(insideEnv) == "" {
-		os.Exit(reexec())
+		os.Exit(apart.Rerun(insideEnv, unix.CLONE_NEWNET))
 	}
 	os.Exit(m.Run())
-}
-
-func reexec() int {
-	c := exec.Command("/proc/self/exe", os.Args[1:]...)
-	c.Env = append(os.Environ(), insideEnv+"=1")
-	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
-	err := c.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		return max(exit.ExitCode(), 1)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "start tests in a namespace:", err)
-		return 1
-	}
-	return 0
 }

@@ -1,16 +1,15 @@
 package podnet
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"runtime"
-	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/test/apart"
 )
 
 // insideEnv marks the test process that runs in namespaces of its own.
@@ -28,7 +27,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	if os.Getenv(insideEnv) == "" {
-		os.Exit(reexec())
+		os.Exit(apart.Rerun(insideEnv, unix.CLONE_NEWNET|unix.CLONE_NEWNS))
 	}
 	if err := prepare(); err != nil {
 		fmt.Fprintln(os.Stderr, "prepare namespaces:", err)
@@ -45,23 +44,6 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(code)
-}
-
-func reexec() int {
-	c := exec.Command("/proc/self/exe", os.Args[1:]...)
-	c.Env = append(os.Environ(), insideEnv+"=1")
-	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
-	err := c.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		return max(exit.ExitCode(), 1)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "start tests in namespaces:", err)
-		return 1
-	}
-	return 0
 }
 
 func prepare() error {
