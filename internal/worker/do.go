@@ -97,12 +97,12 @@ func (s *Set) ensureCgroup(ctx context.Context, d pod.Desired) (string, error) {
 	return s.cfg.Cgroups.EnsurePod(ctx, d.Pod.UID, pod.QOSClass(d.Pod), s.cfg.Node.Limits.Pod(d.Pod))
 }
 
-func (s *Set) runSandbox(ctx context.Context, a pod.Action, d pod.Desired) error {
+func (s *Set) runSandbox(ctx context.Context, a pod.Action, d pod.Desired) (err error) {
 	back, err := s.slots.take(ctx)
 	if err != nil {
 		return err
 	}
-	defer back()
+	defer func() { back(err == nil) }()
 	config, err := s.sandboxConfig(ctx, d, a.Attempt)
 	if err != nil {
 		return err
@@ -129,7 +129,7 @@ func (s *Set) cleanup(ctx context.Context, w *worker) error {
 }
 
 // startContainer has the image at hand, then creates and starts the container.
-func (s *Set) startContainer(ctx context.Context, w *worker, a pod.Action, d pod.Desired) (string, error) {
+func (s *Set) startContainer(ctx context.Context, w *worker, a pod.Action, d pod.Desired) (reason string, err error) {
 	spec := pod.ContainerOf(d.Pod, a.Name)
 	if spec == nil {
 		return pod.ReasonInternalError, fmt.Errorf("start container %q: the pod has no such container", a.Name)
@@ -149,7 +149,7 @@ func (s *Set) startContainer(ctx context.Context, w *worker, a pod.Action, d pod
 	if err != nil {
 		return pod.ReasonCreateContainerError, err
 	}
-	defer back()
+	defer func() { back(err == nil) }()
 	bounded, cancel := context.WithTimeout(ctx, deadlineCreate)
 	defer cancel()
 	sandbox, err := s.sandboxConfig(bounded, d, s.sandboxAttempt(w.uid, a.Sandbox))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,7 +47,8 @@ type Config struct {
 	// cgroups, directories, addresses. It is called once all sources synced.
 	Stray func(ctx context.Context, keep func(types.UID) bool) error
 	Node  Node
-	// AtOnce bounds how many pods are started or ended at a time; 0 means 8.
+	// AtOnce bounds how many pods are started or ended at a time; 0 means four a
+	// CPU, at most 8.
 	AtOnce int
 	Logger *slog.Logger
 }
@@ -93,7 +95,7 @@ func New(cfg Config) (*Set, error) {
 		cfg.Logger = slog.Default()
 	}
 	if cfg.AtOnce == 0 {
-		cfg.AtOnce = 8
+		cfg.AtOnce = min(4*runtime.NumCPU(), 8)
 	}
 	return &Set{
 		cfg: cfg, board: newBoard(), slots: newSlots(cfg.AtOnce, slotLease),
@@ -102,7 +104,7 @@ func New(cfg Config) (*Set, error) {
 	}, nil
 }
 
-// slotLease is how long a start may hold up the others.
+// slotLease is how long a start may hold up the others at least.
 const slotLease = 5 * time.Second
 
 // A pod's panic is contained; so many within so long are not one pod's any more
