@@ -16,7 +16,7 @@ import (
 func TestFactsV1(t *testing.T) {
 	need.Have(t, need.CgroupV1)
 	tree := realTree(t)
-	parent, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBurstable, limits(250, 5000, 64<<20, 100))
+	parent, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBurstable, limits(250, 10000, 64<<20, 100))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +30,7 @@ i=0; while [ $i -lt 10000 ]; do i=$((i+1)); done; echo ready; read never`)
 		t.Errorf("missed: %v", f.Missed)
 	}
 	l := f.Limits
-	if l.CPUShares == nil || *l.CPUShares != 256 || l.CPUQuota == nil || *l.CPUQuota != 5000 ||
+	if l.CPUShares == nil || *l.CPUShares != 256 || l.CPUQuota == nil || *l.CPUQuota != 10000 ||
 		l.CPUPeriod == nil || *l.CPUPeriod != 100000 || l.MemoryMax == nil || *l.MemoryMax != 64<<20 ||
 		l.Pids == nil || *l.Pids != 100 || l.CPUWeight != nil || l.MemoryHigh != nil {
 		t.Errorf("limits: %s", asJSON(t, l))
