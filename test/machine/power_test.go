@@ -1,9 +1,7 @@
 package machine_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -33,7 +31,7 @@ func TestPowerCut(t *testing.T) {
 	n := newUnitNode(t, 5*time.Minute+time.Duration(cuts)*5*time.Minute, guest.Options{Durable: true})
 	p := &outage{
 		unitNode: n, rng: rand.New(rand.NewPCG(seed, 0)),
-		seen: bed.NewLedger(), wanted: map[string]string{}, stop: func() {},
+		ledger: bed.NewLedger(), wanted: map[string]string{}, stop: func() {},
 	}
 	defer func() { p.stop() }()
 	p.sh("sync") // of the installation; from here on only what our programs sync
@@ -53,7 +51,7 @@ func TestPowerCut(t *testing.T) {
 type outage struct {
 	*unitNode
 	rng    *rand.Rand
-	seen   *bed.Ledger
+	ledger *bed.Ledger
 	wanted map[string]string // manifests that are there: pod to kind
 	puts   int
 	stop   func() // ends the watch
@@ -106,7 +104,7 @@ func (p *outage) pause(d time.Duration) { bed.Pause(p.ctx, d) }
 // cut takes the power and gives it again.
 func (p *outage) cut() {
 	p.Helper()
-	p.seen.Dark()
+	p.ledger.Dark()
 	if err := p.g.PowerCut(); err != nil {
 		p.Fatal(err)
 	}
@@ -117,59 +115,40 @@ func (p *outage) cut() {
 	}
 	p.await("the daemon is ready", 2*time.Minute, p.ready)
 	p.Logf("up again after %.0f s with %d manifests", time.Since(began).Seconds(), len(p.wanted))
-	p.seen.Boot()
+	p.ledger.Boot()
 	p.follow()
 }
-
-// watcher prints the daemon's watch, from the moment at which its socket answers.
-const watcher = `use IO::Socket::UNIX; $| = 1;
-for (;;) {
-	my $s = IO::Socket::UNIX->new("/run/nodeagent/nodeagent.sock");
-	if ($s) { print $s "GET /v1/watch HTTP/1.0\r\n\r\n"; while (<$s>) { print } }
-	select(undef, undef, undef, 0.1);
-}`
 
 // follow gives what the daemon shows to the ledger, as it arrives here: what did
 // was told before the power went.
 func (p *outage) follow() {
 	ctx, cancel := context.WithCancel(p.ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		// It ends with the guest's power.
-		_, _ = p.g.Exec(ctx, guest.Command{Argv: []string{"perl", "-e", watcher}, Output: &changes{see: p.seen.See}})
-	})
+	wg.Go(func() { p.watch(ctx, p.ledger.See) }) // ends with the guest's power
 	p.stop = func() { cancel(); wg.Wait() }
 }
 
-// changes takes the lines of a watch.
-type changes struct {
-	rest []byte
-	see  func(bed.Change)
-}
-
-func (c *changes) Write(b []byte) (int, error) {
-	c.rest = append(c.rest, b...)
-	for {
-		line, rest, whole := bytes.Cut(c.rest, []byte("\n"))
-		if !whole {
-			return len(b), nil
+// areWanted tells whether every pod is what it shall become.
+func (p *outage) areWanted(pods map[string]*corev1.Pod) bool {
+	for name, kind := range p.wanted {
+		pod := pods[name]
+		if pod == nil || !strings.Contains(outageKinds[kind].after, string(pod.Status.Phase)) {
+			return false
 		}
-		var change struct {
-			Type   string
-			Object *corev1.Pod
+		if kind == "stays" && (len(pod.Status.ContainerStatuses) == 0 || pod.Status.ContainerStatuses[0].State.Running == nil) {
+			return false
 		}
-		if json.Unmarshal(line, &change) == nil && change.Object != nil {
-			c.see(bed.Change{Gone: change.Type == "DELETED", Pod: change.Object})
-		}
-		c.rest = rest
 	}
+	return len(pods) == len(p.wanted)
 }
 
 // settled waits until every pod is what it shall become, and looks at what must
 // never have been seen.
 func (p *outage) settled() {
 	p.Helper()
-	took := p.await("every pod is what it shall be", 4*time.Minute, func() bool {
+	began := time.Now()
+	p.seen(4*time.Minute, p.areWanted)
+	p.await("every pod is what it shall be", time.Minute, func() bool {
 		pods, err := p.look()
 		if err != nil {
 			p.wrong = []string{err.Error()}
@@ -184,20 +163,21 @@ func (p *outage) settled() {
 		}
 		return len(pods) == len(p.wanted)
 	})
-	for _, s := range p.seen.Illegal() {
+	for _, s := range p.ledger.Illegal() {
 		p.Error(s)
 	}
 	if out := p.sh("cat /sys/fs/ext4/*/errors_count; dmesg | grep -e 'EXT4-fs error' -e 'I/O error' || true"); strings.Trim(out, "0\n") != "" {
 		p.Errorf("the file system has errors: %s", out)
 	}
-	p.Logf("pods as wanted %.0f s later, %d of %d seen to end", took.Seconds(), p.seen.Seen(), p.puts)
+	p.Logf("pods as wanted %.0f s later, %d of %d seen to end", time.Since(began).Seconds(), p.ledger.Seen(), p.puts)
 }
 
 // end removes all pods and looks for what is left of them.
 func (p *outage) end() {
 	p.Helper()
 	p.sh("rm /etc/kubernetes/manifests/*.yaml")
-	p.await("all pods are gone", 3*time.Minute, func() bool { return len(p.pods()) == 0 })
+	p.seen(3*time.Minute, func(pods map[string]*corev1.Pod) bool { return len(pods) == 0 })
+	p.await("all pods are gone", time.Minute, func() bool { return len(p.pods()) == 0 })
 	left := p.left()
 	for end := time.Now().Add(time.Minute); left != "" && time.Now().Before(end); left = p.left() {
 		p.pause(time.Second)
@@ -205,7 +185,7 @@ func (p *outage) end() {
 	if left != "" {
 		p.Errorf("left of pods that are gone:\n%s", left)
 	}
-	for _, s := range p.seen.Illegal() {
+	for _, s := range p.ledger.Illegal() {
 		p.Error(s)
 	}
 }

@@ -167,7 +167,8 @@ func (n *unitNode) await(what string, limit time.Duration, ok func() bool) time.
 // awaitPhases waits until each pod has the phase.
 func (n *unitNode) awaitPhases(limit time.Duration, want map[string]string) {
 	n.Helper()
-	n.await("pods as wanted", limit, func() bool {
+	n.seen(limit, arePhases(want))
+	n.await("pods as wanted", time.Minute, func() bool {
 		pods, err := n.look()
 		n.wrong = nil
 		if err != nil {

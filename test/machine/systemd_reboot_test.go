@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
+	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
 	"nodeagent/test/image"
 	"nodeagent/test/machine/guest"
@@ -65,6 +68,7 @@ func TestReboot(t *testing.T) {
 		t.Run(how.name, func(t *testing.T) {
 			n := n.on(t)
 			if how.name == "PowerCut" { // once more one that is not done
+				need.Have(t, need.Full) // every day it is the matter of TestPowerCut
 				n.sh("rm /etc/kubernetes/manifests/busy.yaml")
 				n.await("it is gone", time.Minute, func() bool { _, there := n.pods()["busy"]; return !there })
 				n.manifest("busy", "Never", "echo ran; "+forever)
@@ -77,11 +81,31 @@ func TestReboot(t *testing.T) {
 			n.await("the daemon is ready", 2*time.Minute, n.ready)
 			want["busy"] = "Failed"
 			n.awaitPhases(10*time.Minute, want)
-			n.await("other containers run in place of those before", 10*time.Minute, func() bool { return n.again(before) })
+			n.seen(10*time.Minute, func(pods map[string]*corev1.Pod) bool { return areOthers(pods, before) })
+			n.await("other containers run in place of those before", time.Minute, func() bool { return n.again(before) })
 			n.rebooted(before, factor)
 			n.noStale()
 		})
 	}
+}
+
+// areOthers tells whether other containers run in the pods that should run.
+func areOthers(pods map[string]*corev1.Pod, before map[string]unitPod) bool {
+	for name := range before {
+		if !strings.HasPrefix(name, "p") {
+			continue
+		}
+		p := pods[name]
+		if p == nil || len(p.Status.ContainerStatuses) == 0 {
+			return false
+		}
+		s := &p.Status.ContainerStatuses[0]
+		oldID, _, _, _ := before[name].last()
+		if s.State.Running == nil || strings.HasSuffix(s.ContainerID, oldID) {
+			return false
+		}
+	}
+	return true
 }
 
 // again tells that every pod that should run runs in a container of this boot:

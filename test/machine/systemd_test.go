@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
 	"nodeagent/test/machine/guest"
 )
@@ -18,8 +19,11 @@ import (
 // and nothing that happened to a container meanwhile is lost.
 func TestUnit(t *testing.T) {
 	t.Parallel()
-	// Two CPUs: here the daemon's goroutines meet systemd and containerd side by side.
-	n := newUnitNode(t, 15*time.Minute, guest.Options{CPUs: 2})
+	var o guest.Options
+	if need.Lacks(need.Full) == "" {
+		o.CPUs = 2 // the daemon's goroutines meet systemd and containerd side by side
+	}
+	n := newUnitNode(t, 15*time.Minute, o)
 	n.manifests(map[string]string{
 		"shm":     unitManifest("shm", "Always", "echo kept > /dev/shm/kept; "+forever),
 		"done":    unitManifest("done", "Never", "exit 7"),
