@@ -116,6 +116,7 @@ func (n *faultNode) cgroupRemoved() {
 	must(n.T, n.a.WriteManifest("victim", manifest("victim", limited)))
 	p := n.ready("victim", 20*time.Second)
 	before := n.limits(p)
+	n.oneRuns("limited")
 	must(n.T, n.a.Stop()) // or it restarts the container in the same cgroup
 	defer func() { _ = n.a.Cont() }()
 	for _, pid := range n.podtools("limited") {
