@@ -91,13 +91,14 @@ func scopeOf(cs []candidate, zone string) scope {
 // choice is what a service's port leads to.
 type choice struct {
 	cluster, local []netip.AddrPort
-	here           []netip.Addr // of these, the addresses on this node
-	any            bool         // somebody in the cluster could answer
+	serving        []netip.AddrPort // all that answer
+	here           []netip.Addr     // of these, the addresses on this node
+	any            bool             // somebody in the cluster could answer
 }
 
 // choose follows kube-proxy: ready endpoints, else those that drain but still
 // serve, for each policy by itself; hints bear on policy Cluster only.
-func choose(cs []candidate, zone string, wantLocal bool) choice {
+func choose(cs []candidate, zone string, wantLocal, wantServing bool) choice {
 	var c choice
 	sc := scopeOf(cs, zone)
 	c.cluster = pick(cs, func(e candidate) bool {
@@ -117,6 +118,12 @@ func choose(cs []candidate, zone string, wantLocal bool) choice {
 		}
 		if slices.Equal(c.local, c.cluster) {
 			c.local = c.cluster // one array for both
+		}
+	}
+	if wantServing {
+		c.serving = pick(cs, func(e candidate) bool { return e.is.has(ready) || e.is.has(serving) })
+		if slices.Equal(c.serving, c.cluster) {
+			c.serving = c.cluster
 		}
 	}
 	c.any = len(c.cluster) > 0

@@ -38,6 +38,7 @@ type Entry struct {
 
 	Cluster []netip.AddrPort // endpoints of policy Cluster, sorted
 	Local   []netip.AddrPort // and of policy Local, if a policy is
+	Serving []netip.AddrPort // of UDP only: all endpoints that answer, chosen or not, sorted; a flow to one of them goes on
 	Here    []netip.Addr     // addresses of endpoints on this node: they may call themselves
 
 	Affinity     uint32         // seconds for which a client keeps its endpoint; 0: none
@@ -97,7 +98,7 @@ func (e *Entry) equal(o *Entry) bool {
 		e.Affinity == o.Affinity && e.Ranged == o.Ranged &&
 		e.LocalInside == o.LocalInside && e.LocalOutside == o.LocalOutside &&
 		slices.Equal(e.Fronts, o.Fronts) && slices.Equal(e.Cluster, o.Cluster) &&
-		slices.Equal(e.Local, o.Local) && slices.Equal(e.Here, o.Here) && slices.Equal(e.Ranges, o.Ranges)
+		slices.Equal(e.Local, o.Local) && slices.Equal(e.Serving, o.Serving) && slices.Equal(e.Here, o.Here) && slices.Equal(e.Ranges, o.Ranges)
 }
 
 // Health is what a load balancer is told that asks this node for a service.

@@ -20,6 +20,7 @@ const (
 	ReasonEndpoint    Reason = "EndpointAddressInvalid"
 	ReasonSlicePort   Reason = "EndpointPortInvalid"
 	ReasonSlice       Reason = "EndpointSliceInvalid"
+	ReasonRefused     Reason = "ServiceRulesRefused"
 )
 
 // Finding is something that an object asks for and does not get, or had better

@@ -24,6 +24,7 @@ type group struct {
 	slices   []*slice // sorted by name
 	entries  []*Entry // in the table
 	findings []Finding
+	refused  string // why no kernel takes its rules, as they are now; "": one does
 }
 
 // NewModel returns an empty model of the node.
@@ -50,9 +51,40 @@ func (m *Model) group(k Key) *group {
 		g = &group{}
 		m.groups[k] = g
 	}
+	g.refused = "" // it is another one now: it may be tried
 	m.mark(k)
 	return g
 }
+
+// LeaveOut takes a service out of the table, until it or one of its slices
+// changes: the kernel does not take its rules, and why.
+func (m *Model) LeaveOut(k Key, why string) {
+	if g := m.groups[k]; g != nil {
+		g.refused = why
+		m.mark(k)
+	}
+}
+
+// KeepServices forgets the Services that a complete list does not have.
+func (m *Model) KeepServices(listed func(Key) bool) {
+	for k, g := range m.groups {
+		if g.svc != nil && !listed(k) {
+			m.DeleteService(k)
+		}
+	}
+}
+
+// KeepSlices forgets the EndpointSlices that a complete list does not have.
+func (m *Model) KeepSlices(listed func(Key) bool) {
+	for k := range m.owners {
+		if !listed(k) {
+			m.DeleteSlice(k)
+		}
+	}
+}
+
+// Dirty tells whether Take has something to do.
+func (m *Model) Dirty() bool { return len(m.dirty) > 0 }
 
 // SetService takes a Service that is new or has changed. It keeps nothing of in.
 func (m *Model) SetService(in *corev1.Service) {
@@ -146,7 +178,13 @@ func (m *Model) Take() Diff {
 			m.take(k, &d, changed)
 		}
 	}
-	m.settle(changed, &d)
+	made := make([]Change, 0, len(changed))
+	for _, c := range changed {
+		if c.Old != c.New {
+			made = append(made, c)
+		}
+	}
+	m.table.change(made, &d)
 	return d
 }
 
@@ -185,42 +223,5 @@ func (m *Model) take(k Key, d *Diff, changed map[Address]Change) {
 	}
 	if g.svc == nil && len(g.slices) == 0 {
 		delete(m.groups, k)
-	}
-}
-
-// settle writes what changed into the table and the diff.
-func (m *Model) settle(changed map[Address]Change, d *Diff) {
-	ips, here := addresses{}, addresses{}
-	for a, c := range changed {
-		if c.Old == c.New {
-			continue
-		}
-		d.Entries = append(d.Entries, c)
-		m.count(c.Old, -1, ips, here)
-		m.count(c.New, 1, ips, here)
-		if c.New == nil {
-			delete(m.table.Entries, a)
-		} else {
-			m.table.Entries[a] = c.New
-		}
-	}
-	slices.SortFunc(d.Entries, func(a, b Change) int { return a.addr().compare(b.addr()) })
-	d.ClusterIPs, d.Here = ips.changes(), here.changes()
-}
-
-func (c Change) addr() Address {
-	if c.New != nil {
-		return c.New.Addr
-	}
-	return c.Old.Addr
-}
-
-func (m *Model) count(e *Entry, n int32, ips, here addresses) {
-	if e == nil {
-		return
-	}
-	m.table.clusterIPs.count(e.Addr.IP, n, ips)
-	for _, a := range e.Here {
-		m.table.here.count(a, n, here)
 	}
 }

@@ -14,6 +14,9 @@ func (m *Model) resolve(g *group) (entries []*Entry, bad []Finding) {
 		return nil, nil // slices without a service: nobody asked
 	}
 	bad = append(bad, g.svc.bad...)
+	if g.refused != "" {
+		return nil, tidy(append(bad, Finding{ReasonRefused, "no rule of this service is in force until it changes: " + g.refused}))
+	}
 	for _, ip := range g.svc.clusterIPs {
 		for _, p := range g.svc.ports {
 			e, why := m.entry(g, p, ip)
@@ -63,8 +66,8 @@ func (m *Model) entry(g *group, p servicePort, ip netip.Addr) (*Entry, []Finding
 	if slices.ContainsFunc(e.Fronts, func(x Front) bool { return x.Kind == Balancer }) {
 		e.Ranges, e.Ranged = s.allowedAt(f, m.node)
 	}
-	c := choose(gather(g.slices, p.name, p.proto, f), m.node.Zone, s.localInside || (s.localOnly && len(e.Fronts) > 0))
-	e.Cluster, e.Local, e.Here = c.cluster, c.local, c.here
+	c := choose(gather(g.slices, p.name, p.proto, f), m.node.Zone, s.localInside || (s.localOnly && len(e.Fronts) > 0), p.proto == UDP)
+	e.Cluster, e.Local, e.Serving, e.Here = c.cluster, c.local, c.serving, c.here
 	return e, bad
 }
 

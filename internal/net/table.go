@@ -1,6 +1,7 @@
 package net
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -68,6 +69,13 @@ func (as addresses) count(a netip.Addr, n int32, d addresses) {
 // Change is an entry that appeared (no Old), went (no New) or is another one.
 type Change struct{ Old, New *Entry }
 
+func (c Change) addr() Address {
+	if c.New != nil {
+		return c.New.Addr
+	}
+	return c.Old.Addr
+}
+
 // Addresses is what changed in a set of addresses, each list sorted.
 type Addresses struct{ Added, Removed []netip.Addr }
 
@@ -103,6 +111,44 @@ type Report struct {
 	Rebuilt  bool // the part that is the same for all services was missing or damaged
 	Chains   int  // chains for services made, mended or removed
 	Elements int  // entries or rules of services written or removed
+}
+
+// Clone returns a table of its own with the same entries.
+func (t *Table) Clone() *Table {
+	return &Table{maps.Clone(t.Entries), maps.Clone(t.Health), maps.Clone(t.clusterIPs), maps.Clone(t.here)}
+}
+
+// Change makes changes of entries, each of another address, and returns what a
+// backend has to do for them.
+func (t *Table) Change(all []Change) Diff {
+	var d Diff
+	t.change(slices.Clone(all), &d)
+	return d
+}
+
+func (t *Table) change(all []Change, d *Diff) {
+	ips, here := addresses{}, addresses{}
+	for _, c := range all {
+		t.count(c.Old, -1, ips, here)
+		t.count(c.New, 1, ips, here)
+		if c.New == nil {
+			delete(t.Entries, c.Old.Addr)
+		} else {
+			t.Entries[c.New.Addr] = c.New
+		}
+	}
+	slices.SortFunc(all, func(a, b Change) int { return a.addr().compare(b.addr()) })
+	d.Entries, d.ClusterIPs, d.Here = all, ips.changes(), here.changes()
+}
+
+func (t *Table) count(e *Entry, n int32, ips, here addresses) {
+	if e == nil {
+		return
+	}
+	t.clusterIPs.count(e.Addr.IP, n, ips)
+	for _, a := range e.Here {
+		t.here.count(a, n, here)
+	}
 }
 
 // Build makes the table of a whole cluster at once.
