@@ -44,9 +44,12 @@ type Backend struct {
 	table *nftables.Table
 	sets  map[string]*nftables.Set
 
-	c    *nftables.Conn // nil: not open
-	raw  *netlink.Conn
-	port atomic.Uint32 // netlink's name of our socket: what we changed ourselves
+	c   *nftables.Conn // nil: not open
+	raw *netlink.Conn
+	// ports are netlink's names of our latest sockets: what we changed ourselves.
+	// News of what we did by an earlier one may come later.
+	ports [4]atomic.Uint32
+	opens int
 
 	// What the kernel holds as far as we know. Not known after an error, and
 	// before the first Sync.

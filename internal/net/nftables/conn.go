@@ -4,15 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/net"
 )
 
-// callTimeout bounds a use of the socket; ten thousand services take a tenth.
-const callTimeout = 10 * time.Second
+// callTimeout bounds a use of the socket: to look at ten thousand services and to
+// write them takes 5 s where two cores have other work, too.
+const callTimeout = 60 * time.Second
 
 // The kernel takes a transaction only whole, and as one message to the socket.
 const (
@@ -24,7 +28,8 @@ const (
 // close one of this kind makes the kernel wait until all that was deleted is
 // really freed, 5 to 20 ms.
 func (b *Backend) open(ctx context.Context) (*nftables.Conn, error) {
-	if b.c == nil {
+	fresh := b.c == nil
+	if fresh {
 		c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
 			b.raw = c
 			return errors.Join(c.SetReadBuffer(receiveBuffer), c.SetWriteBuffer(sendBuffer))
@@ -45,7 +50,41 @@ func (b *Backend) open(ctx context.Context) (*nftables.Conn, error) {
 	if err := b.raw.SetDeadline(limit); err != nil {
 		return nil, fmt.Errorf("bound nftables socket: %w", err)
 	}
+	if fresh {
+		if err := b.widen(); err != nil {
+			return nil, err
+		}
+	}
 	return b.c, ctx.Err()
+}
+
+// piece is the most that the kernel puts into one part of a dump.
+const piece = 32 << 10
+
+// widen makes the kernel dump in large pieces, which it does when it has seen a
+// large buffer on the socket. To go on with a dump it walks a set again from its
+// start, so that the usual pieces of 4 KiB cost eight times as many walks.
+func (b *Backend) widen() error {
+	generation := netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN), Flags: netlink.Request},
+		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
+	}
+	rc, err := b.raw.SyscallConn()
+	if err == nil {
+		_, err = b.raw.Send(generation)
+	}
+	if err != nil {
+		return fmt.Errorf("ask nftables: %w", err)
+	}
+	var got error
+	err = rc.Read(func(fd uintptr) bool {
+		_, _, got = unix.Recvfrom(int(fd), make([]byte, piece), 0)
+		return !errors.Is(got, unix.EAGAIN) && !errors.Is(got, unix.EINTR)
+	})
+	if err := errors.Join(err, got); err != nil {
+		return fmt.Errorf("ask nftables: %w", err)
+	}
+	return nil
 }
 
 // noteName asks by which name the kernel will tell others of our changes.
@@ -60,7 +99,8 @@ func (b *Backend) noteName() error {
 		return fmt.Errorf("name nftables socket: %w", errors.Join(err, saErr))
 	}
 	if nl, ok := sa.(*unix.SockaddrNetlink); ok {
-		b.port.Store(nl.Pid)
+		b.ports[b.opens%len(b.ports)].Store(nl.Pid)
+		b.opens++
 	}
 	return nil
 }
@@ -82,6 +122,24 @@ func (b *Backend) Close() {
 		b.c, b.raw = nil, nil
 	}
 }
+
+// refusals are the kernel's answers to what it was asked to hold; others, as
+// ENOBUFS, EPERM or a deadline, are about the moment.
+var refusals = []error{
+	unix.EINVAL, unix.ERANGE, unix.ENOSPC, unix.EMSGSIZE, unix.E2BIG, unix.ENAMETOOLONG, unix.EOPNOTSUPP, unix.EOVERFLOW,
+	unix.EMLINK, unix.ELOOP, unix.EEXIST, errUnlike,
+}
+
+// judged marks an error that is the kernel's answer to these very rules.
+func judged(err error) error {
+	if slices.ContainsFunc(refusals, func(r error) bool { return errors.Is(err, r) }) {
+		return net.AsRefused(err)
+	}
+	return err
+}
+
+// errUnlike: the kernel said nothing against a table and holds another one.
+var errUnlike = errors.New("read the table back")
 
 // moved tells of errors that say: the kernel does not hold what we thought.
 func moved(err error) bool {

@@ -25,7 +25,7 @@ func (b *Backend) Sync(ctx context.Context, t *net.Table) (net.Report, error) {
 		r, err = b.sync(c, t)
 	}
 	if err != nil {
-		return r, b.end(fmt.Errorf("program service rules: %w", err))
+		return r, b.end(judged(fmt.Errorf("program service rules: %w", err)))
 	}
 	return r, nil
 }
@@ -60,7 +60,7 @@ func (b *Backend) sync(c *nftables.Conn, t *net.Table) (net.Report, error) {
 		return r, err
 	}
 	if gone, lost := differ(now.elements, want); !now.whole || len(gone)+len(lost) > 0 {
-		return r, fmt.Errorf("read the table back: %d elements are missing and %d too many", len(lost), len(gone))
+		return r, fmt.Errorf("%w: %d elements are missing and %d too many", errUnlike, len(lost), len(gone))
 	}
 	b.known = true
 	return r, b.sweep(c, stale)
@@ -191,7 +191,7 @@ func (b *Backend) Apply(ctx context.Context, t *net.Table, d *net.Diff) error {
 		_, err = b.Sync(ctx, t)
 		return err
 	case err != nil:
-		return b.end(fmt.Errorf("change service rules: %w", err))
+		return b.end(judged(fmt.Errorf("change service rules: %w", err)))
 	}
 	return b.sweep(c, stale)
 }

@@ -52,8 +52,13 @@ func (b *Backend) Watch(ctx context.Context, wake func()) error {
 // all kinds of messages the table's name is the first attribute.
 func (b *Backend) concerns(m netlink.Message) bool {
 	if uint16(m.Header.Type)>>8 != unix.NFNL_SUBSYS_NFTABLES || uint16(m.Header.Type)&0xff == unix.NFT_MSG_NEWGEN ||
-		m.Header.PID == b.port.Load() || len(m.Data) < 4 {
+		len(m.Data) < 4 {
 		return false
+	}
+	for i := range b.ports {
+		if p := b.ports[i].Load(); p != 0 && p == m.Header.PID {
+			return false
+		}
 	}
 	a, err := netlink.NewAttributeDecoder(m.Data[4:])
 	if err != nil {
