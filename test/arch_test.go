@@ -41,6 +41,7 @@ var rooms = map[string]ring{
 	"internal/net":              pure, // the root package only: the rooms below it are edges
 	"internal/net/podnet":       edge,
 	"internal/net/nftables":     edge,
+	"internal/net/conntrack":    edge,
 	"internal/net/proxy":        loop,
 	"internal/cri":              edge,
 	"internal/cgroups":          edge,
