@@ -1,0 +1,174 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	"nodeagent/internal/net"
+)
+
+// Config is what a Proxy is made of. Flows, Teller and Serve may be nil: then that
+// is not done.
+type Config struct {
+	NodeName string
+	// Rest says where the API server is; HTTP reaches it, with credentials that may
+	// list and watch Services, EndpointSlices and the Node.
+	Rest *rest.Config
+	HTTP *http.Client
+	// Backend makes the Backend, anew when facts change that it Needs.
+	Backend func(Facts) (Backend, error)
+	Needs   Needs
+	// Mode is the name of the Backend's kind, for people.
+	Mode   string
+	Flows  Flows
+	Teller Teller
+	Serve  Serve // for health-check ports
+	// Settings is what /configz shows.
+	Settings any
+	Logger   *slog.Logger
+}
+
+// Needs says which facts of the Node matter to the Backend.
+type Needs struct{ Addrs, PodCIDRs bool }
+
+func (n Needs) of(f Facts) Facts {
+	if !n.Addrs {
+		f.Addrs = nil
+	}
+	if !n.PodCIDRs {
+		f.PodCIDRs = nil
+	}
+	return f
+}
+
+// Proxy keeps service rules right.
+type Proxy struct {
+	cfg       Config
+	followers [kinds]*follower
+	news      chan news
+	wakes     chan struct{} // holds one: somebody else changed the rules
+	flows     *forgetter
+	checks    *checks
+	state     *state
+
+	// What follows belongs to Run.
+	model   *net.Model
+	uids    map[net.Key]types.UID
+	told    map[net.Key][]net.Finding
+	listed  [kinds]bool
+	node    nodeFacts
+	facts   Facts // of the Backend
+	backend Backend
+	leave   context.CancelFunc // ends the Backend's watch
+	owned   sync.WaitGroup
+	timer   *time.Timer
+
+	sure    bool // the kernel holds what it was told last
+	begun   bool // it was told something once
+	whole   time.Time
+	patient time.Time // for how long the Node's facts are waited for
+	again   pause     // after errors
+	retryAt time.Time
+	heal    pace // of what others change
+	batch   batch
+	stale   net.Flows
+	trigger []time.Time // when the changes that wait were made
+}
+
+// New checks the configuration. It asks nobody and touches nothing.
+func New(cfg Config) (*Proxy, error) {
+	switch {
+	case cfg.NodeName == "":
+		return nil, errors.New("configure service proxy: the node has no name")
+	case cfg.Rest == nil || cfg.HTTP == nil || cfg.Backend == nil:
+		return nil, errors.New("configure service proxy: Rest, HTTP and Backend are needed")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	p := &Proxy{
+		cfg: cfg, news: make(chan news, maxQueued), wakes: make(chan struct{}, 1),
+		model: net.NewModel(net.Node{Name: cfg.NodeName}), uids: map[net.Key]types.UID{}, told: map[net.Key][]net.Finding{},
+		stale: net.Flows{}, state: newState(cfg.Mode, cfg.Settings),
+	}
+	servers, err := newServers(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("configure service proxy: %w", err)
+	}
+	for k := range servers {
+		p.followers[k] = &follower{kind: kind(k), server: servers[k], out: p.news, state: p.state, log: cfg.Logger}
+	}
+	p.checks = newChecks(cfg, p.state)
+	if cfg.Flows != nil {
+		p.flows = &forgetter{table: cfg.Flows, state: p.state, log: cfg.Logger, poke: make(chan struct{}, 1)}
+	}
+	return p, nil
+}
+
+// Run keeps the rules right until ctx ends, and then leaves them as they are.
+// Nothing that the API server or the kernel does makes it fail.
+func (p *Proxy) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	p.timer = time.NewTimer(time.Hour)
+	p.timer.Stop()
+	defer p.timer.Stop()
+	defer p.end()
+	defer p.owned.Wait()
+	defer cancel()
+	for _, f := range p.followers {
+		p.owned.Go(func() { f.run(ctx) })
+	}
+	if p.flows != nil {
+		p.owned.Go(func() { p.flows.run(ctx) })
+	}
+	p.checks.begin(ctx, &p.owned)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case n := <-p.news:
+			p.take(n)
+			p.drain()
+		case <-p.wakes:
+			p.foreign()
+		case <-p.timer.C:
+		}
+		p.turn(ctx)
+	}
+}
+
+// end closes what the Backend holds. The rules stay.
+func (p *Proxy) end() {
+	if c, ok := p.backend.(closer); ok {
+		c.Close()
+	}
+}
+
+// drain takes what else is there already: one batch for all of it. It is bounded,
+// so that who changes without end does not keep the rules from being written.
+func (p *Proxy) drain() {
+	for range 4 * maxQueued {
+		select {
+		case n := <-p.news:
+			p.take(n)
+		default:
+			return
+		}
+	}
+}
+
+// foreign notes that somebody else changed the rules.
+func (p *Proxy) foreign() {
+	if p.sure {
+		p.sure = false
+		p.state.foreign()
+	}
+}
