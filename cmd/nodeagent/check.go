@@ -289,6 +289,9 @@ func checkTable(all []hostcheck.Finding, wide bool) *table {
 // refuse keeps the daemon from starting where it would harm what is not its: it
 // removes pods' cgroups and directories that belong to no pod of its own.
 func refuse(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+	if cfg.Agent.ProxyOnly {
+		return nil // it has no pods, and a kubelet beside it is what it is for
+	}
 	c := hostConfig(cfg, config.Flags{})
 	c.Limit = 10 * time.Second // a busy machine is no reason to start without having looked
 	facts := gather.Harm(ctx, c)

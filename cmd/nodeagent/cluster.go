@@ -140,19 +140,21 @@ func (c *cluster) limits(cfg *config.Config) pod.Resources {
 }
 
 // core is a client of core/v1 that shares the connections.
-func (c *cluster) core() (*rest.RESTClient, error) {
+func (c *cluster) core() (*rest.RESTClient, error) { return coreClient(c.api, c.http) }
+
+func coreClient(api *rest.Config, h *http.Client) (*rest.RESTClient, error) {
 	scheme := apiruntime.NewScheme()
 	if err := corev1.AddToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("make the API server's client: %w", err)
 	}
-	cfg := rest.CopyConfig(c.api)
+	cfg := rest.CopyConfig(api)
 	cfg.APIPath, cfg.GroupVersion = "/api", &corev1.SchemeGroupVersion
 	cfg.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	cfg.ContentType = apiruntime.ContentTypeProtobuf
 	cfg.AcceptContentTypes = apiruntime.ContentTypeProtobuf + "," + apiruntime.ContentTypeJSON
 	cfg.QPS = -1 // who asks has limits of its own
 	cfg.WarningHandler = rest.NoWarnings{}
-	client, err := rest.RESTClientForConfigAndClient(cfg, c.http)
+	client, err := rest.RESTClientForConfigAndClient(cfg, h)
 	if err != nil {
 		return nil, fmt.Errorf("make the API server's client: %w", err)
 	}

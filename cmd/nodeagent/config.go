@@ -21,6 +21,7 @@ type configDocument struct {
 	Kubelet       map[string]any `json:"kubelet"`
 	Agent         map[string]any `json:"agent"`
 	Cluster       map[string]any `json:"cluster,omitempty"` // what the flags say of it
+	Proxy         map[string]any `json:"proxy,omitempty"`   // of services
 	// Origin says for each field that is not at its default who set it.
 	Origin map[string]string `json:"origin"`
 	Unused []string          `json:"unused"`
@@ -100,7 +101,7 @@ func (d *configDocument) fill(cfg *config.Config) error {
 	for _, part := range []struct {
 		from any
 		to   *map[string]any
-	}{{cfg.Kubelet, &d.Kubelet}, {cfg.Agent, &d.Agent}, {cfg.Cluster, &d.Cluster}} {
+	}{{cfg.Kubelet, &d.Kubelet}, {cfg.Agent, &d.Agent}, {cfg.Cluster, &d.Cluster}, {cfg.Proxy, &d.Proxy}} {
 		text, err := json.Marshal(part.from)
 		if err != nil {
 			return fmt.Errorf("encode the configuration: %w", err)
@@ -116,6 +117,9 @@ func (d *configDocument) fill(cfg *config.Config) error {
 		}
 	}
 	d.Kubelet["apiVersion"], d.Kubelet["kind"] = "kubelet.config.k8s.io/v1beta1", "KubeletConfiguration"
+	if d.Proxy != nil {
+		d.Proxy["apiVersion"], d.Proxy["kind"] = "kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration"
+	}
 	d.Agent["apiVersion"], d.Agent["kind"] = config.APIVersion, "NodeAgentConfiguration"
 	return nil
 }
@@ -128,6 +132,7 @@ func (d *configDocument) each(f func(path string, value any)) {
 	eachField("kubelet", d.Kubelet, f)
 	eachField("agent", d.Agent, f)
 	eachField("cluster", d.Cluster, f)
+	eachField("proxy", d.Proxy, f)
 }
 
 func eachField(prefix string, from map[string]any, f func(path string, value any)) {

@@ -64,6 +64,9 @@ func (r *reloader) judge() error {
 	if err != nil {
 		return err
 	}
+	if next.Agent.ProxyOnly {
+		return nil
+	}
 	defer d.runtime.Close()
 	if d.health == nil || d.health.Addr == healthAddr(r.cfg) {
 		return nil
@@ -80,6 +83,7 @@ func (r *reloader) sameNode(next *config.Config) error {
 		old, new any
 	}{
 		{"the node's name", r.cfg.NodeName, next.NodeName},
+		{"proxyOnly", r.cfg.Agent.ProxyOnly, next.Agent.ProxyOnly},
 		{"runDir", r.cfg.Agent.RunDir, next.Agent.RunDir},
 		{"stateDir", r.cfg.Agent.StateDir, next.Agent.StateDir},
 		{"podLogsDir", r.cfg.Kubelet.PodLogsDir, next.Kubelet.PodLogsDir},

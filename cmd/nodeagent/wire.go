@@ -19,6 +19,7 @@ import (
 	"nodeagent/internal/cri"
 	"nodeagent/internal/hook"
 	"nodeagent/internal/net/podnet"
+	"nodeagent/internal/net/proxy"
 	"nodeagent/internal/pod"
 	"nodeagent/internal/pod/validate"
 	"nodeagent/internal/poddir"
@@ -50,21 +51,19 @@ type daemon struct {
 	objects fileObjects
 	health  *server.Health // nil: no port
 
-	cluster   *cluster   // nil: the node stands alone
-	admission *admission // of a cluster's node
+	cluster   *cluster     // nil: the node stands alone
+	services  *proxy.Proxy // nil: another program programs the rules of services
+	admission *admission   // of a cluster's node
 
 	reload *reloader // nil: this one is only judged and never run
 }
 
-// part is something that runs as long as the daemon does.
-type part struct {
-	name string
-	run  func(context.Context) error
-}
-
 func newDaemon(cfg *config.Config, log *slog.Logger) (*daemon, error) {
 	d := &daemon{cfg: cfg, log: log}
-	for _, fit := range []func() error{d.fitCluster, d.fitCgroups, d.fitNetwork, d.fitRuntime, d.fitDirs, d.fitVolumes, d.fitSet, d.fitSource, d.fitNode, d.fitPods, d.fitNodeAPI, d.fitServers} {
+	if cfg.Agent.ProxyOnly {
+		return d, d.fitProxyOnly()
+	}
+	for _, fit := range []func() error{d.fitCluster, d.fitCgroups, d.fitNetwork, d.fitRuntime, d.fitDirs, d.fitVolumes, d.fitSet, d.fitSource, d.fitNode, d.fitPods, d.fitNodeAPI, d.fitServices, d.fitServers} {
 		if err := fit(); err != nil {
 			return nil, err
 		}
@@ -292,6 +291,9 @@ func (d *daemon) info() map[string]func() any {
 		info["node"] = func() any { return c.node.Show() }
 		info["untold"] = func() any { return c.writer.Untold() }
 	}
+	if d.services != nil {
+		info["services"] = func() any { return d.services.Show() }
+	}
 	return info
 }
 
@@ -361,39 +363,4 @@ func (d *daemon) stray(ctx context.Context, keep func(types.UID) bool) error {
 	}
 	d.probes.Stray(func(id string) bool { return running[id] })
 	return errors.Join(append(errs, d.network.Prune(ctx, func(id string) bool { return sandboxes[id] }))...)
-}
-
-// run runs every part until ctx ends, or until one fails, which ends the others.
-func (d *daemon) run(ctx context.Context) error {
-	if err := d.volumes.Root(); err != nil {
-		d.log.Warn("go on without a root directory as it should be", "err", err)
-	}
-	if err := d.tree.EnsureNode(ctx, d.nodeResources()); err != nil {
-		return fmt.Errorf("make the cgroup of all pods: %w", err)
-	}
-	for _, listen := range d.listens {
-		if err := listen(); err != nil {
-			return err
-		}
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	ended := make(chan error, len(d.parts))
-	for _, p := range d.parts {
-		go func() {
-			err := p.run(ctx)
-			if err != nil && ctx.Err() == nil {
-				err = fmt.Errorf("%s: %w", p.name, err)
-				cancel(err)
-			}
-			ended <- err
-		}()
-	}
-	for range d.parts {
-		<-ended
-	}
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
 }

@@ -89,6 +89,7 @@ func (c *Config) setDefaults() error {
 	}
 	c.defaultRuntime()
 	c.defaultCluster()
+	c.defaultProxy()
 	if len(a.PodNetwork.CIDRs) == 0 && k.PodCIDR != "" {
 		a.PodNetwork.CIDRs = strings.Split(k.PodCIDR, ",")
 	}
@@ -199,6 +200,7 @@ func (c *Config) check() error {
 	}
 	c.checkPulls(bad)
 	c.checkCluster(bad)
+	c.checkProxy(bad)
 	for _, cidr := range c.Agent.PodNetwork.CIDRs {
 		if _, err := netip.ParsePrefix(cidr); err != nil {
 			bad("podNetwork.cidrs", "%v", err)

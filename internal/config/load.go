@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	kubeproxyv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
 )
 
 // maxFile is the largest configuration file that is read.
@@ -100,10 +98,7 @@ func (c *Config) decode(path string, d document) error {
 		}
 		c.noteUnused(path, d, usedKubelet)
 	case "kubeproxy.config.k8s.io/v1alpha1/KubeProxyConfiguration":
-		if err := d.into(&kubeproxyv1alpha1.KubeProxyConfiguration{}); err != nil {
-			return err
-		}
-		c.noteUnused(path, d, nil)
+		return c.decodeProxy(path, d)
 	case APIVersion + "/NodeAgentConfiguration":
 		return d.into(&c.Agent)
 	case "/":

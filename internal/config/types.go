@@ -2,6 +2,7 @@ package config
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubeproxyv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 )
 
@@ -37,6 +38,9 @@ type NodeAgentConfiguration struct {
 	// lacks most of those that run, as kubelet does. By default such a list is
 	// believed when the server, asked again after 30 s, says the same.
 	ObeyShortLists bool `json:"obeyShortLists,omitempty"`
+	// ProxyOnly: the daemon programs the rules of services and does nothing else,
+	// in place of kube-proxy on a node that keeps its kubelet.
+	ProxyOnly bool `json:"proxyOnly,omitempty"`
 }
 
 // PodNetwork says where pods' addresses come from.
@@ -79,11 +83,13 @@ type Flags struct {
 
 // Config is the merged result: every default is filled in.
 type Config struct {
-	Kubelet  kubeletv1beta1.KubeletConfiguration
-	Agent    NodeAgentConfiguration
-	RootDir  string   // --root-dir
-	NodeName string   // --hostname-override, or the host's name
-	NodeIPs  []string // --node-ip; empty: found on the host
+	Kubelet kubeletv1beta1.KubeletConfiguration
+	Agent   NodeAgentConfiguration
+	// Proxy is nil where nobody said anything of services.
+	Proxy    *kubeproxyv1alpha1.KubeProxyConfiguration `json:",omitempty"`
+	RootDir  string                                    // --root-dir
+	NodeName string                                    // --hostname-override, or the host's name
+	NodeIPs  []string                                  // --node-ip; empty: found on the host
 	// Cluster is nil where the node stands alone.
 	Cluster *Cluster `json:",omitempty"`
 	// Unused lists fields that were set and that this version does not act on,

@@ -59,6 +59,8 @@ const (
 	staleEvent = time.Hour
 	// component is whom events are from. Dashboards and tests look for kubelet's.
 	component = "kubelet"
+	// proxyComponent is whom those of services are from.
+	proxyComponent = "kube-proxy"
 )
 
 // NewEvents returns a teller of events that tells nothing until Run.
@@ -94,7 +96,19 @@ func (e *Events) Node(kind, reason, message string) {
 	e.report(corev1.ObjectReference{Kind: "Node", Name: e.cfg.NodeName, UID: types.UID(e.cfg.NodeName)}, kind, reason, message)
 }
 
+// Service reports what happened to a Service on this node. It never blocks.
+func (e *Events) Service(name types.NamespacedName, uid types.UID, kind, reason, message string) {
+	if e == nil {
+		return
+	}
+	e.reportAs(proxyComponent, corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: name.Namespace, Name: name.Name, UID: uid}, kind, reason, message)
+}
+
 func (e *Events) report(ref corev1.ObjectReference, kind, reason, message string) {
+	e.reportAs(component, ref, kind, reason, message)
+}
+
+func (e *Events) reportAs(component string, ref corev1.ObjectReference, kind, reason, message string) {
 	if len(message) > maxMessage {
 		message = strings.ToValidUTF8(message[:maxMessage], "")
 	}

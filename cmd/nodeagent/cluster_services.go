@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	"nodeagent/internal/cert"
+	"nodeagent/internal/config"
+	svcnet "nodeagent/internal/net"
+	"nodeagent/internal/net/conntrack"
+	"nodeagent/internal/net/nftables"
+	"nodeagent/internal/net/proxy"
+	"nodeagent/internal/server"
+	"nodeagent/internal/status"
+)
+
+// fitServices fits what makes service addresses work. It needs nothing of the pods'
+// rooms, and they nothing of it: whichever hangs, the other goes on.
+func (d *daemon) fitServices() error {
+	if d.cfg.Proxy != nil && d.cfg.Proxy.Mode == config.ModeNone {
+		d.parts = append(d.parts, part{"rules of services", d.removeRules})
+	}
+	if !d.cfg.Services() {
+		return nil
+	}
+	binding, err := d.cfg.Binding()
+	if err != nil {
+		return err
+	}
+	api, h, events, err := d.serviceClient()
+	if err != nil {
+		return err
+	}
+	d.services, err = proxy.New(proxy.Config{
+		NodeName: d.cfg.NodeName, Rest: api, HTTP: h, Mode: serviceMode(d.cfg),
+		Backend: func(f proxy.Facts) (proxy.Backend, error) { return d.backend(binding, f) },
+		Needs:   proxy.Needs{Addrs: binding.Primary && !binding.All && bindAddress(d.cfg) == nil, PodCIDRs: binding.NodeCIDR},
+		Flows:   conntrack.Table{}, Teller: serviceEvents{events}, Serve: server.ServePort,
+		Settings: d.cfg.Proxy, Logger: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	p := d.cfg.Proxy
+	d.parts = append(d.parts, part{"rules of services", d.services.Run},
+		d.openPort("health port of services", p.HealthzBindAddress, d.services.Health()),
+		d.openPort("metrics port of services", p.MetricsBindAddress, d.services.Metrics()))
+	return nil
+}
+
+// serviceMode is how the rules are programmed: where the file leaves it open, by
+// the best that there is.
+func serviceMode(cfg *config.Config) string {
+	if cfg.Proxy.Mode == "" {
+		return config.ModeNFTables
+	}
+	return string(cfg.Proxy.Mode)
+}
+
+// backend programs the rules in the mode that is asked for. A mode that comes to
+// it needs a case here, and no other place.
+func (d *daemon) backend(binding config.ProxyBinding, facts proxy.Facts) (proxy.Backend, error) {
+	pods, at := binding.Pods, nodePorts(binding, facts, bindAddress(d.cfg))
+	if binding.NodeCIDR {
+		pods = facts.PodCIDRs
+	}
+	switch mode := serviceMode(d.cfg); mode {
+	case config.ModeNFTables:
+		of := &d.cfg.Proxy.NFTables
+		b, err := nftables.New(nftables.Config{Pods: pods, NodePorts: at, MasqueradeAll: of.MasqueradeAll, MasqueradeBit: of.MasqueradeBit})
+		return nftBackend{b, d}, err
+	default:
+		return nil, fmt.Errorf("program services in mode %q: it is not built", mode)
+	}
+}
+
+// bindAddress is what the operator takes for the node's primary address, or nil.
+func bindAddress(cfg *config.Config) []netip.Addr {
+	a, err := netip.ParseAddr(cfg.Proxy.BindAddress)
+	if err != nil || a.IsUnspecified() {
+		return nil
+	}
+	return []netip.Addr{a.Unmap()}
+}
+
+// nodePorts are the addresses at which node ports are served; none: all.
+func nodePorts(b config.ProxyBinding, facts proxy.Facts, bound []netip.Addr) []netip.Prefix {
+	if b.All {
+		return nil
+	}
+	out := slices.Clone(b.NodePorts)
+	if b.Primary {
+		for _, a := range append(facts.Addrs, bound...) {
+			out = append(out, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	if len(out) == 0 { // at none: loopback addresses never are served
+		out = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("::1/128")}
+	}
+	return out
+}
+
+// nftBackend does around the rules what has to wait for them.
+type nftBackend struct {
+	*nftables.Backend
+	d *daemon
+}
+
+// manyEntries is from where on a look at everything leaves much behind.
+const manyEntries = 1000
+
+// Sync gives back the memory that it took: at rest there is a fraction.
+func (b nftBackend) Sync(ctx context.Context, t *svcnet.Table) (svcnet.Report, error) {
+	r, err := b.Backend.Sync(ctx, t)
+	if len(t.Entries) > manyEntries {
+		debug.FreeOSMemory()
+	}
+	return r, err
+}
+
+// TakeOver is called when the rules are in force: the kernel now has what tracks
+// connections, and nobody needs kube-proxy's rules.
+func (b nftBackend) TakeOver(ctx context.Context) ([]string, error) {
+	b.d.tuneConnections()
+	return b.Backend.TakeOver(ctx)
+}
+
+// tuneConnections sets how much the kernel remembers of connections.
+func (d *daemon) tuneConnections() {
+	t := &d.cfg.Proxy.Conntrack
+	most, chosen := d.cfg.Connections(runtime.NumCPU())
+	limits := conntrack.Limits{
+		Max: most, AtLeast: !chosen, Liberal: t.TCPBeLiberal,
+		Established: t.TCPEstablishedTimeout.Duration, CloseWait: t.TCPCloseWaitTimeout.Duration,
+		UDP: t.UDPTimeout.Duration, UDPStream: t.UDPStreamTimeout.Duration,
+	}
+	if err := limits.Tune("/"); err != nil {
+		d.log.Warn("leave settings of the kernel as they are", "err", err)
+	}
+}
+
+// removeTimeout bounds the removal of rules that are not wanted any more.
+const removeTimeout = 10 * time.Second
+
+// removeRules takes our rules away where another program is to serve services.
+func (d *daemon) removeRules(ctx context.Context) error {
+	b, err := nftables.New(nftables.Config{})
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	bounded, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	if err := b.Remove(bounded); err != nil && ctx.Err() == nil {
+		d.log.Warn("leave rules of services that this node had in mode nftables", "err", err)
+	}
+	return nil
+}
+
+// serviceClient is the API server for who watches services: by the kubeconfig of
+// its own, if it has one, else as the node.
+func (d *daemon) serviceClient() (*rest.Config, *http.Client, *status.Events, error) {
+	path := d.cfg.Proxy.ClientConnection.Kubeconfig
+	if d.cluster != nil && path == "" {
+		return d.cluster.api, d.cluster.http, d.cluster.events, nil
+	}
+	if path == "" {
+		path = d.cfg.Cluster.Kubeconfig // of a daemon that is nothing else
+	}
+	client, err := cert.NewClient(cert.ClientConfig{
+		Kubeconfig: path, Dir: filepath.Join(d.cfg.Agent.StateDir, "proxy-pki"), NodeName: d.cfg.NodeName, Logger: d.log,
+	})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	d.parts = append(d.parts, part{"credentials of services", client.Run})
+	api := client.Config()
+	h, err := rest.HTTPClientFor(api)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("make the API server's client: %w", err)
+	}
+	if d.cluster != nil {
+		return api, h, d.cluster.events, nil
+	}
+	core, err := coreClient(api, h)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	events, err := status.NewEvents(status.EventsConfig{Sink: status.NewClient(core), NodeName: d.cfg.NodeName, QPS: eventQPS, Burst: eventBurst, Logger: d.log})
+	d.parts = append(d.parts, part{"events", events.Run})
+	return api, h, events, err
+}
+
+// How fast a daemon tells of services that is nothing else.
+const (
+	eventQPS   = 5
+	eventBurst = 25
+)
+
+// serviceEvents tells the cluster of what is wrong with a Service.
+type serviceEvents struct{ *status.Events }
+
+// Service implements proxy.Teller.
+func (e serviceEvents) Service(k svcnet.Key, uid types.UID, reason, message string) {
+	e.Events.Service(types.NamespacedName{Namespace: k.Namespace, Name: k.Name}, uid, "Warning", reason, message)
+}
+
+// The waits for a port that somebody else has, who may be a kube-proxy that ends.
+const (
+	firstPortWait = time.Second
+	lastPortWait  = time.Minute
+)
+
+// openPort answers on a port that is not worth the daemon's end: it is tried again
+// while it is taken, unless the operator wants it hard.
+func (d *daemon) openPort(name, addr string, h http.Handler) part {
+	return part{name, func(ctx context.Context) error {
+		if _, port, err := net.SplitHostPort(addr); err != nil || port == "0" {
+			return nil
+		}
+		wait, told := firstPortWait, ""
+		for {
+			err := server.ServePort(ctx, addr, h, nil)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if d.cfg.Proxy.BindAddressHardFail {
+				return fmt.Errorf("%w; is a kube-proxy running here?", err)
+			}
+			if why := fmt.Sprint(err); told != why {
+				told = why
+				d.log.Warn("try again for a port; is a kube-proxy running here?", "port", name, "err", err)
+			}
+			again := time.NewTimer(wait)
+			select {
+			case <-ctx.Done():
+				again.Stop()
+				return nil
+			case <-again.C:
+			}
+			wait = min(2*wait, lastPortWait)
+		}
+	}}
+}

@@ -1,0 +1,275 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubeproxyv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
+)
+
+// Modes of the service proxy.
+const (
+	ModeNFTables = "nftables"
+	ModeNone     = "none" // somebody else does it
+)
+
+// Detections of pods' packets that are built.
+const (
+	localByClusterCIDR = "ClusterCIDR"
+	localByNodeCIDR    = "NodeCIDR"
+)
+
+// Defaults of KubeProxyConfiguration, as kube-proxy has them.
+const (
+	defaultProxyHealthPort  = 10256
+	defaultProxyMetricsPort = 10249
+	defaultMasqueradeBit    = 14
+	defaultConntrackPerCore = 32 << 10
+	defaultConntrackMin     = 128 << 10
+	defaultEstablished      = 24 * time.Hour
+	defaultCloseWait        = time.Hour
+)
+
+// usedProxy are the fields of KubeProxyConfiguration that the daemon acts on.
+// Those of a mode that is not this one's have no effect with kube-proxy, either.
+var usedProxy = []string{
+	"apiVersion", "kind", "clientConnection", "hostnameOverride", "bindAddress", "healthzBindAddress", "metricsBindAddress",
+	"bindAddressHardFail", "mode", "iptables", "ipvs", "nftables", "winkernel", "detectLocalMode", "clusterCIDR",
+	"nodePortAddresses", "conntrack",
+}
+
+// decodeProxy lays a KubeProxyConfiguration over what is there.
+func (c *Config) decodeProxy(path string, d document) error {
+	if c.Proxy == nil {
+		c.Proxy = &kubeproxyv1alpha1.KubeProxyConfiguration{}
+	}
+	if err := d.into(c.Proxy); err != nil {
+		return err
+	}
+	used := usedProxy
+	if c.Cluster == nil && c.Proxy.ClientConnection.Kubeconfig == "" {
+		used = nil // nobody says which services there are
+	}
+	// kubeadm writes all fields, most of them empty.
+	d.fields = slices.DeleteFunc(slices.Clone(d.fields), func(f string) bool { return d.empty(f) })
+	c.noteUnused(path, d, used)
+	return nil
+}
+
+// empty tells whether a field of the document says nothing.
+func (d document) empty(field string) bool {
+	for i := 0; i+1 < len(d.root.Content); i += 2 {
+		if d.root.Content[i].Value == field {
+			return emptyNode(d.root.Content[i+1])
+		}
+	}
+	return true
+}
+
+func emptyNode(n *yaml.Node) bool {
+	switch n.Kind {
+	case yaml.ScalarNode:
+		return slices.Contains([]string{"", "null", "~", "false", "0", "0s"}, n.Value)
+	case yaml.MappingNode:
+		for i := 1; i < len(n.Content); i += 2 {
+			if !emptyNode(n.Content[i]) {
+				return false
+			}
+		}
+		return true
+	}
+	return len(n.Content) == 0
+}
+
+// Services tells whether the daemon programs the rules of services: it is told to
+// by a KubeProxyConfiguration, and there is an API server to ask.
+func (c *Config) Services() bool {
+	return c.Proxy != nil && string(c.Proxy.Mode) != ModeNone && (c.Cluster != nil || c.Proxy.ClientConnection.Kubeconfig != "")
+}
+
+// defaultProxy fills in what the file leaves open.
+func (c *Config) defaultProxy() {
+	if c.Proxy == nil && c.Agent.ProxyOnly {
+		c.Proxy = &kubeproxyv1alpha1.KubeProxyConfiguration{}
+	}
+	p := c.Proxy
+	if p == nil {
+		return
+	}
+	all, local := "0.0.0.0", "127.0.0.1"
+	if a, err := netip.ParseAddr(p.BindAddress); err == nil && a.Is6() {
+		all, local = "::", "::1"
+	}
+	p.HealthzBindAddress = withPort(p.HealthzBindAddress, all, defaultProxyHealthPort)
+	p.MetricsBindAddress = withPort(p.MetricsBindAddress, local, defaultProxyMetricsPort)
+	if p.DetectLocalMode == "" {
+		p.DetectLocalMode = localByClusterCIDR
+	}
+	if p.NFTables.MasqueradeBit == nil {
+		p.NFTables.MasqueradeBit = new(int32(defaultMasqueradeBit))
+	}
+	t := &p.Conntrack
+	if t.TCPEstablishedTimeout == nil {
+		t.TCPEstablishedTimeout = &metav1.Duration{Duration: defaultEstablished}
+	}
+	if t.TCPCloseWaitTimeout == nil {
+		t.TCPCloseWaitTimeout = &metav1.Duration{Duration: defaultCloseWait}
+	}
+	if c.Agent.ProxyOnly && c.NodeName == "" {
+		c.NodeName = strings.ToLower(strings.TrimSpace(p.HostnameOverride))
+	}
+}
+
+// withPort fills in an address and its port.
+func withPort(addr, host string, port int) string {
+	switch _, _, err := net.SplitHostPort(addr); {
+	case addr == "":
+		return net.JoinHostPort(host, strconv.Itoa(port))
+	case err != nil && net.ParseIP(addr) != nil:
+		return net.JoinHostPort(addr, strconv.Itoa(port))
+	}
+	return addr
+}
+
+// Connections is how many connections the kernel shall remember, with so many
+// cores; 0: what it likes. chosen tells that the operator says so.
+func (c *Config) Connections(cores int) (most int, chosen bool) {
+	t := &c.Proxy.Conntrack
+	per, least := int32(defaultConntrackPerCore), int32(defaultConntrackMin)
+	if t.MaxPerCore != nil {
+		per = *t.MaxPerCore
+	}
+	if t.Min != nil {
+		least = *t.Min
+	}
+	if per <= 0 {
+		return 0, true
+	}
+	return max(int(per)*cores, int(least)), t.MaxPerCore != nil || t.Min != nil
+}
+
+// ProxyBinding is where node ports are served, and whose packets are a pod's.
+type ProxyBinding struct {
+	Pods      []netip.Prefix // all pods'; empty: see NodeCIDR
+	NodeCIDR  bool           // those of the Node are
+	Primary   bool           // node ports at the Node's primary addresses
+	NodePorts []netip.Prefix // and at these; none of both: at all addresses
+	All       bool           // node ports at all addresses
+}
+
+// Binding reads it. As kube-proxy has it, node ports are at the primary addresses
+// where the file says nftables and nothing else, and at all where it does not name
+// a mode.
+func (c *Config) Binding() (ProxyBinding, error) {
+	var b ProxyBinding
+	var errs []error
+	p := c.Proxy
+	switch p.DetectLocalMode {
+	case localByClusterCIDR:
+		for cidr := range strings.SplitSeq(p.ClusterCIDR, ",") {
+			if cidr = strings.TrimSpace(cidr); cidr == "" {
+				continue
+			}
+			prefix, err := netip.ParsePrefix(cidr)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("clusterCIDR: %q is not a range of addresses", cidr))
+				continue
+			}
+			b.Pods = append(b.Pods, prefix.Masked())
+		}
+	case localByNodeCIDR:
+		b.NodeCIDR = true
+	default:
+		errs = append(errs, fmt.Errorf("detectLocalMode: %q is not built: say %s, with clusterCIDR, or %s", p.DetectLocalMode, localByClusterCIDR, localByNodeCIDR))
+	}
+	if len(p.NodePortAddresses) == 0 {
+		b.Primary = p.Mode == ModeNFTables
+		b.All = !b.Primary
+	}
+	for _, a := range p.NodePortAddresses {
+		switch a {
+		case "primary":
+			b.Primary = true
+		case "all":
+			b.All = true
+		case "localhost": // never: the kernel would have to route it
+		default:
+			prefix, err := netip.ParsePrefix(a)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("nodePortAddresses: %q is neither a range of addresses nor primary, all or localhost", a))
+				continue
+			}
+			if prefix.Bits() == 0 {
+				b.All = b.All || prefix.Addr().Is4()
+			}
+			b.NodePorts = append(b.NodePorts, prefix.Masked())
+		}
+	}
+	return b, errors.Join(errs...)
+}
+
+// checkProxy refuses what the proxy of services cannot do.
+func (c *Config) checkProxy(bad func(field, format string, args ...any)) {
+	p := c.Proxy
+	if p == nil {
+		return
+	}
+	switch p.Mode {
+	case "", ModeNFTables, ModeNone:
+	case "iptables":
+		bad("mode", "iptables is not built yet: leave it out or say nftables, which the kernel of this node may have; none where another program serves services")
+	case "ipvs":
+		bad("mode", "ipvs is not built, and Kubernetes is about to drop it: leave it out or say nftables; none where another program serves services")
+	default:
+		bad("mode", "%q is neither nftables nor none", p.Mode)
+	}
+	if c.Agent.ProxyOnly && !c.Services() {
+		bad("proxyOnly", "it needs an API server (--kubeconfig, or clientConnection.kubeconfig), and a mode other than none")
+	}
+	if !c.Services() {
+		return
+	}
+	if _, err := c.Binding(); err != nil {
+		bad("KubeProxyConfiguration", "%v", err)
+	}
+	if bit := *p.NFTables.MasqueradeBit; bit < 0 || bit > 31 {
+		bad("nftables.masqueradeBit", "%d is not 0 to 31", bit)
+	}
+	if path := p.ClientConnection.Kubeconfig; path != "" && !filepath.IsAbs(path) {
+		bad("clientConnection.kubeconfig", "%q is not an absolute path", path)
+	}
+	if name := strings.ToLower(strings.TrimSpace(p.HostnameOverride)); name != "" && name != c.NodeName {
+		bad("hostnameOverride", "%q is not the node's name, which is %q: leave it out", name, c.NodeName)
+	}
+	if p.BindAddress != "" && net.ParseIP(p.BindAddress) == nil {
+		bad("bindAddress", "%q is not an address", p.BindAddress)
+	}
+	for field, addr := range map[string]string{"healthzBindAddress": p.HealthzBindAddress, "metricsBindAddress": p.MetricsBindAddress} {
+		if _, err := netip.ParseAddrPort(addr); err != nil {
+			bad(field, "%q is not an address and a port", addr)
+		}
+	}
+	t := &p.Conntrack
+	for field, n := range map[string]*int32{"conntrack.maxPerCore": t.MaxPerCore, "conntrack.min": t.Min} {
+		if n != nil && *n < 0 {
+			bad(field, "%d is less than 0", *n)
+		}
+	}
+	for field, d := range map[string]time.Duration{
+		"conntrack.tcpEstablishedTimeout": t.TCPEstablishedTimeout.Duration, "conntrack.tcpCloseWaitTimeout": t.TCPCloseWaitTimeout.Duration,
+		"conntrack.udpTimeout": t.UDPTimeout.Duration, "conntrack.udpStreamTimeout": t.UDPStreamTimeout.Duration,
+	} {
+		if d < 0 {
+			bad(field, "%s is less than 0", d)
+		}
+	}
+}
