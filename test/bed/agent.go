@@ -23,6 +23,7 @@ type AgentOptions struct {
 	Manifests string   // directory of manifests; default: one of its own
 	Kubelet   string   // YAML lines added to its KubeletConfiguration
 	NodeAgent string   // YAML lines added to its NodeAgentConfiguration
+	Proxy     string   // YAML lines of its KubeProxyConfiguration; "": it has none
 	NoCIDRs   bool     // pods' addresses are from the ranges of the Node
 	Env       []string // NODEAGENT_FAILPOINTS=…
 	Args      []string // more flags of "nodeagent run"
@@ -102,6 +103,10 @@ func (a *AgentProcess) Log() string        { return filepath.Join(a.Dir, "agent.
 func (a *AgentProcess) Socket() string     { return filepath.Join(a.RunDir(), "nodeagent.sock") }
 
 func (a *AgentProcess) config() string {
+	proxy := ""
+	if a.opts.Proxy != "" {
+		proxy = "---\napiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n" + a.opts.Proxy
+	}
 	return fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 staticPodPath: %q
@@ -121,7 +126,7 @@ podNetwork:
   cidrs: [%s]
 %s
 `, a.Manifests, a.PodLogs(), a.bed.CgroupRoot(), "unix://"+a.bed.Address(), NodeIP, a.opts.Kubelet,
-		a.StateDir(), a.RunDir(), a.cidrs(), a.opts.NodeAgent)
+		a.StateDir(), a.RunDir(), a.cidrs(), a.opts.NodeAgent) + proxy
 }
 
 func (a *AgentProcess) cidrs() string {

@@ -28,6 +28,7 @@ func (c *Cluster) populate(ctx context.Context) error {
 		binding("bed:bootstrap", "system:node-bootstrapper", rbacv1.GroupKind, bootstrappers),
 		binding("bed:approve-bootstrap", csr+"nodeclient", rbacv1.GroupKind, bootstrappers),
 		binding("bed:approve-rotation", csr+"selfnodeclient", rbacv1.GroupKind, "system:nodes"),
+		binding("bed:nodes-serve-services", "system:node-proxier", rbacv1.GroupKind, "system:nodes"),
 		binding("bed:apiserver-to-nodes", "system:kubelet-api-admin", rbacv1.UserKind, toNodes.Name),
 	} {
 		if err := c.create(ctx, bindings, b); err != nil {
