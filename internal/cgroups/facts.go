@@ -21,6 +21,7 @@ type Facts struct {
 	Paths     map[string]string   `json:"paths"`
 	Limits    Limits              `json:"limits"`
 	Usage     Usage               `json:"usage"`
+	Devices   []DeviceUsage       `json:"devices,omitempty"`
 	OOM       OOM                 `json:"oom"`
 	Pressure  map[string]Pressure `json:"pressure,omitempty"` // by cpu, memory, io
 	Processes []Process           `json:"processes"`
@@ -52,6 +53,8 @@ type Limits struct {
 // Usage is what the cgroup and those below it use.
 type Usage struct {
 	CPUNanos         uint64 `json:"cpuNanos"` // since the cgroup was made
+	CPUUserNanos     uint64 `json:"cpuUserNanos"`
+	CPUSystemNanos   uint64 `json:"cpuSystemNanos"`
 	CPUPeriods       uint64 `json:"cpuPeriods"`
 	CPUThrottled     uint64 `json:"cpuThrottledPeriods"`
 	CPUThrottledTime uint64 `json:"cpuThrottledNanos"`
@@ -62,10 +65,23 @@ type Usage struct {
 	// measure for evictions.
 	MemoryWorkingSet uint64 `json:"memoryWorkingSetBytes"`
 	MemoryAnon       uint64 `json:"memoryAnonBytes"`
+	MemoryFile       uint64 `json:"memoryFileBytes"` // page cache, also in memory file systems
+	MemoryMapped     uint64 `json:"memoryMappedBytes"`
+	PageFaults       uint64 `json:"pageFaults"`
+	MajorPageFaults  uint64 `json:"majorPageFaults"`
 	SwapBytes        uint64 `json:"swapBytes"`
 
 	Pids uint64 `json:"pids"`
 
+	ReadBytes  uint64 `json:"readBytes"`
+	WriteBytes uint64 `json:"writeBytes"`
+}
+
+// DeviceUsage is what went to and came from one block device.
+type DeviceUsage struct {
+	Device     string `json:"device"` // /dev/sda
+	Reads      uint64 `json:"reads"`
+	Writes     uint64 `json:"writes"`
 	ReadBytes  uint64 `json:"readBytes"`
 	WriteBytes uint64 `json:"writeBytes"`
 }
@@ -120,6 +136,18 @@ func (t *Tree) ContainerFacts(ctx context.Context, parent, containerID string) (
 // Facts reads what the kernel has for a cgroup, such as EnsurePod's. It fails
 // with os.ErrNotExist if there is none; a file that cannot be read is missed.
 func (t *Tree) Facts(ctx context.Context, cgroup string) (Facts, error) {
+	return t.factsAt(ctx, t.paths(cgroup), true)
+}
+
+// Figures are what a cgroup uses, with the limits of that: Facts without processes, of
+// which there may be thousands, CPU and memory nodes, and huge pages. It is what is
+// read again and again, of every cgroup. "/" is the machine.
+func (t *Tree) Figures(ctx context.Context, cgroup string) (Facts, error) {
+	return t.factsAt(ctx, t.paths(cgroup), false)
+}
+
+// paths are those of a cgroup in the hierarchies that have it.
+func (t *Tree) paths(cgroup string) map[string]string {
 	paths := map[string]string{}
 	for _, h := range t.hierarchies {
 		if !exists(filepath.Join(h.Dir, cgroup)) {
@@ -132,7 +160,7 @@ func (t *Tree) Facts(ctx context.Context, cgroup string) (Facts, error) {
 			paths[c] = cgroup
 		}
 	}
-	return t.factsAt(ctx, paths)
+	return paths
 }
 
 // PIDFacts reads what the kernel has for the cgroups that a process is in,
@@ -146,10 +174,10 @@ func (t *Tree) PIDFacts(ctx context.Context, pid int) (Facts, error) {
 	if unified != "" {
 		paths["unified"] = unified
 	}
-	return t.factsAt(ctx, paths)
+	return t.factsAt(ctx, paths, true)
 }
 
-func (t *Tree) factsAt(ctx context.Context, paths map[string]string) (Facts, error) {
+func (t *Tree) factsAt(ctx context.Context, paths map[string]string, whole bool) (Facts, error) {
 	if len(paths) == 0 {
 		return Facts{}, fmt.Errorf("read cgroup: %w", os.ErrNotExist)
 	}
@@ -157,7 +185,9 @@ func (t *Tree) factsAt(ctx context.Context, paths map[string]string) (Facts, err
 		return Facts{}, err
 	}
 	f := Facts{Mode: t.modeName(), Paths: paths}
-	r := &reader{tree: t, paths: paths}
+	buf := t.buffers.Get().(*[maxFile]byte)
+	defer t.buffers.Put(buf)
+	r := &reader{tree: t, paths: paths, whole: whole, buf: buf[:]}
 	if t.V2() {
 		r.limitsV2(&f.Limits)
 		r.usageV2(&f)
@@ -166,7 +196,9 @@ func (t *Tree) factsAt(ctx context.Context, paths map[string]string) (Facts, err
 		r.usageV1(&f)
 	}
 	r.pressure(&f)
-	r.processes(ctx, &f)
+	if whole {
+		r.processes(ctx, &f)
+	}
 	f.Missed = r.missed
 	return f, nil
 }
@@ -185,7 +217,9 @@ func (t *Tree) modeName() string {
 type reader struct {
 	tree   *Tree
 	paths  map[string]string // as Facts.Paths
+	whole  bool              // also what only an inspection shows
 	missed []string
+	buf    []byte // of file
 }
 
 // dir is the cgroup's directory for a controller, or "".
@@ -199,20 +233,6 @@ func (r *reader) dir(controller string) string {
 		return ""
 	}
 	return r.tree.dir(controller, cgroup)
-}
-
-// file reads a control file; nil where the kernel has none.
-func (r *reader) file(controller, name string) []byte {
-	dir := r.dir(controller)
-	if dir == "" {
-		return nil
-	}
-	b, err := os.ReadFile(filepath.Join(dir, name))
-	if err != nil {
-		r.miss(name, err)
-		return nil
-	}
-	return b
 }
 
 func (r *reader) miss(name string, err error) {

@@ -59,6 +59,16 @@ i=0; while [ $i -lt 10000 ]; do i=$((i+1)); done; echo ready; read never`)
 		}
 	}
 
+	figures, err := tree.Figures(t.Context(), parent)
+	if g := figures.Usage; err != nil || figures.Processes != nil || g.CPUNanos < u.CPUNanos || g.CPUUserNanos+g.CPUSystemNanos == 0 ||
+		g.MemoryAnon < 5000000 || g.PageFaults == 0 || g.Pids != 1 || *figures.Limits.MemoryMax != 64<<20 {
+		t.Errorf("figures: %s, %v", asJSON(t, figures), err)
+	}
+	whole, err := tree.Figures(t.Context(), "/")
+	if w := whole.Usage; err != nil || w.CPUNanos <= figures.Usage.CPUNanos || w.MemoryWorkingSet <= figures.Usage.MemoryWorkingSet || w.MemoryWorkingSet >= w.MemoryBytes {
+		t.Errorf("figures of the machine: %s, %v", asJSON(t, whole), err)
+	}
+
 	byPID, err := tree.PIDFacts(t.Context(), cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)

@@ -1,114 +1,165 @@
 package cgroups
 
 import (
-	"errors"
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/containerd/cgroups/v3/cgroup1"
-	v1 "github.com/containerd/cgroups/v3/cgroup1/stats"
 )
 
 func (r *reader) limitsV1(l *Limits) {
 	l.CPUShares = r.limit("cpu", "cpu.shares")
 	l.CPUQuota = r.limit("cpu", "cpu.cfs_quota_us")
 	l.CPUPeriod = r.limit("cpu", "cpu.cfs_period_us")
-	l.CPUs = strings.TrimSpace(string(r.file("cpuset", "cpuset.effective_cpus")))
-	l.MemoryNodes = strings.TrimSpace(string(r.file("cpuset", "cpuset.effective_mems")))
 	l.MemoryMax = r.limit("memory", "memory.limit_in_bytes")
 	l.SwapMax = r.limit("memory", "memory.memsw.limit_in_bytes")
 	l.Pids = r.limit("pids", "pids.max")
-	l.Hugepages = r.hugepages(".limit_in_bytes")
-}
-
-// usageV1 takes the statistics of containerd's library, hierarchy by hierarchy:
-// it stops at the first file that the kernel lacks.
-func (r *reader) usageV1(f *Facts) {
-	root := r.tree.mountpoint
-	for _, c := range []struct {
-		name      string
-		subsystem cgroup1.Subsystem
-	}{
-		{"cpu", cgroup1.NewCpu(root)},
-		{"cpuacct", cgroup1.NewCpuacct(root)},
-		{"memory", cgroup1.NewMemory(root, cgroup1.OptionalSwap(), cgroup1.IgnoreModules("kmem", "kmem.tcp"))},
-		{"pids", cgroup1.NewPids(root)},
-		{"blkio", cgroup1.NewBlkio(root)},
-	} {
-		if r.dir(c.name) == "" {
-			continue
-		}
-		one := func() ([]cgroup1.Subsystem, error) { return []cgroup1.Subsystem{c.subsystem}, nil }
-		cg, err := cgroup1.Load(cgroup1.StaticPath(r.paths[c.name]), cgroup1.WithHierarchy(one))
-		if err != nil {
-			if !errors.Is(err, cgroup1.ErrCgroupDeleted) {
-				r.miss(c.name, err)
-			}
-			continue
-		}
-		m, err := cg.Stat()
-		if err != nil {
-			r.miss(c.name, err)
-			continue
-		}
-		fillV1(f, c.name, m)
+	if r.whole {
+		l.CPUs = strings.TrimSpace(string(r.file("cpuset", "cpuset.effective_cpus")))
+		l.MemoryNodes = strings.TrimSpace(string(r.file("cpuset", "cpuset.effective_mems")))
+		l.Hugepages = r.hugepages(".limit_in_bytes")
 	}
-	f.OOM.Kills = r.killsV1()
 }
 
-// killsV1 adds up the kills in the cgroup and below it: v1 counts one in the
-// cgroup of the killed process only, whichever limit was hit.
-func (r *reader) killsV1() (kills uint64) {
+// userTick is the unit of cpuacct.stat in nanoseconds: USER_HZ is 100 everywhere.
+const userTick = 10_000_000
+
+func (r *reader) usageV1(f *Facts) {
+	u := &f.Usage
+	r.keyed("cpu", "cpu.stat", func(key []byte, v uint64) {
+		switch string(key) {
+		case "nr_periods":
+			u.CPUPeriods = v
+		case "nr_throttled":
+			u.CPUThrottled = v
+		case "throttled_time":
+			u.CPUThrottledTime = v
+		}
+	})
+	u.CPUNanos = r.number("cpuacct", "cpuacct.usage")
+	r.keyed("cpuacct", "cpuacct.stat", func(key []byte, v uint64) {
+		switch string(key) {
+		case "user":
+			u.CPUUserNanos = v * userTick
+		case "system":
+			u.CPUSystemNanos = v * userTick
+		}
+	})
+	r.memoryV1(f)
+	u.Pids = r.number("pids", "pids.current")
+	r.blkio(f, "blkio.throttle.io_service_bytes", func(d *DeviceUsage, write bool, v uint64) {
+		if write {
+			d.WriteBytes += v
+			u.WriteBytes += v
+		} else {
+			d.ReadBytes += v
+			u.ReadBytes += v
+		}
+	})
+	r.blkio(f, "blkio.throttle.io_serviced", func(d *DeviceUsage, write bool, v uint64) {
+		if write {
+			d.Writes += v
+		} else {
+			d.Reads += v
+		}
+	})
+}
+
+func (r *reader) memoryV1(f *Facts) {
+	u, inactive := &f.Usage, uint64(0)
+	u.MemoryBytes, u.MemoryPeak = r.number("memory", "memory.usage_in_bytes"), r.number("memory", "memory.max_usage_in_bytes")
+	r.keyed("memory", "memory.stat", func(key []byte, v uint64) {
+		switch string(key) {
+		case "total_inactive_file":
+			inactive = v
+		case "total_rss":
+			u.MemoryAnon = v
+		case "total_cache":
+			u.MemoryFile = v
+		case "total_mapped_file":
+			u.MemoryMapped = v
+		case "total_pgfault":
+			u.PageFaults = v
+		case "total_pgmajfault":
+			u.MajorPageFaults = v
+		}
+	})
+	u.MemoryWorkingSet = u.MemoryBytes - min(u.MemoryBytes, inactive)
+	both := r.number("memory", "memory.memsw.usage_in_bytes")
+	u.SwapBytes = both - min(both, u.MemoryBytes)
+	f.OOM.Limit = r.number("memory", "memory.failcnt")
+	own := uint64(0)
+	r.keyed("memory", "memory.oom_control", func(key []byte, v uint64) {
+		switch string(key) {
+		case "under_oom":
+			f.OOM.Under = v != 0
+		case "oom_kill_disable":
+			f.OOM.NoKill = v != 0
+		case "oom_kill":
+			own = v
+		}
+	})
+	f.OOM.Kills = own + r.killsBelowV1()
+}
+
+// killsBelowV1 adds up the kills below the cgroup: v1 counts one in the cgroup of the
+// killed process only, whichever limit was hit.
+func (r *reader) killsBelowV1() (kills uint64) {
 	dir := r.dir("memory")
-	if dir == "" {
+	if dir == "" || leaf(dir) {
 		return 0
 	}
-	walk(dir, func(dir string) {
-		b, err := os.ReadFile(filepath.Join(dir, "memory.oom_control"))
-		if err == nil {
-			var counters map[string]uint64
-			counters, err = parseFlatKeyed(b)
-			kills += counters["oom_kill"]
-		}
-		r.miss("memory.oom_control", err)
-	})
+	for _, child := range children(dir) {
+		below := &reader{tree: r.tree, paths: map[string]string{"memory": r.paths["memory"] + "/" + child}, buf: r.buf}
+		below.keyed("memory", "memory.oom_control", func(key []byte, v uint64) {
+			if string(key) == "oom_kill" {
+				kills += v
+			}
+		})
+		kills += below.killsBelowV1()
+		r.missed = append(r.missed, below.missed...)
+	}
 	return kills
 }
 
-func fillV1(f *Facts, controller string, m *v1.Metrics) {
-	u := &f.Usage
-	switch controller {
-	case "cpu":
-		u.CPUPeriods = m.CPU.Throttling.Periods
-		u.CPUThrottled = m.CPU.Throttling.ThrottledPeriods
-		u.CPUThrottledTime = m.CPU.Throttling.ThrottledTime
-	case "cpuacct":
-		u.CPUNanos = m.CPU.Usage.Total
-	case "memory":
-		u.MemoryBytes, u.MemoryPeak = m.Memory.Usage.Usage, m.Memory.Usage.Max
-		u.MemoryWorkingSet = u.MemoryBytes - min(u.MemoryBytes, m.Memory.TotalInactiveFile)
-		u.MemoryAnon = m.Memory.TotalRSS
-		u.SwapBytes = m.Memory.Swap.Usage - min(m.Memory.Swap.Usage, u.MemoryBytes)
-		f.OOM.Limit = m.Memory.Usage.Failcnt
-		if o := m.MemoryOomControl; o != nil {
-			f.OOM.Under, f.OOM.NoKill = o.UnderOom != 0, o.OomKillDisable != 0
+// blkio reads a file with lines as "8:0 Read 4096", of the cgroup and those below it
+// where the kernel adds them up.
+func (r *reader) blkio(f *Facts, name string, add func(d *DeviceUsage, write bool, v uint64)) {
+	b := r.file("blkio", name+"_recursive")
+	if b == nil {
+		b = r.file("blkio", name)
+	}
+	for line := range bytes.Lines(b) {
+		fields := bytes.Fields(line)
+		if len(fields) != 3 {
+			continue // the sum
 		}
-	case "pids":
-		u.Pids = m.Pids.Current
-	case "blkio":
-		if m.Blkio == nil {
-			return
-		}
-		for _, e := range m.Blkio.IoServiceBytesRecursive {
-			switch e.Op {
-			case "Read":
-				u.ReadBytes += e.Value
-			case "Write":
-				u.WriteBytes += e.Value
-			}
+		read, write := string(fields[1]) == "Read", string(fields[1]) == "Write"
+		if v, rest := digits(fields[2]); (read || write) && len(rest) == 0 {
+			add(f.device(string(fields[0])), write, v)
 		}
 	}
+}
+
+// device is the entry of the device of that number.
+func (f *Facts) device(number string) *DeviceUsage {
+	name := deviceName(number)
+	for i := range f.Devices {
+		if f.Devices[i].Device == name {
+			return &f.Devices[i]
+		}
+	}
+	f.Devices = append(f.Devices, DeviceUsage{Device: name})
+	return &f.Devices[len(f.Devices)-1]
+}
+
+// deviceName is the path of a block device; its number where it has none.
+func deviceName(number string) string {
+	link, err := os.Readlink("/sys/dev/block/" + number)
+	if err != nil {
+		return number
+	}
+	return "/dev/" + filepath.Base(link)
 }
 
 // pressure reads PSI: of the cgroup on v2, and of the one that runc makes in
@@ -119,7 +170,7 @@ func (r *reader) pressure(f *Facts) {
 		return
 	}
 	for _, what := range []string{"cpu", "memory", "io"} {
-		b, err := os.ReadFile(r.tree.unified + cgroup + "/" + what + ".pressure")
+		b, err := r.read(r.tree.unified + cgroup + "/" + what + ".pressure")
 		if err != nil {
 			r.miss(what+".pressure", err)
 			continue

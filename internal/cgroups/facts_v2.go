@@ -1,9 +1,11 @@
 package cgroups
 
 import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
-
-	"github.com/containerd/cgroups/v3/cgroup2"
 )
 
 func (r *reader) limitsV2(l *Limits) {
@@ -15,8 +17,6 @@ func (r *reader) limitsV2(l *Limits) {
 			l.CPUQuota, l.CPUPeriod = quota, &period
 		}
 	}
-	l.CPUs = strings.TrimSpace(string(r.file("cpuset", "cpuset.cpus.effective")))
-	l.MemoryNodes = strings.TrimSpace(string(r.file("cpuset", "cpuset.mems.effective")))
 	l.MemoryMin = r.limit("memory", "memory.min")
 	l.MemoryLow = r.limit("memory", "memory.low")
 	l.MemoryHigh = r.limit("memory", "memory.high")
@@ -26,41 +26,111 @@ func (r *reader) limitsV2(l *Limits) {
 		l.OOMGroup = new(*v == 1)
 	}
 	l.Pids = r.limit("pids", "pids.max")
-	l.Hugepages = r.hugepages(".max")
+	if r.whole {
+		l.CPUs = strings.TrimSpace(string(r.file("cpuset", "cpuset.cpus.effective")))
+		l.MemoryNodes = strings.TrimSpace(string(r.file("cpuset", "cpuset.mems.effective")))
+		l.Hugepages = r.hugepages(".max")
+	}
 }
 
-// usageV2 takes the statistics of containerd's library.
 func (r *reader) usageV2(f *Facts) {
-	cg, err := cgroup2.Load(r.paths["unified"], cgroup2.WithMountpoint(r.tree.unified))
-	if err != nil {
-		r.miss("statistics", err)
-		return
-	}
 	u := &f.Usage
-	if m, err := cg.StatFiltered(cgroup2.StatCPU); err != nil {
-		r.miss("cpu.stat", err)
-	} else {
-		u.CPUNanos = m.CPU.UsageUsec * 1000
-		u.CPUPeriods, u.CPUThrottled = m.CPU.NrPeriods, m.CPU.NrThrottled
-		u.CPUThrottledTime = m.CPU.ThrottledUsec * 1000
+	r.keyed("cpu", "cpu.stat", func(key []byte, v uint64) {
+		switch string(key) {
+		case "usage_usec":
+			u.CPUNanos = v * 1000
+		case "user_usec":
+			u.CPUUserNanos = v * 1000
+		case "system_usec":
+			u.CPUSystemNanos = v * 1000
+		case "nr_periods":
+			u.CPUPeriods = v
+		case "nr_throttled":
+			u.CPUThrottled = v
+		case "throttled_usec":
+			u.CPUThrottledTime = v * 1000
+		}
+	})
+	r.memoryV2(u)
+	r.keyed("memory", "memory.events", func(key []byte, v uint64) {
+		switch string(key) {
+		case "oom_kill":
+			f.OOM.Kills = v
+		case "oom":
+			f.OOM.Events = v
+		case "max":
+			f.OOM.Limit = v
+		case "high":
+			f.OOM.High = v
+		}
+	})
+	u.Pids = r.number("pids", "pids.current")
+	for line := range bytes.Lines(r.file("io", "io.stat")) {
+		f.io(bytes.Fields(line))
 	}
-	if m, err := cg.StatFiltered(cgroup2.StatMemory); err != nil {
-		r.miss("memory.stat", err)
-	} else {
-		u.MemoryBytes, u.MemoryPeak = m.Memory.Usage, m.Memory.MaxUsage
-		u.MemoryWorkingSet = u.MemoryBytes - min(u.MemoryBytes, m.Memory.InactiveFile)
-		u.MemoryAnon, u.SwapBytes = m.Memory.Anon, m.Memory.SwapUsage
+}
+
+func (r *reader) memoryV2(u *Usage) {
+	inactive := uint64(0)
+	r.keyed("memory", "memory.stat", func(key []byte, v uint64) {
+		switch string(key) {
+		case "anon":
+			u.MemoryAnon = v
+		case "file":
+			u.MemoryFile = v
+		case "file_mapped":
+			u.MemoryMapped = v
+		case "inactive_file":
+			inactive = v
+		case "pgfault":
+			u.PageFaults = v
+		case "pgmajfault":
+			u.MajorPageFaults = v
+		}
+	})
+	u.MemoryBytes, u.MemoryPeak = r.number("memory", "memory.current"), r.number("memory", "memory.peak")
+	u.SwapBytes = r.number("memory", "memory.swap.current")
+	if r.paths["unified"] == "/" { // which has none of these
+		u.MemoryBytes, u.SwapBytes = u.MemoryAnon+u.MemoryFile, r.swap()
 	}
-	if m, err := cg.StatFiltered(cgroup2.StatMemoryEvents); err != nil {
-		r.miss("memory.events", err)
-	} else if e := m.MemoryEvents; e != nil {
-		f.OOM = OOM{Kills: e.OomKill, Events: e.Oom, Limit: e.Max, High: e.High}
+	u.MemoryWorkingSet = u.MemoryBytes - min(u.MemoryBytes, inactive)
+}
+
+// io takes a line as "8:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0".
+func (f *Facts) io(fields [][]byte) {
+	if len(fields) < 2 {
+		return // a device that was never used
 	}
-	if m, err := cg.StatFiltered(cgroup2.StatPids | cgroup2.StatIO); err == nil {
-		u.Pids = m.Pids.Current
-		for _, e := range m.Io.Usage {
-			u.ReadBytes += e.Rbytes
-			u.WriteBytes += e.Wbytes
+	d := f.device(string(fields[0]))
+	for _, field := range fields[1:] {
+		key, value, _ := bytes.Cut(field, []byte("="))
+		v, _ := digits(value)
+		switch string(key) {
+		case "rbytes":
+			d.ReadBytes += v
+			f.Usage.ReadBytes += v
+		case "wbytes":
+			d.WriteBytes += v
+			f.Usage.WriteBytes += v
+		case "rios":
+			d.Reads += v
+		case "wios":
+			d.Writes += v
 		}
 	}
+}
+
+// swap is what the machine has in swap.
+func (r *reader) swap() uint64 {
+	b, err := os.ReadFile(filepath.Join(r.tree.proc, "meminfo"))
+	if err != nil {
+		r.miss("meminfo", err)
+		return 0
+	}
+	kib := map[string]uint64{}
+	for line := range strings.Lines(string(b)) {
+		name, value, _ := strings.Cut(line, ":")
+		kib[name], _ = strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 54)
+	}
+	return (kib["SwapTotal"] - min(kib["SwapTotal"], kib["SwapFree"])) << 10
 }

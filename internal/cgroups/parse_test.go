@@ -1,6 +1,7 @@
 package cgroups
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -91,7 +92,13 @@ func FuzzParse(f *testing.F) {
 		if err == nil && slices.ContainsFunc(pids, func(p int) bool { return p < 0 }) {
 			t.Errorf("pids %v", pids)
 		}
-		_, _ = parseFlatKeyed(b)
+		if want, err := parseFlatKeyed(b); err == nil {
+			got := map[string]uint64{}
+			if err := eachKeyed(b, func(key []byte, v uint64) { got[string(key)] = v }); err != nil || !maps.Equal(got, want) {
+				t.Errorf("%q: %v, %v; want %v", b, got, err, want)
+			}
+		}
+		(&Facts{}).io(bytes.Fields(b))
 		_, _ = parseLimit(b)
 		_, _, _ = parseCPUMax(b)
 		_, _ = parsePageSize(string(b))

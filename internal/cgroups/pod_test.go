@@ -263,6 +263,21 @@ func BenchmarkFacts(b *testing.B) {
 	}
 }
 
+func BenchmarkFigures(b *testing.B) {
+	tree := realTree(b)
+	parent, err := tree.EnsurePod(b.Context(), someUID, corev1.PodQOSBurstable, limits(250, 50000, 64<<20, 4096))
+	if err != nil {
+		b.Fatal(err)
+	}
+	script(b, tree, parent+"/c", "echo ready; read never")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := tree.Figures(b.Context(), parent+"/c"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // A UID that cannot name a cgroup never gets one, and so is removed.
 func TestHostileUID(t *testing.T) {
 	tree := realTree(t)

@@ -68,6 +68,8 @@ type Tree struct {
 	restoreEvery           time.Duration
 	onChange               func(Change)
 
+	buffers sync.Pool // of *[maxFile]byte, for who reads many files
+
 	foreign atomic.Uint64
 
 	mu        sync.Mutex
@@ -102,6 +104,7 @@ func New(c Config) (*Tree, error) {
 		restoreEvery: c.RestoreEvery,
 		onChange:     c.OnChange,
 		pods:         map[types.UID]*podCgroup{},
+		buffers:      sync.Pool{New: func() any { return new([maxFile]byte) }},
 	}
 	if t.kernel == nil {
 		t.kernel = linux{}

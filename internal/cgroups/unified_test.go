@@ -282,7 +282,7 @@ func TestFactsV2(t *testing.T) {
 	}
 	k.Set(t, parent, "cpu.stat", "usage_usec 5\nuser_usec 3\nsystem_usec 2\nnr_periods 7\nnr_throttled 6\nthrottled_usec 11")
 	k.Set(t, parent, "memory.current", "3000000")
-	k.Set(t, parent, "memory.stat", "anon 1000000\nfile 2000000\ninactive_file 500000")
+	k.Set(t, parent, "memory.stat", "anon 1000000\nfile 2000000\ninactive_file 500000\nfile_mapped 700\npgfault 60\npgmajfault 5")
 	k.Set(t, parent, "memory.events", "low 0\nhigh 4\nmax 3\noom 2\noom_kill 1\noom_group_kill 0")
 	k.Set(t, parent, "memory.pressure", "some avg10=1.50 avg60=0.00 avg300=0.00 total=42\nfull avg10=0.00 avg60=0.00 avg300=0.25 total=17")
 	k.Set(t, parent, "io.stat", "8:0 rbytes=100 wbytes=200 rios=1 wios=2\n8:16 rbytes=1 wbytes=2 rios=1 wios=1")
@@ -293,11 +293,15 @@ func TestFactsV2(t *testing.T) {
 		t.Fatalf("%v, missed %v", err, f.Missed)
 	}
 	want := cgroups.Usage{
-		CPUNanos: 5000, CPUPeriods: 7, CPUThrottled: 6, CPUThrottledTime: 11000, MemoryBytes: 3000000,
-		MemoryWorkingSet: 2500000, MemoryAnon: 1000000, Pids: 9, ReadBytes: 101, WriteBytes: 202,
+		CPUNanos: 5000, CPUUserNanos: 3000, CPUSystemNanos: 2000, CPUPeriods: 7, CPUThrottled: 6, CPUThrottledTime: 11000,
+		MemoryBytes: 3000000, MemoryWorkingSet: 2500000, MemoryAnon: 1000000, MemoryFile: 2000000, MemoryMapped: 700,
+		PageFaults: 60, MajorPageFaults: 5, Pids: 9, ReadBytes: 101, WriteBytes: 202,
 	}
 	if f.Usage != want {
 		t.Errorf("usage %+v, want %+v", f.Usage, want)
+	}
+	if len(f.Devices) != 2 || f.Devices[0].Writes != 2 || f.Devices[0].WriteBytes != 200 || f.Devices[1].ReadBytes != 1 || f.Devices[1].Device == f.Devices[0].Device {
+		t.Errorf("devices %+v", f.Devices)
 	}
 	if f.OOM != (cgroups.OOM{Kills: 1, Events: 2, Limit: 3, High: 4}) {
 		t.Errorf("oom %+v", f.OOM)
@@ -316,5 +320,30 @@ func TestFactsV2(t *testing.T) {
 	k.Set(t, parent, "pids.max", "some")
 	if f, err = tree.Facts(t.Context(), parent); err != nil || len(f.Missed) != 1 || f.Usage != want {
 		t.Errorf("%v, missed %v, usage %+v", err, f.Missed, f.Usage)
+	}
+}
+
+// The machine's own cgroup has no memory.current: what it uses is worked out.
+func TestFiguresOfTheRootV2(t *testing.T) {
+	k := cgroupstest.NewUnified(t, controllers...)
+	proc := t.TempDir()
+	if err := os.WriteFile(filepath.Join(proc, "meminfo"), []byte("MemTotal: 9000 kB\nSwapTotal:  30 kB\nSwapFree:   10 kB\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := cgroups.New(cgroups.Config{Mountpoint: k.Mountpoint, Driver: cgroups.Cgroupfs, Kernel: k, Proc: proc})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{
+		"cpu.stat": "usage_usec 5\nuser_usec 3\nsystem_usec 2", "memory.stat": "anon 1000\nfile 500\ninactive_file 200",
+	} {
+		if err := os.WriteFile(filepath.Join(k.Mountpoint, name), []byte(value), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := tree.Figures(t.Context(), "/")
+	want := cgroups.Usage{CPUNanos: 5000, CPUUserNanos: 3000, CPUSystemNanos: 2000, MemoryBytes: 1500, MemoryWorkingSet: 1300, MemoryAnon: 1000, MemoryFile: 500, SwapBytes: 20 << 10}
+	if err != nil || f.Usage != want || len(f.Missed) > 0 {
+		t.Errorf("%+v, missed %v, %v; want %+v", f.Usage, f.Missed, err, want)
 	}
 }
