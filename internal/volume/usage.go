@@ -17,13 +17,17 @@ import (
 // Usage is what one volume takes of the node. Of a hostPath volume nothing is
 // told: what it shows is not the pod's.
 type Usage struct {
-	Name     string `json:"name"`
-	Kind     string `json:"kind"` // empty-dir, configmap, …: kubelet's name of the directory
-	Path     string `json:"path"`
-	Bytes    uint64 `json:"bytes"`              // taken, as du counts
-	Inodes   uint64 `json:"inodes"`             // files, directories and links
-	Capacity uint64 `json:"capacity,omitempty"` // of one that is a file system of its own, in bytes
-	Partial  bool   `json:"partial,omitempty"`  // it is so large or deep that only a part was counted
+	Name   string `json:"name"`
+	Kind   string `json:"kind"` // empty-dir, configmap, …: kubelet's name of the directory
+	Path   string `json:"path"`
+	Bytes  uint64 `json:"bytes"`  // taken, as du counts
+	Inodes uint64 `json:"inodes"` // files, directories and links
+	// Capacity, Available and Files are of one that is a file system of its own: bytes,
+	// and how many inodes it has in all.
+	Capacity  uint64 `json:"capacity,omitempty"`
+	Available uint64 `json:"available,omitempty"`
+	Files     uint64 `json:"files,omitempty"`
+	Partial   bool   `json:"partial,omitempty"` // it is so large or deep that only a part was counted
 }
 
 // Measure tells what the volumes of a pod take, each at most within ctx. It
@@ -76,7 +80,7 @@ func (u *Usage) measure(ctx context.Context) error {
 	if err := unix.Statfs(u.Path, &st); err != nil {
 		return &os.PathError{Op: "statfs", Path: u.Path, Err: err}
 	}
-	u.Capacity = st.Blocks * uint64(st.Bsize)
+	u.Capacity, u.Available, u.Files = st.Blocks*uint64(st.Bsize), st.Bavail*uint64(st.Bsize), st.Files
 	u.Bytes, u.Inodes = (st.Blocks-st.Bfree)*uint64(st.Bsize), st.Files-st.Ffree
 	return nil
 }
