@@ -63,6 +63,7 @@ var rooms = map[string]ring{
 	"internal/probe":            loop,
 	"internal/node":             loop,
 	"internal/server":           loop,
+	"internal/stats":            loop,
 	"internal/diag":             leaf,
 	"internal/cli":              leaf,
 	"cmd":                       root,

@@ -1,9 +1,9 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
-	"io"
 	"net"
 
 	corev1 "k8s.io/api/core/v1"
@@ -45,7 +45,8 @@ func (d *daemon) fitNodeAPI() error {
 		AllowedTTL: k.Authorization.Webhook.CacheAuthorizedTTL.Duration, DeniedTTL: k.Authorization.Webhook.CacheUnauthorizedTTL.Duration,
 		Pods: d.set, Runtime: d.runtime, Checks: d.checks(), Streams: streams{d.runtime},
 		Kubelet: func() *kubeletv1beta1.KubeletConfiguration { return k },
-		Metrics: map[string]func(io.Writer) error{"probes": d.probes.WriteMetrics}, Logger: d.log,
+		Metrics: d.figures(), Logger: d.log,
+		Summary: func(ctx context.Context, brief bool) (any, error) { return d.stats.Summary(ctx, brief) },
 	}
 	if config.Enabled(k.Authentication.Webhook.Enabled) {
 		cfg.Tokens = reviews

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -26,6 +25,7 @@ import (
 	"nodeagent/internal/probe"
 	"nodeagent/internal/server"
 	"nodeagent/internal/source"
+	"nodeagent/internal/stats"
 	"nodeagent/internal/status"
 	"nodeagent/internal/volume"
 	"nodeagent/internal/worker"
@@ -50,6 +50,8 @@ type daemon struct {
 	latest  latestSnapshot
 	objects fileObjects
 	health  *server.Health // nil: no port
+	stats   *stats.Meter
+	count   *operations
 
 	cluster   *cluster     // nil: the node stands alone
 	services  *proxy.Proxy // nil: another program programs the rules of services
@@ -59,11 +61,11 @@ type daemon struct {
 }
 
 func newDaemon(cfg *config.Config, log *slog.Logger) (*daemon, error) {
-	d := &daemon{cfg: cfg, log: log}
+	d := &daemon{cfg: cfg, log: log, count: newOperations()}
 	if cfg.Agent.ProxyOnly {
 		return d, d.fitProxyOnly()
 	}
-	for _, fit := range []func() error{d.fitCluster, d.fitCgroups, d.fitNetwork, d.fitRuntime, d.fitDirs, d.fitVolumes, d.fitSet, d.fitSource, d.fitNode, d.fitPods, d.fitNodeAPI, d.fitServices, d.fitServers} {
+	for _, fit := range []func() error{d.fitCluster, d.fitCgroups, d.fitNetwork, d.fitRuntime, d.fitDirs, d.fitVolumes, d.fitSet, d.fitStats, d.fitSource, d.fitNode, d.fitPods, d.fitNodeAPI, d.fitServices, d.fitServers} {
 		if err := fit(); err != nil {
 			return nil, err
 		}
@@ -150,7 +152,7 @@ func (d *daemon) fitSet() error {
 		return err
 	}
 	cfg := worker.Config{
-		Runtime: d.runtime, Sandboxes: d.runtime, Containers: d.runtime, Stops: d.runtime, Hooks: d.hooks, Images: images{d.runtime.Images(), d.cfg, d.log, d.imagesChanged},
+		Runtime: d.runtime, Sandboxes: d.count.sandboxes(d.runtime), Containers: d.count.containers(d.runtime), Stops: d.runtime, Hooks: d.hooks, Images: images{d.runtime.Images(), d.cfg, d.log, d.imagesChanged},
 		Cgroups: d.tree, Network: d.network, Dirs: d.dirs, Files: d.dirs, Links: d.dirs,
 		Volumes: d.volumes, EnvFiles: d.volumes, Probes: d.probes, Objects: &d.objects, Services: &d.objects,
 		Sources: []string{sourceFile}, Stray: d.stray, Node: node, Logger: d.log,
@@ -301,8 +303,7 @@ func (d *daemon) fitServers() error {
 	checks := d.checks()
 	socket, err := server.NewSocket(server.SocketConfig{
 		Path: filepath.Join(d.cfg.Agent.RunDir, "nodeagent.sock"), Pods: d.set, Logger: d.log,
-		Info:    d.info(),
-		Metrics: map[string]func(io.Writer) error{"probes": d.probes.WriteMetrics},
+		Info: d.info(), Metrics: d.figures(),
 		Reload:  func() error { return d.reload.reload() },
 		Restart: d.restart,
 		Explain: d.explain,

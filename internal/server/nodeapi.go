@@ -54,7 +54,10 @@ type NodeAPIConfig struct {
 	Kubelet func() *kubeletv1beta1.KubeletConfiguration
 	// Metrics are written in Prometheus' text format: "" at /metrics, any other
 	// at /metrics/<name>.
-	Metrics map[string]func(io.Writer) error
+	Metrics map[string]func(context.Context, io.Writer) error
+	// Summary is what the node and its pods use, or with brief only of processors and
+	// memory; nil: nobody tells.
+	Summary func(ctx context.Context, brief bool) (any, error)
 	Logger  *slog.Logger
 
 	limits limits // zero: the usual ones

@@ -12,13 +12,17 @@ import (
 func (a *NodeAPI) healthz(w http.ResponseWriter, r *http.Request, args []string) {
 	checks := a.cfg.Checks
 	if len(args) == 1 {
+		name := args[0]
+		if name == "syncloop" {
+			name = "pods" // what kubelet calls the loop that acts on pods
+		}
 		checks = nil
 		for _, c := range a.cfg.Checks {
-			if c.Name == args[0] {
+			if c.Name == name {
 				checks = append(checks, c)
 			}
 		}
-		if checks == nil && args[0] != "ping" {
+		if checks == nil && name != "ping" && name != "log" {
 			http.Error(w, "404 page not found", http.StatusNotFound)
 			return
 		}
@@ -27,7 +31,7 @@ func (a *NodeAPI) healthz(w http.ResponseWriter, r *http.Request, args []string)
 }
 
 // metrics writes one set of figures.
-func (a *NodeAPI) metrics(w http.ResponseWriter, _ *http.Request, args []string) {
+func (a *NodeAPI) metrics(w http.ResponseWriter, r *http.Request, args []string) {
 	name := ""
 	if len(args) == 1 {
 		name = args[0]
@@ -37,8 +41,7 @@ func (a *NodeAPI) metrics(w http.ResponseWriter, _ *http.Request, args []string)
 		http.Error(w, "404 page not found", http.StatusNotFound)
 		return
 	}
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	if err := figures(w); err != nil {
+	if writeMetrics(w, r, figures) != nil {
 		panic(http.ErrAbortHandler) // half the figures must not look like all
 	}
 }

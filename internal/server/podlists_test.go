@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -51,25 +52,38 @@ func TestPodLists(t *testing.T) {
 func TestHealthAndMetrics(t *testing.T) {
 	b := newBed(t, func(cfg *NodeAPIConfig) {
 		cfg.Checks = Checks{{"pods", func() error { return nil }}, {"runtime", func() error { return errors.New("a secret path") }}}
-		cfg.Metrics = map[string]func(io.Writer) error{
-			"":       func(w io.Writer) error { _, err := io.WriteString(w, "a 1\n"); return err },
-			"probes": func(w io.Writer) error { _, err := io.WriteString(w, "b 1\n"); return err },
-			"broken": func(w io.Writer) error { _, _ = io.WriteString(w, "c "); return errors.New("no more") },
+		cfg.Metrics = map[string]func(context.Context, io.Writer) error{
+			"":       func(_ context.Context, w io.Writer) error { _, err := io.WriteString(w, "a 1\n"); return err },
+			"probes": func(_ context.Context, w io.Writer) error { _, err := io.WriteString(w, "b 1\n"); return err },
+			"broken": func(_ context.Context, w io.Writer) error {
+				_, _ = io.WriteString(w, "c ")
+				return errors.New("no more")
+			},
+			"away": func(context.Context, io.Writer) error { return errors.New("nothing to read") },
 		}
+		cfg.Summary = func(_ context.Context, brief bool) (any, error) { return map[string]bool{"brief": brief}, nil }
 	}).run(t)
 	boss := b.boss(t)
 	for path, want := range map[string]answer{
 		"/healthz":          {code: 500, body: "unhealthy"},
 		"/healthz/pods":     {code: 200, body: "ok"},
+		"/healthz/syncloop": {code: 200, body: "ok"},
+		"/healthz/log":      {code: 200, body: "ok"},
 		"/healthz/ping":     {code: 200, body: "ok"},
 		"/healthz/runtime":  {code: 500, body: "unhealthy"},
 		"/healthz/none":     {code: 404, body: "404 page not found\n"},
 		"/metrics":          {code: 200, body: "a 1\n"},
 		"/metrics/probes":   {code: 200, body: "b 1\n"},
 		"/metrics/none":     {code: 404, body: "404 page not found\n"},
-		"/checkpoint/a/b/c": {code: 404, body: "404 page not found\n"},
-		"/debug/pprof/":     {code: 404, body: "404 page not found\n"},
-		"/":                 {code: 404, body: "404 page not found\n"},
+		"/metrics/away":     {code: 500, body: "Internal Error: nothing to read\n"},
+		"/stats":            {code: 404, body: "404 page not found\n"},
+		"/stats/other":      {code: 404, body: "404 page not found\n"},
+		"/stats/summary":    {code: 200, body: "{\"brief\":false}\n"},
+		"/stats/summary?only_cpu_and_memory=true": {code: 200, body: "{\"brief\":true}\n"},
+		"/stats/summary?only_cpu_and_memory=yes":  {code: 200, body: "{\"brief\":false}\n"},
+		"/checkpoint/a/b/c":                       {code: 404, body: "404 page not found\n"},
+		"/debug/pprof/":                           {code: 404, body: "404 page not found\n"},
+		"/":                                       {code: 404, body: "404 page not found\n"},
 	} {
 		if got := ask(t, boss, http.MethodGet, b.url+path); got.code != want.code || got.body != want.body {
 			t.Errorf("%s: %d %q, want %d %q", path, got.code, got.body, want.code, want.body)

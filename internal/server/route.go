@@ -36,7 +36,7 @@ func (a *NodeAPI) table() map[string]route {
 		"configz":       {subresources: []string{"configz", "proxy"}, args: []int{0}, handle: a.configz},
 		"containerLogs": {subresources: proxy, args: []int{3}, stream: true, handle: a.containerLogs},
 		"metrics":       {subresources: []string{"metrics"}, args: []int{0, 1}, handle: a.metrics},
-		"stats":         {subresources: []string{"stats"}},
+		"stats":         {subresources: []string{"stats"}, args: []int{1}, handle: a.summary},
 		"logs":          {subresources: []string{"log"}},
 		"checkpoint":    {subresources: []string{"checkpoint"}},
 		"statusz":       {subresources: []string{"statusz"}},

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"time"
 
@@ -29,8 +30,9 @@ type SocketConfig struct {
 	Pods Pods
 	// Info are more documents by name, served at /v1/<name>.
 	Info map[string]func() any
-	// Metrics are written in Prometheus' text format at /metrics/<name>.
-	Metrics map[string]func(io.Writer) error
+	// Metrics are written in Prometheus' text format: "" at /metrics, any other
+	// at /metrics/<name>.
+	Metrics map[string]func(context.Context, io.Writer) error
 	// Reload makes the daemon begin anew with the configuration that is on the
 	// disk now, or says why not; nil: it cannot.
 	Reload func() error
@@ -97,11 +99,8 @@ func (s *Socket) handler() http.Handler {
 	for name, info := range s.cfg.Info {
 		mux.HandleFunc("GET /v1/"+name, func(w http.ResponseWriter, _ *http.Request) { write(w, info()) })
 	}
-	for name, metrics := range s.cfg.Metrics {
-		mux.HandleFunc("GET /metrics/"+name, func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-			_ = metrics(w) // who asked is gone
-		})
+	for name, figures := range s.cfg.Metrics {
+		mux.HandleFunc("GET "+path.Join("/metrics", name), func(w http.ResponseWriter, r *http.Request) { _ = writeMetrics(w, r, figures) })
 	}
 	return mux
 }
