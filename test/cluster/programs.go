@@ -55,6 +55,19 @@ func DNS(ctx context.Context, talk io.Writer) (string, error) {
 	}}, talk)
 }
 
+// MetricsServerProgram returns the directory with metrics-server.
+func MetricsServerProgram(ctx context.Context, talk io.Writer) (string, error) {
+	if dir := os.Getenv("NODEAGENT_CLUSTER_TOOLS"); dir != "" {
+		return dir, nil
+	}
+	return bed.Build(ctx, "metrics-server", nil, []bed.Toolset{{
+		Binaries: []string{"metrics-server"},
+		Packages: []string{"sigs.k8s.io/metrics-server/cmd/metrics-server@v" + MetricsServerVersion},
+		Cgo:      "0",
+		Flags:    []string{"-trimpath", "-ldflags", "-s -w"},
+	}}, talk)
+}
+
 // build builds a set out of the module in programs, whose files are part of the
 // key.
 func build(ctx context.Context, name string, talk io.Writer, set bed.Toolset) (string, error) {
