@@ -43,7 +43,7 @@ func (d *daemon) fitNodeAPI() error {
 		ClientCAFile: k.Authentication.X509.ClientCAFile, Access: reviews,
 		TokenTTL:   k.Authentication.Webhook.CacheTTL.Duration,
 		AllowedTTL: k.Authorization.Webhook.CacheAuthorizedTTL.Duration, DeniedTTL: k.Authorization.Webhook.CacheUnauthorizedTTL.Duration,
-		Pods: d.set, Runtime: d.runtime, Checks: d.checks(), Streams: streams{d.runtime},
+		Pods: d.set, Runtime: d.runtime, Checks: d.checks(), Streams: streams{d.runtime}, StreamIdle: k.StreamingConnectionIdleTimeout.Duration,
 		Kubelet: func() *kubeletv1beta1.KubeletConfiguration { return k },
 		Metrics: d.figures(), Logger: d.log,
 		Summary: func(ctx context.Context, brief bool) (any, error) { return d.stats.Summary(ctx, brief) },

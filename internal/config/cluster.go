@@ -33,7 +33,7 @@ var inCluster = []string{
 	"nodeStatusMaxImages", "maxPods", "podsPerCore", "systemReserved", "kubeReserved", "evictionHard", "mergeDefaultEvictionSettings",
 	"reservedSystemCPUs", "enforceNodeAllocatable", "eventRecordQPS", "eventBurst", "rotateCertificates",
 	"enableControllerAttachDetach", "address", "port", "authentication", "authorization", "tlsCertFile", "tlsPrivateKeyFile",
-	"tlsMinVersion", "tlsCipherSuites", "serverTLSBootstrap",
+	"tlsMinVersion", "tlsCipherSuites", "serverTLSBootstrap", "streamingConnectionIdleTimeout",
 }
 
 // Defaults of these, as kubelet has them.

@@ -49,7 +49,9 @@ type NodeAPIConfig struct {
 	Runtime Runtime
 	Checks  Checks
 	// Streams is for exec, attach, port-forward and run; nil: there are none.
-	Streams Streams
+	// StreamIdle is how long one may be silent; zero: four hours, as kubelet.
+	Streams    Streams
+	StreamIdle time.Duration
 	// Kubelet is the merged configuration, for /configz.
 	Kubelet func() *kubeletv1beta1.KubeletConfiguration
 	// Metrics are written in Prometheus' text format: "" at /metrics, any other

@@ -44,8 +44,8 @@ type Session struct {
 // Size of a terminal in characters.
 type Size struct{ Width, Height uint16 }
 
-// How long streams may be silent (kubelet's streamingConnectionIdleTimeout), and how
-// long a client has to open them.
+// How long streams may be silent where nothing is said, and how long a client has to
+// open them.
 const (
 	idleStreams   = 4 * time.Hour
 	createStreams = 30 * time.Second
@@ -76,7 +76,7 @@ func (a *NodeAPI) exec(w http.ResponseWriter, r *http.Request, args []string) {
 		return
 	}
 	a.upgrade(w)
-	remotecommand.ServeExec(w, r, execer{a, id}, p.Name, string(p.UID), args[2], command, opts, idleStreams, createStreams, remotecommand.SupportedStreamingProtocols)
+	remotecommand.ServeExec(w, r, execer{a, id}, p.Name, string(p.UID), args[2], command, opts, orUsual(a.cfg.StreamIdle, idleStreams), createStreams, remotecommand.SupportedStreamingProtocols)
 }
 
 // attach joins a container that runs.
@@ -95,7 +95,7 @@ func (a *NodeAPI) attach(w http.ResponseWriter, r *http.Request, args []string) 
 		return
 	}
 	a.upgrade(w)
-	remotecommand.ServeAttach(w, r, attacher{a, sandbox.ID, id, once(p, args[2])}, p.Name, string(p.UID), args[2], opts, idleStreams, createStreams, remotecommand.SupportedStreamingProtocols)
+	remotecommand.ServeAttach(w, r, attacher{a, sandbox.ID, id, once(p, args[2])}, p.Name, string(p.UID), args[2], opts, orUsual(a.cfg.StreamIdle, idleStreams), createStreams, remotecommand.SupportedStreamingProtocols)
 }
 
 // run runs a command and answers with what it says.
@@ -152,7 +152,7 @@ func (a *NodeAPI) portForward(w http.ResponseWriter, r *http.Request, args []str
 		return
 	}
 	a.upgrade(w)
-	portforward.ServePortForward(w, r, forwarder{a, sandbox}, p.Name, string(p.UID), opts, idleStreams, createStreams, portforward.SupportedProtocols)
+	portforward.ServePortForward(w, r, forwarder{a, sandbox}, p.Name, string(p.UID), opts, orUsual(a.cfg.StreamIdle, idleStreams), createStreams, portforward.SupportedProtocols)
 }
 
 // upgrade takes the deadlines of a request off what becomes a stream.

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	authzv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -73,9 +74,12 @@ func (e *echoes) Dial(ctx context.Context, s pod.Sandbox, port uint16) (net.Conn
 }
 
 // streaming is a bed whose pod has a container that runs.
-func streaming(t *testing.T) (*bed, *echoes) {
+func streaming(t *testing.T) (*bed, *echoes) { return streamingFor(t, 0) }
+
+// streamingFor is one where a stream may be silent for so long.
+func streamingFor(t *testing.T, idle time.Duration) (*bed, *echoes) {
 	e := &echoes{ended: make(chan error, 1)}
-	b := newBed(t, func(cfg *NodeAPIConfig) { cfg.Streams = e }).run(t)
+	b := newBed(t, func(cfg *NodeAPIConfig) { cfg.Streams, cfg.StreamIdle = e, idle }).run(t)
 	b.node.mu.Lock()
 	defer b.node.mu.Unlock()
 	b.node.all = []*corev1.Pod{{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web", UID: "u1"},
@@ -156,6 +160,18 @@ func (s sizes) Next() *remotecommand.TerminalSize {
 		return &remotecommand.TerminalSize{Width: 80, Height: 24}
 	default:
 		return nil
+	}
+}
+
+// TestSilentStreamEnds: a stream on which nobody says anything ends when it has been
+// silent for as long as the configuration lets it.
+func TestSilentStreamEnds(t *testing.T) {
+	b, _ := streamingFor(t, time.Second)
+	for name, e := range b.executors(t, "boss", "/exec/ns/web/app?command=cat&input=1&output=1") {
+		silent, w := io.Pipe()
+		err := e.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdin: silent, Stdout: io.Discard})
+		t.Logf("%s: it ended: %v", name, err)
+		_ = w.Close()
 	}
 }
 
