@@ -66,8 +66,14 @@ func flagsOf(cmd *cobra.Command) config.Flags {
 		v, _ := cmd.Flags().GetString(name)
 		return v
 	}
+	kubelet := map[string]string{}
+	for _, f := range config.KubeletFlags() {
+		if given := cmd.Flags().Lookup(f.Name); given != nil && given.Changed {
+			kubelet[f.Name] = given.Value.String()
+		}
+	}
 	return config.Flags{
-		Config: get("config"), ConfigDir: get("config-dir"), RootDir: get("root-dir"),
+		Kubelet: kubelet, Config: get("config"), ConfigDir: get("config-dir"), RootDir: get("root-dir"),
 		PodManifestPath: get("pod-manifest-path"), HostnameOverride: get("hostname-override"),
 		NodeIP: get("node-ip"), ContainerRuntimeEndpoint: get("container-runtime-endpoint"),
 		Kubeconfig: get("kubeconfig"), BootstrapKubeconfig: get("bootstrap-kubeconfig"), CertDir: get("cert-dir"),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -50,6 +51,7 @@ func configCommand() *cobra.Command {
 	configFlags(cmd, &flags)
 	outputFlag(cmd, &out, formatTable, formatJSON, formatYAML)
 	cmd.Flags().BoolVar(&all, "all", false, "in the table, also fields that are empty or off")
+	cmd.AddCommand(configViewCommand())
 	return cmd
 }
 
@@ -58,41 +60,36 @@ var secretFields = []string{"staticPodURLHeader"}
 
 const hidden = "(hidden)"
 
-// readConfig reads the configuration in the stages of its precedence; the last
-// stage that changed a field is its origin. One that is set to what it was
-// before is not told apart from one that is not set.
+// readConfig reads the configuration and who set what of it.
 func readConfig(flags config.Flags) (*configDocument, error) {
-	doc := &configDocument{TypeMeta: diag.Of("Config"), NodeIPs: []string{}, Unused: []string{}, Origin: map[string]string{}}
-	before := map[string]string{}
-	for i, stage := range []struct {
-		from  string
-		flags config.Flags
-	}{
-		{"default", config.Flags{}},
-		{flags.Config, config.Flags{Config: flags.Config}},
-		{flags.ConfigDir, config.Flags{Config: flags.Config, ConfigDir: flags.ConfigDir}},
-		{"flag", flags},
-	} {
-		cfg, err := config.Load(stage.flags)
-		if err != nil && i < 3 {
-			continue // a later stage may mend it; the last one is judged
-		}
-		if err != nil {
-			return nil, err
-		}
-		if err := doc.fill(cfg); err != nil {
-			return nil, err
-		}
-		now := map[string]string{}
-		doc.each(func(path string, value any) {
-			now[path] = fmt.Sprint(value)
-			if old, had := before[path]; i > 0 && (!had || old != now[path]) {
-				doc.Origin[path] = stage.from
-			}
-		})
-		before = now
+	cfg, err := config.Load(flags)
+	if err != nil {
+		return nil, err
 	}
+	doc := &configDocument{TypeMeta: diag.Of("Config"), NodeIPs: []string{}, Unused: []string{}, Origin: map[string]string{}}
+	if err := doc.fill(cfg); err != nil {
+		return nil, err
+	}
+	doc.each(func(path string, _ any) {
+		if from, set := originOf(cfg.Origin, path); set {
+			doc.Origin[path] = from
+		}
+	})
 	return doc, nil
+}
+
+// originOf says who set a field. One whose value is hidden was set by parts, and a
+// label's value by the flag of all labels.
+func originOf(origin map[string]string, path string) (string, bool) {
+	if from, set := origin[path]; set {
+		return from, true
+	}
+	for _, set := range slices.Sorted(maps.Keys(origin)) {
+		if strings.HasPrefix(set, path+".") || strings.HasPrefix(path, set+".") {
+			return origin[set], true
+		}
+	}
+	return "", false
 }
 
 func (d *configDocument) fill(cfg *config.Config) error {

@@ -60,6 +60,35 @@ func configFlags(cmd *cobra.Command, f *config.Flags) {
 	s.StringVar(&f.CertDir, "cert-dir", "", "directory of the node's certificates (default pki below --root-dir)")
 	s.StringVar(&f.NodeLabels, "node-labels", "", "labels of the node's registration, as key=value,...")
 	s.StringVar(&f.CloudProvider, "cloud-provider", "", "\"external\" where a controller of the cloud tells the node's addresses")
+	f.Kubelet = map[string]string{}
+	for _, flag := range config.KubeletFlags() {
+		added := s.VarPF(&kubeletFlag{flag, f.Kubelet}, flag.Name, "", "as kubelet's")
+		added.Hidden = true // the file is the place for what they say
+		if flag.Switch() {
+			added.NoOptDefVal = "true"
+		}
+	}
+}
+
+// kubeletFlag is one of kubelet's flags that set a field of its configuration.
+type kubeletFlag struct {
+	config.KubeletFlag
+	given map[string]string
+}
+
+func (f *kubeletFlag) String() string { return f.given[f.Name] }
+func (f *kubeletFlag) Type() string   { return "value" }
+
+// Set implements pflag.Value.
+func (f *kubeletFlag) Set(text string) error {
+	if err := f.Check(text); err != nil {
+		return err
+	}
+	if had := f.given[f.Name]; had != "" && f.Many() {
+		text = had + "," + text
+	}
+	f.given[f.Name] = text
+	return nil
 }
 
 func newLogger(verbosity int) *slog.Logger {

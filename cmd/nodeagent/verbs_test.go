@@ -6,11 +6,13 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"nodeagent/internal/cgroups"
 	"nodeagent/internal/config"
@@ -233,7 +235,8 @@ func TestConfigOrigins(t *testing.T) {
 		t.Fatal(err)
 	}
 	for field, want := range map[string]string{
-		"kubelet.podPidsLimit": file, "kubelet.clusterDomain": dropins, "rootDir": "flag", "kubelet.healthzPort": "",
+		"kubelet.podPidsLimit": file, "kubelet.clusterDomain": filepath.Join(dropins, "10.conf"), "rootDir": "--root-dir", "kubelet.healthzPort": "",
+		"kubelet.staticPodURLHeader": file,
 	} {
 		if got := doc.Origin[field]; got != want {
 			t.Errorf("%s is set by %q, want %q", field, got, want)
@@ -250,6 +253,65 @@ func TestConfigOrigins(t *testing.T) {
 	if err != nil || strings.Contains(out, "s3cret") || !strings.Contains(out, "b.example") {
 		t.Errorf("config shows %v\n%s", err, out)
 	}
+}
+
+// TestConfigView: what is shown can be given to --config again, and says who set what.
+func TestConfigView(t *testing.T) {
+	dir := t.TempDir()
+	file, again := filepath.Join(dir, "config.yaml"), filepath.Join(dir, "again.yaml")
+	text := "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nclusterDNS: [192.0.2.1]\nevictionHard: {memory.available: 5%}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	flags := []string{"--config", file, "--max-pods=7", "--hostname-override", "n", "--kubeconfig", "/k"}
+	out, err := execute(t, append([]string{"config", "view", "--show-origin"}, flags...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"maxPods: 7 # --max-pods\n", "memory.available: 5% # " + file, "# " + file + "\nclusterDNS:"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "podPidsLimit") {
+		t.Errorf("a default is in\n%s", out)
+	}
+	for _, more := range [][]string{nil, {"--merged"}, {"--merged", "--show-origin"}} {
+		if out, err = execute(t, slices.Concat([]string{"config", "view"}, more, flags)...); err != nil {
+			t.Fatal(err)
+		}
+		if len(more) > 0 && !strings.Contains(out, "podPidsLimit: 4096") {
+			t.Errorf("the defaults are not in\n%s", out)
+		}
+		if err := os.WriteFile(again, []byte(out), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		first, err := config.Load(config.Flags{Config: file, HostnameOverride: "n", Kubeconfig: "/k", Kubelet: map[string]string{"max-pods": "7"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := config.Load(config.Flags{Config: again, HostnameOverride: "n", Kubeconfig: "/k"})
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		first.Kubelet.TypeMeta, second.Kubelet.TypeMeta = metav1.TypeMeta{}, metav1.TypeMeta{}
+		first.Agent.TypeMeta, second.Agent.TypeMeta = metav1.TypeMeta{}, metav1.TypeMeta{}
+		if a, b := asJSON(t, first.Kubelet), asJSON(t, second.Kubelet); a != b {
+			t.Errorf("read again it is\n%s\nand was\n%s", b, a)
+		}
+		if a, b := asJSON(t, first.Agent), asJSON(t, second.Agent); a != b {
+			t.Errorf("read again it is\n%s\nand was\n%s", b, a)
+		}
+	}
+}
+
+func asJSON(t *testing.T, v any) string {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 func TestSplitTag(t *testing.T) {

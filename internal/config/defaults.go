@@ -92,6 +92,7 @@ func (c *Config) setDefaults() error {
 	c.defaultProxy()
 	if len(a.PodNetwork.CIDRs) == 0 && k.PodCIDR != "" {
 		a.PodNetwork.CIDRs = strings.Split(k.PodCIDR, ",")
+		c.origin(originAgent+".podNetwork.cidrs", c.Origin[originKubelet+".podCIDR"])
 	}
 	return c.defaultNodeName()
 }

@@ -6,8 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
+
+	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 )
 
 // maxFile is the largest configuration file that is read.
@@ -36,6 +39,9 @@ func Load(flags Flags) (*Config, error) {
 		}
 	}
 	c.override(flags)
+	if err := c.layFlags(flags.Kubelet); err != nil {
+		return nil, err
+	}
 	if err := c.setDefaults(); err != nil {
 		return nil, err
 	}
@@ -96,10 +102,12 @@ func (c *Config) decode(path string, d document) error {
 		if err := d.into(&c.Kubelet); err != nil {
 			return err
 		}
-		c.noteUnused(path, d, usedKubelet)
+		c.noteUnused(path, d, reflect.TypeFor[kubeletv1beta1.KubeletConfiguration](), c.acts)
+		c.noteOrigins(originKubelet, path, d.root)
 	case "kubeproxy.config.k8s.io/v1alpha1/KubeProxyConfiguration":
 		return c.decodeProxy(path, d)
 	case APIVersion + "/NodeAgentConfiguration":
+		c.noteOrigins(originAgent, path, d.root)
 		return d.into(&c.Agent)
 	case "/":
 		return fmt.Errorf("line %d: the document has no apiVersion and kind", d.line)
@@ -119,27 +127,40 @@ var usedKubelet = []string{
 	"imagePullCredentialsVerificationPolicy", "preloadedImagesVerificationAllowlist",
 }
 
-func (c *Config) noteUnused(path string, d document, used []string) {
-	for _, field := range d.fields {
-		cluster := used != nil && c.Cluster != nil && slices.Contains(inCluster, field)
-		if field != "apiVersion" && field != "kind" && !slices.Contains(used, field) && !cluster {
+// noteUnused remembers the fields that say something and that nobody acts on. Of
+// one that may be left out, false and 0 say something, too.
+func (c *Config) noteUnused(path string, d document, of reflect.Type, acts func(field string) bool) {
+	for i, field := range d.fields {
+		value, kind := d.root.Content[2*i+1], fieldNamed(of, field).Kind()
+		silent := value.Tag == "!!null" || empty(value) && kind != reflect.Pointer && (kind != reflect.String || value.Value == "")
+		if field != "apiVersion" && field != "kind" && !acts(field) && !silent {
 			c.Unused = append(c.Unused, fmt.Sprintf("%s: %s.%s", filepath.Base(path), d.kind, field))
 		}
 	}
 }
 
 func (c *Config) override(f Flags) {
-	set := func(to *string, v string) {
+	set := func(to *string, v, path, flag string) {
 		if v != "" {
 			*to = v
+			c.origin(path, flag)
 		}
 	}
-	set(&c.Kubelet.StaticPodPath, f.PodManifestPath)
-	set(&c.Kubelet.ContainerRuntimeEndpoint, f.ContainerRuntimeEndpoint)
-	set(&c.RootDir, f.RootDir)
-	set(&c.NodeName, strings.ToLower(strings.TrimSpace(f.HostnameOverride)))
+	set(&c.Kubelet.StaticPodPath, f.PodManifestPath, originKubelet+".staticPodPath", "--pod-manifest-path")
+	set(&c.Kubelet.ContainerRuntimeEndpoint, f.ContainerRuntimeEndpoint, originKubelet+".containerRuntimeEndpoint", "--container-runtime-endpoint")
+	set(&c.RootDir, f.RootDir, "rootDir", "--root-dir")
+	set(&c.NodeName, strings.ToLower(strings.TrimSpace(f.HostnameOverride)), "nodeName", "--hostname-override")
 	if f.NodeIP != "" {
 		c.NodeIPs = strings.Split(f.NodeIP, ",")
+		c.origin("nodeIPs", "--node-ip")
+	}
+	for field, v := range map[string][2]string{
+		"kubeconfig": {f.Kubeconfig, "--kubeconfig"}, "bootstrapKubeconfig": {f.BootstrapKubeconfig, "--bootstrap-kubeconfig"},
+		"certDir": {f.CertDir, "--cert-dir"}, "labels": {f.NodeLabels, "--node-labels"}, "externalCloud": {f.CloudProvider, "--cloud-provider"},
+	} {
+		if v[0] != "" {
+			c.origin(originCluster+"."+field, v[1])
+		}
 	}
 }
 

@@ -6,12 +6,12 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeproxyv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
 )
@@ -59,35 +59,8 @@ func (c *Config) decodeProxy(path string, d document) error {
 	if c.Cluster == nil && c.Proxy.ClientConnection.Kubeconfig == "" {
 		used = nil // nobody says which services there are
 	}
-	// kubeadm writes all fields, most of them empty.
-	d.fields = slices.DeleteFunc(slices.Clone(d.fields), func(f string) bool { return d.empty(f) })
-	c.noteUnused(path, d, used)
+	c.noteUnused(path, d, reflect.TypeFor[kubeproxyv1alpha1.KubeProxyConfiguration](), func(f string) bool { return slices.Contains(used, f) })
 	return nil
-}
-
-// empty tells whether a field of the document says nothing.
-func (d document) empty(field string) bool {
-	for i := 0; i+1 < len(d.root.Content); i += 2 {
-		if d.root.Content[i].Value == field {
-			return emptyNode(d.root.Content[i+1])
-		}
-	}
-	return true
-}
-
-func emptyNode(n *yaml.Node) bool {
-	switch n.Kind {
-	case yaml.ScalarNode:
-		return slices.Contains([]string{"", "null", "~", "false", "0", "0s"}, n.Value)
-	case yaml.MappingNode:
-		for i := 1; i < len(n.Content); i += 2 {
-			if !emptyNode(n.Content[i]) {
-				return false
-			}
-		}
-		return true
-	}
-	return len(n.Content) == 0
 }
 
 // Services tells whether the daemon programs the rules of services: it is told to

@@ -79,6 +79,8 @@ type Flags struct {
 	// Of the node of a cluster; without Kubeconfig it stands alone.
 	Kubeconfig, BootstrapKubeconfig, CertDir string
 	NodeLabels, CloudProvider                string
+	// Kubelet are those of KubeletFlags that were given, by name.
+	Kubelet map[string]string
 }
 
 // Config is the merged result: every default is filled in.
@@ -95,4 +97,7 @@ type Config struct {
 	// Unused lists fields that were set and that this version does not act on,
 	// as "file: field".
 	Unused []string
+	// Origin says who set a value: its path ("kubelet.a.b", "agent.a", "nodeName")
+	// to a file or a flag. What is not there is at its default.
+	Origin map[string]string `json:"-"`
 }

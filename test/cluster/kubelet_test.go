@@ -3,12 +3,16 @@ package cluster_test
 import (
 	"context"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
 	"nodeagent/test/cluster"
+	"nodeagent/test/compat"
 	"nodeagent/test/image"
 )
 
@@ -55,4 +59,41 @@ func sysctls(t *testing.T) string {
 		all = append(all, strings.TrimSpace(string(v)))
 	}
 	return strings.Join(all, " ")
+}
+
+// TestKubeletFlags: docs/configuration.md has each flag of kubelet, and no other.
+func TestKubeletFlags(t *testing.T) {
+	need.Have(t, need.Root)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	tools, err := cluster.Peers(ctx, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	help, err := exec.CommandContext(ctx, filepath.Join(tools, "kubelet"), "--help").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rows, err := compat.ReadSettings("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := map[string]bool{"pod-infra-container-image": true} // of older ones
+	for _, m := range regexp.MustCompile(`(?m)^ +(?:-[a-z], )?--([a-z0-9-]+)`).FindAllSubmatch(help, -1) {
+		there[string(m[1])] = true
+	}
+	delete(there, "help")
+	if len(there) < 130 {
+		t.Errorf("kubelet has %d flags only", len(there))
+	}
+	for name := range there {
+		if _, ok := rows[name]; !ok {
+			t.Errorf("--%s is a flag of kubelet, and docs/configuration.md says nothing of it", name)
+		}
+	}
+	for name := range rows {
+		if !there[name] {
+			t.Errorf("--%s is in docs/configuration.md, and kubelet has no such flag", name)
+		}
+	}
 }
