@@ -99,6 +99,16 @@ func TestNode(t *testing.T) {
 	t.Run("streams", func(t *testing.T) { n.in(t).streams() })
 	t.Run("mirror", func(t *testing.T) { n.in(t).mirror() })
 	t.Run("refused", func(t *testing.T) { n.in(t).refused() })
+	t.Run("daemon set", func(t *testing.T) { n.in(t).daemonSet() })
+	t.Run("stateful set", func(t *testing.T) { n.in(t).statefulSet() })
+	t.Run("cron job", func(t *testing.T) { n.in(t).cronJob() })
+	t.Run("run", func(t *testing.T) { n.in(t).run() })
+	t.Run("follow", func(t *testing.T) { n.in(t).follow() })
+	t.Run("terminal", func(t *testing.T) { n.in(t).terminal() })
+	t.Run("copy", func(t *testing.T) { n.in(t).copyFiles() })
+	t.Run("delete", func(t *testing.T) { n.in(t).deleted() })
+	t.Run("hostile clients", func(t *testing.T) { n.in(t).hostileClients() })
+	t.Run("drain", func(t *testing.T) { n.in(t).drain() })
 }
 
 // in is the same node for a part of the test.

@@ -121,7 +121,7 @@ func ShellSpec(podtool []byte) (Spec, error) {
 }
 
 var applets = []string{"sh", "ls", "cat", "echo", "sleep", "ps", "kill", "mount", "ip", "wget", "nc", "id", "env",
-	"dd", "touch", "rm", "mkdir", "grep", "head", "tail", "seq", "yes", "true", "false", "hostname", "stat", "df", "ulimit", "date", "sync", "tty", "stty"}
+	"dd", "touch", "rm", "mkdir", "grep", "head", "tail", "seq", "yes", "true", "false", "hostname", "stat", "df", "ulimit", "date", "sync", "tty", "stty", "tar", "rmdir"}
 
 // Write writes an OCI image layout with the given images as a tar stream.
 func Write(w io.Writer, specs ...Spec) error {

@@ -1,0 +1,138 @@
+package cluster_test
+
+import (
+	"fmt"
+	"strings"
+
+	"nodeagent/test/image"
+)
+
+// podTemplate is what each workload here runs, with a label.
+func podTemplate(app, more string) string {
+	return `
+  selector: {matchLabels: {app: ` + app + `}}
+  template:
+    metadata: {labels: {app: ` + app + `}}
+    spec:
+      terminationGracePeriodSeconds: 1
+` + more + `      containers:
+      - name: c
+        image: ` + image.Shell + `
+        imagePullPolicy: Never
+        command: [/bin/sh, -c, "trap 'exit 0' TERM; touch /tmp/up; while :; do sleep 1; done"]
+        readinessProbe: {periodSeconds: 1, exec: {command: [stat, /tmp/up]}}
+`
+}
+
+// daemonSet: one pod on this node, replaced when the template changes.
+func (n *node) daemonSet() {
+	n.apply("apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: each}\nspec:" + podTemplate("each", ""))
+	n.kubectl("rollout", "status", "daemonset/each", "--timeout=60s")
+	before := n.jsonpath("{.items[*].metadata.uid}", "pods", "-l", "app=each")
+	n.kubectl("set", "env", "daemonset/each", "A=B")
+	n.kubectl("rollout", "status", "daemonset/each", "--timeout=60s")
+	if now := n.jsonpath("{.items[*].metadata.uid}", "pods", "-l", "app=each"); now == before {
+		n.t.Error("after the rollout the pod is still the same")
+	}
+	if got := n.jsonpath("{.items[*].spec.containers[0].env[0].value} {.items[*].status.phase}", "pods", "-l", "app=each"); got != "B Running" {
+		n.t.Errorf("after the rollout the pods are %q", got)
+	}
+	n.kubectl("delete", "daemonset", "each", "--timeout=60s")
+	n.kubectl("wait", "--for=delete", "pods", "-l", "app=each", "--timeout=60s")
+}
+
+// statefulSet: pods have names and host names that stay, and come one after the other.
+func (n *node) statefulSet() {
+	n.apply("apiVersion: v1\nkind: Service\nmetadata: {name: db}\nspec: {clusterIP: None, selector: {app: db}, ports: [{port: 80}]}\n")
+	n.apply("apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: db}\nspec:\n  replicas: 3\n  serviceName: db" + podTemplate("db", ""))
+	n.kubectl("rollout", "status", "statefulset/db", "--timeout=90s")
+	for i := range 3 {
+		name := fmt.Sprintf("db-%d", i)
+		if got := n.kubectl("exec", name, "--", "hostname"); got != name+"\n" {
+			n.t.Errorf("pod %s calls itself %q", name, got)
+		}
+		if i == 0 {
+			continue
+		}
+		made := n.jsonpath("{.metadata.creationTimestamp}", "pod", name)
+		earlier := n.jsonpath(`{.status.conditions[?(@.type=="Ready")].lastTransitionTime}`, "pod", fmt.Sprintf("db-%d", i-1))
+		if made < earlier {
+			n.t.Errorf("pod %s was made at %s, before the one before it was Ready at %s", name, made, earlier)
+		}
+	}
+	before := n.jsonpath("{.metadata.uid}", "pod", "db-1")
+	n.kubectl("delete", "pod", "db-1", "--timeout=60s")
+	n.kubectl("wait", "--for=create", "pod/db-1", "--timeout=60s")
+	n.kubectl("wait", ready, "pod/db-1", "--timeout=60s")
+	if uid := n.jsonpath("{.metadata.uid}", "pod", "db-1"); uid == before {
+		n.t.Error("the pod that was deleted is still the same")
+	}
+	if got := n.kubectl("exec", "db-1", "--", "hostname"); got != "db-1\n" {
+		n.t.Errorf("made again it calls itself %q", got)
+	}
+	n.kubectl("scale", "statefulset", "db", "--replicas=0")
+	n.kubectl("wait", "--for=delete", "pods", "-l", "app=db", "--timeout=60s")
+	n.kubectl("delete", "statefulset/db", "service/db")
+}
+
+// cronJob: the schedule makes jobs, and their pods come to their ends.
+func (n *node) cronJob() {
+	n.apply(`
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: tick}
+spec:
+  schedule: "* * * * *"
+  jobTemplate:
+    metadata: {labels: {app: tick}}
+    spec:
+      template:
+        metadata: {labels: {app: tick}}
+        spec:
+          restartPolicy: OnFailure
+          containers:
+          - {name: c, image: ` + image.Shell + `, imagePullPolicy: Never, command: [/bin/echo, tick]}
+`)
+	n.kubectl("wait", "--for=jsonpath={.status.lastSuccessfulTime}", "cronjob/tick", "--timeout=180s")
+	if got := n.kubectl("logs", "-l", "app=tick"); !strings.HasPrefix(got, "tick\n") {
+		n.t.Errorf("what the schedule ran says %q", got)
+	}
+	n.kubectl("delete", "cronjob", "tick")
+	n.kubectl("wait", "--for=delete", "pods", "-l", "app=tick", "--timeout=60s")
+}
+
+// drain: what is drained goes but for what belongs to the node; afterwards pods come
+// back.
+func (n *node) drain() {
+	if err := n.WriteManifest("stays", sleeper("stays", "")); err != nil {
+		n.t.Fatal(err)
+	}
+	n.apply("apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: each}\nspec:" + podTemplate("each", ""))
+	n.apply("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: 2" + podTemplate("web", ""))
+	n.kubectl("rollout", "status", "daemonset/each", "--timeout=60s")
+	n.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	n.kubectl("wait", "--for=create", "pod/stays-node", "--timeout=60s")
+	n.kubectl("wait", ready, "pod/stays-node", "--timeout=60s")
+	const ids = "{.items[*].status.containerStatuses[0].containerID}"
+	each, stays := n.jsonpath(ids, "pods", "-l", "app=each"), n.jsonpath("{.status.containerStatuses[0].containerID}", "pod", "stays-node")
+	n.kubectl("drain", "node", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=90s")
+	if got := n.jsonpath("{.items[*].spec.nodeName}", "pods", "-l", "app=web"); got != "" {
+		n.t.Errorf("after a drain pods are still on %q", got)
+	}
+	if out, err := n.CLI(n.ctx, "pods", "-o", "name"); err != nil || strings.Contains(out, "web-") {
+		n.t.Errorf("after a drain the daemon has %q, %v", out, err)
+	}
+	if now := n.jsonpath(ids, "pods", "-l", "app=each"); now != each {
+		n.t.Errorf("the DaemonSet's container is %s, before %s", now, each)
+	}
+	if now := n.jsonpath("{.status.containerStatuses[0].containerID}", "pod", "stays-node"); now != stays {
+		n.t.Errorf("the static pod's container is %s, before %s", now, stays)
+	}
+	n.kubectl("uncordon", "node")
+	n.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	if err := n.RemoveManifest("stays"); err != nil {
+		n.t.Fatal(err)
+	}
+	n.kubectl("delete", "deployment/web", "daemonset/each", "--timeout=60s")
+	n.kubectl("wait", "--for=delete", "pods", "--all", "--timeout=60s")
+}
