@@ -89,6 +89,7 @@ func (t *token) fetch(ctx context.Context) time.Duration {
 	text, life, err := t.request(ctx)
 	t.s.mu.Lock()
 	news := t.told && t.ctx.Err() == nil && (err == nil || t.text == "" && (t.err == nil || reason(t.err) != reason(err)))
+	again := t.err != nil && err != nil && reason(t.err) == reason(err) // said already
 	t.err = err
 	if err == nil {
 		t.text, t.expires = text, asked.Add(life)
@@ -107,7 +108,7 @@ func (t *token) fetch(ctx context.Context) time.Duration {
 		t.s.cfg.Changed(tokenRef(t.pod))
 	}
 	if err != nil {
-		if held {
+		if held && !again {
 			t.s.cfg.Logger.Warn("keep the old token", "pod", t.pod.Namespace+"/"+t.pod.Name, "podUID", t.pod.UID, "err", err)
 		}
 		return t.backoff.next(err)
