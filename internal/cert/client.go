@@ -40,6 +40,14 @@ type ClientConfig struct {
 	disk  disk
 }
 
+// Virtual is the same for tests of other rooms, in virtual time: dial makes the
+// connections, and nothing waits for the kernel, so that a change of files is seen
+// only when something else wakes the Client.
+func (cfg ClientConfig) Virtual(dial func(ctx context.Context, network, address string) (net.Conn, error)) ClientConfig {
+	cfg.dial, cfg.blind = dial, true
+	return cfg
+}
+
 // Client is how the API server knows the node.
 type Client struct {
 	cfg   ClientConfig

@@ -37,6 +37,13 @@ type ServingConfig struct {
 	disk  disk
 }
 
+// Virtual is the same for tests of other rooms, in virtual time: nothing waits for
+// the kernel.
+func (cfg ServingConfig) Virtual() ServingConfig {
+	cfg.blind = true
+	return cfg
+}
+
 // Serving is the certificate that the node shows on its port.
 type Serving struct {
 	cfg   ServingConfig

@@ -156,6 +156,9 @@ func connect(id *identity, dial func(context.Context, string, string) (net.Conn,
 
 // dial opens a connection, unless the identity has changed meanwhile.
 func (w *wired) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	// The transport goes on with a connection whose request was given up.
+	ctx, cancel := context.WithTimeout(ctx, connectLimit)
+	defer cancel()
 	conn, err := w.dialer.DialContext(ctx, network, address)
 	if err == nil && w.closed.Load() {
 		_ = conn.Close()
@@ -164,6 +167,9 @@ func (w *wired) dial(ctx context.Context, network, address string) (net.Conn, er
 	return conn, err
 }
 
+// connectLimit bounds the making of a connection.
+const connectLimit = 30 * time.Second
+
 func dialer() func(context.Context, string, string) (net.Conn, error) {
-	return (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	return (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
 }

@@ -49,6 +49,8 @@ type API struct {
 	CAPEM []byte
 	Life  time.Duration // of what is signed
 	Skew  time.Duration // of the server's clock, in what is signed
+	// Other answers what is not about certificates; nil: 404. Set it before use.
+	Other http.Handler
 
 	ca    *x509.Certificate
 	key   *ecdsa.PrivateKey
@@ -253,7 +255,9 @@ const path = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	user := a.who(r)
-	a.calls = append(a.calls, r.Method+" "+r.URL.Path+" "+user)
+	if a.Other == nil { // else they are many, and somebody else's
+		a.calls = append(a.calls, r.Method+" "+r.URL.Path+" "+user)
+	}
 	a.mu.Unlock()
 	name := strings.Trim(strings.TrimPrefix(r.URL.Path, path), "/")
 	switch {
@@ -265,6 +269,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(200)
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
+	case !strings.HasPrefix(r.URL.Path, path) && a.Other != nil:
+		a.Other.ServeHTTP(w, r)
 	case !strings.HasPrefix(r.URL.Path, path):
 		fail(w, 404, metav1.StatusReasonNotFound)
 	case r.Method == "POST":
