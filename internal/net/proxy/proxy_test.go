@@ -443,6 +443,22 @@ func TestRefusesAll(t *testing.T) {
 	})
 }
 
+// TestMoment: a refusal that does not come again was about the moment.
+func TestMoment(t *testing.T) {
+	play(t, func(s *scene) {
+		s.put(webs(4, 1)...)
+		s.begin()
+		s.after(time.Minute)
+		s.kernel.set(func() { s.moody = 2 })
+		s.put(web(4, 1)...)
+		s.after(time.Second)
+		if got := s.names(); len(got) != 5 {
+			t.Errorf("there is %v", got)
+		}
+		s.want("the events", s.events.all(), nil)
+	})
+}
+
 // TestFindings: what is wrong with a service is told once, with its UID.
 func TestFindings(t *testing.T) {
 	play(t, func(s *scene) {
@@ -454,10 +470,12 @@ func TestFindings(t *testing.T) {
 		if len(said) != 1 || !strings.HasPrefix(said[0], "web-0001 uid-web-0001 EndpointAddressInvalid: ") {
 			t.Errorf("the events are %q", said)
 		}
-		all[0].(*corev1.Service).Spec.Ports[0].NodePort = 30080
+		all[0].(*corev1.Service).Spec.ExternalIPs = []string{"127.0.0.2"}
 		s.put(all[0])
 		s.settle()
-		s.want("a change that mends nothing", s.events.all(), nil)
+		if said := s.events.all(); len(said) != 1 || !strings.HasPrefix(said[0], "web-0001 uid-web-0001 ServiceAddressInvalid: ") {
+			t.Errorf("when one thing more is wrong the events are %q", said)
+		}
 		s.put(web(1, 1)[1])
 		s.settle()
 		s.put(all[1])

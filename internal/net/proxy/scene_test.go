@@ -29,6 +29,7 @@ type kernel struct {
 	holds   map[net.Address]*net.Entry
 	refuses map[string]bool // services
 	all     bool            // it refuses everything
+	moody   int             // so many calls more
 	err     error           // all fails with it
 	slow    time.Duration   // a call takes
 	sure    bool
@@ -70,8 +71,9 @@ func (k *kernel) hold(verb string, t *net.Table) (int, error) {
 		return 0, k.err
 	}
 	for _, e := range t.Entries {
-		if k.all || k.refuses[e.Service.Name] {
+		if k.all || k.moody > 0 || k.refuses[e.Service.Name] {
 			k.sure = false
+			k.moody--
 			return 0, net.AsRefused(fmt.Errorf("no room for %s", e.Service))
 		}
 	}
