@@ -57,6 +57,26 @@ func TestLife(t *testing.T) {
 	})
 }
 
+// TestLastWord: what is told of a pod of which nothing is left does not wait for
+// company, since the final delete waits for it.
+func TestLastWord(t *testing.T) {
+	live(t, func(b *bed) {
+		web := bound("web", "1")
+		b.api.Add(web)
+		b.pods.tell(with(web, corev1.PodRunning, true, 0), false)
+		synctest.Wait()
+		b.api.Delete("default", "web", false)
+		leaving := b.api.Pod("default", "web")
+		b.pods.tell(with(leaving, corev1.PodSucceeded, false, 0), false)
+		synctest.Wait()
+		b.pods.tell(with(leaving, corev1.PodSucceeded, false, 1), true) // nobody waits for the count
+		synctest.Wait()
+		if got := b.api.Pod("default", "web"); got != nil {
+			t.Errorf("nothing is left of the pod, and the API server still has it after no time: %+v", got.Status)
+		}
+	})
+}
+
 // TestPendingIsTold: what a pod waits for is told soon, if it has to wait.
 func TestPendingIsTold(t *testing.T) {
 	live(t, func(b *bed) {

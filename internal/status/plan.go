@@ -45,10 +45,12 @@ func (r *record) plan(f facts, now time.Time) task {
 	case r.api == nil || r.told == nil:
 		return task{}
 	}
+	last := r.gone && r.api.DeletionTimestamp != nil
 	if t := r.write(now); t.step != none {
+		t.haste = t.haste || last // the final delete waits for it, and who deleted the pod for that
 		return t
 	}
-	if r.gone && r.api.DeletionTimestamp != nil {
+	if last {
 		return task{step: remove, pod: r.api, haste: true}
 	}
 	return task{}
