@@ -12,6 +12,7 @@ import (
 
 	"nodeagent/test/bed"
 	"nodeagent/test/image"
+	"nodeagent/test/measure"
 )
 
 const lineBytes = 100 // of podtool flood
@@ -45,9 +46,9 @@ func (b *bench) logFlood(ctx context.Context) error {
 	size := float64(log.Next) * lineBytes / 1e6
 	rate := size / b.flood.Seconds()
 	// Twice as fast is a half: smaller is better in every row.
-	b.rows[flood] = row{work: fmt.Sprintf("%v of numbered lines into a log", b.flood), ours: fmt.Sprintf("%.0f MB/s", rate),
-		floor: fmt.Sprintf("%.0f MB/s", plain), value: plain / rate, limit: 2, unit: "× slower",
-		note: fmt.Sprintf("every number there; shim %.2f ms CPU a MB", cpu.Seconds()*1000/size)}
+	b.rows[flood] = measure.Row{Work: fmt.Sprintf("%v of numbered lines into a log", b.flood), Ours: fmt.Sprintf("%.0f MB/s", rate),
+		Peer: fmt.Sprintf("%.0f MB/s", plain), Value: plain / rate, Limit: 2, Unit: "× slower",
+		Note: fmt.Sprintf("every number there; shim %.2f ms CPU a MB", cpu.Seconds()*1000/size)}
 	if err := b.agent.RemoveManifest("flood"); err != nil {
 		return err
 	}
@@ -73,7 +74,7 @@ func (b *bench) floodEnds(ctx context.Context) (cpu time.Duration, uid string, e
 	defer tick.Stop()
 	for {
 		for _, pid := range b.shims() {
-			if c, err := cpuTime(pid); err == nil {
+			if c, err := measure.CPUTime(pid); err == nil {
 				cpu = max(cpu, c)
 			}
 		}

@@ -29,15 +29,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
-	"golang.org/x/sys/unix"
+	containerd "github.com/containerd/containerd/v2/client"
 
 	"nodeagent/test/bed"
 	"nodeagent/test/image"
+	"nodeagent/test/measure"
 )
 
 func main() {
@@ -68,35 +67,18 @@ type options struct {
 	rest, flood  time.Duration
 }
 
-// row is one line of the table.
-type row struct {
-	work  string
-	ours  string
-	floor string // "" where the limit is absolute
-	value float64
-	limit float64
-	unit  string // of the limit
-	note  string
-}
-
-func (r row) verdict() string {
-	if r.value > r.limit {
-		return "OVER"
-	}
-	return "ok"
-}
-
 // bench is one run.
 type bench struct {
 	options
 	bed   *bed.Bed
 	agent *bed.AgentProcess
-	seen  *recorder
+	seen  *measure.Recorder
+	ctd   *containerd.Client
 	base  []floorResult       // before, between and after ours
 	equal floorResult         // after ours, under the seccomp profile that ours has
 	ours  [rowCount][]float64 // of the rows beside the floor, by round
 	cpu   [rowCount][]float64 // seconds of CPU time of all processes of the node
-	rows  [rowCount]row
+	rows  [rowCount]measure.Row
 }
 
 // The table's rows, in its order.
@@ -127,22 +109,10 @@ type floorResult struct {
 // argv is what every measured container runs.
 func argv() []string { return []string{"/podtool", "sleep", "forever"} }
 
-// tmpfs finds a directory in memory: /run, as on a node, or what a machine without
-// a service manager has instead.
-func tmpfs() (string, error) {
-	for _, dir := range []string{"/run", "/dev/shm"} {
-		var fs unix.Statfs_t
-		if err := unix.Statfs(dir, &fs); err == nil && fs.Type == unix.TMPFS_MAGIC {
-			return dir, nil
-		}
-	}
-	return "", errors.New("find a place for what lasts until a reboot: neither /run nor /dev/shm is a tmpfs; mount one")
-}
-
 func run(ctx context.Context, o options) (over bool, err error) {
 	// As on a node: what lasts until a reboot, containerd's and ours, is on a
 	// tmpfs. It is removed last, when nobody writes there any more.
-	memory, err := tmpfs()
+	memory, err := measure.Tmpfs()
 	if err != nil {
 		return false, err
 	}
@@ -169,9 +139,11 @@ func run(ctx context.Context, o options) (over bool, err error) {
 	if err := be.measureFloor(ctx); err != nil {
 		return false, err
 	}
-	if be.seen, err = record(ctx, b); err != nil {
+	if be.ctd, err = b.Dial(); err != nil {
 		return false, err
 	}
+	defer be.ctd.Close()
+	be.seen = measure.Record(ctx, be.ctd, bed.Namespace, measure.TaskStarted, measure.RecordGone)
 	be.agent, err = b.NewAgent(ctx, bed.AgentOptions{
 		RunDir: runDir,
 		// Room for every line of the flood: nothing is rotated away.
@@ -202,7 +174,7 @@ func (b *bench) measureFloor(ctx context.Context) error {
 	// What the floor takes on the kind of machine for which the limits were set.
 	const create, remove, slow = 0.055, 0.031, 1.3
 	if f.CreateMedian > slow*create || f.DeleteMedian > slow*remove {
-		b.say(fmt.Sprintf("note: the floor took %s and %s; on an idle machine of two cores it takes 55 and 31 ms", ms(f.CreateMedian), ms(f.DeleteMedian)))
+		b.say(fmt.Sprintf("note: the floor took %s and %s; on an idle machine of two cores it takes 55 and 31 ms", measure.MS(f.CreateMedian), measure.MS(f.DeleteMedian)))
 	}
 	return nil
 }
@@ -243,26 +215,26 @@ func (b *bench) compare() {
 		{removeMany, 1.3, func(f floorResult) float64 { return f.DeleteMany }, func(f floorResult) float64 { return f.DeleteCPU }},
 		{shimMemory, 1.1, func(f floorResult) float64 { return float64(f.ShimAnon) }, nil},
 	} {
-		show := ms
+		show := measure.MS
 		if r.at == shimMemory {
-			show = mb
+			show = measure.MB
 		}
 		var floors []float64
 		for _, f := range b.base {
 			floors = append(floors, r.floors(f))
 		}
-		floor, value, row := mean(around(floors, len(b.ours[r.at]))), mean(b.ours[r.at]), &b.rows[r.at]
-		row.ours, row.floor, row.value, row.limit, row.unit = show(value), show(floor), value/floor, r.limit, "×"
-		row.note += fmt.Sprintf("; rounds %s, floor %s", list(b.ours[r.at], show), list(floors, show))
+		floor, value, row := measure.Mean(around(floors, len(b.ours[r.at]))), measure.Mean(b.ours[r.at]), &b.rows[r.at]
+		row.Ours, row.Peer, row.Value, row.Limit, row.Unit = show(value), show(floor), value/floor, r.limit, "×"
+		row.Note += fmt.Sprintf("; rounds %s, floor %s", measure.List(b.ours[r.at], show), measure.List(floors, show))
 		if len(b.cpu[r.at]) > 0 {
 			var theirs []float64
 			for _, f := range b.base {
 				theirs = append(theirs, r.cpu(f)/float64(b.many))
 			}
-			row.note += fmt.Sprintf("; CPU a pod %s, floor %s", ms(mean(b.cpu[r.at])/float64(b.many)), ms(mean(theirs)))
+			row.Note += fmt.Sprintf("; CPU a pod %s, floor %s", measure.MS(measure.Mean(b.cpu[r.at])/float64(b.many)), measure.MS(measure.Mean(theirs)))
 		}
 		if r.at == createMany {
-			row.note += fmt.Sprintf("; %.2f × of a floor with the same seccomp profile, %s", value/b.equal.CreateMany, show(b.equal.CreateMany))
+			row.Note += fmt.Sprintf("; %.2f × of a floor with the same seccomp profile, %s", value/b.equal.CreateMany, show(b.equal.CreateMany))
 		}
 	}
 }
@@ -293,7 +265,7 @@ func (b *bench) say(s string) { fmt.Fprintln(os.Stderr, "bench:", s) }
 // measured adds a round to a row that compare will set against the floor's.
 func (b *bench) measured(at int, work string, value float64, note string) {
 	b.ours[at] = append(b.ours[at], value)
-	b.rows[at] = row{work: work, note: note}
+	b.rows[at] = measure.Row{Work: work, Note: note}
 }
 
 // around is the floor of each round: the mean of the one before and after it.
@@ -305,42 +277,12 @@ func around(floors []float64, rounds int) []float64 {
 	return out
 }
 
-func mean(v []float64) float64 {
-	sum := 0.0
-	for _, x := range v {
-		sum += x
-	}
-	return sum / float64(len(v))
-}
-
-func list(v []float64, show func(float64) string) string {
-	var texts []string
-	for _, x := range v {
-		texts = append(texts, show(x))
-	}
-	return strings.Join(texts, " ")
-}
-
 // absolute adds a row that is held against a number.
 func (b *bench) absolute(at int, work, ours string, value, limit float64, unit, note string) {
-	b.rows[at] = row{work: work, ours: ours, value: value, limit: limit, unit: unit, note: note}
+	b.rows[at] = measure.Row{Work: work, Ours: ours, Value: value, Limit: limit, Unit: unit, Note: note}
 }
 
 func (b *bench) table() (over bool) {
 	fmt.Println()
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "WORK\tOURS\tFLOOR\tRESULT\tLIMIT\t\tNOTE")
-	for _, r := range b.rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%.3g %s\t%.3g %s\t%s\t%s\n", r.work, r.ours, r.floor, r.value, r.unit, r.limit, r.unit, r.verdict(), r.note)
-		over = over || r.value > r.limit
-	}
-	w.Flush()
-	return over
-}
-
-func ms(seconds float64) string {
-	if seconds >= 1 {
-		return fmt.Sprintf("%.2f s", seconds)
-	}
-	return fmt.Sprintf("%.1f ms", seconds*1000)
+	return measure.Table(os.Stdout, "FLOOR", b.rows[:])
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 
 	"nodeagent/test/bed"
 	"nodeagent/test/image"
+	"nodeagent/test/measure"
 )
 
 // limit bounds every wait: a daemon that does not do it fails the bench.
@@ -51,9 +51,9 @@ func (b *bench) oneByOne(ctx context.Context) error {
 			up, down = append(up, created), append(down, removed)
 		}
 	}
-	b.measured(createOne, "manifest appears until its container runs", median(up),
+	b.measured(createOne, "manifest appears until its container runs", measure.Median(up),
 		fmt.Sprintf("median of %d", b.single))
-	b.measured(removeOne, "manifest removed until all is gone", median(down),
+	b.measured(removeOne, "manifest removed until all is gone", measure.Median(down),
 		fmt.Sprintf("median of %d", b.single))
 	return nil
 }
@@ -61,12 +61,12 @@ func (b *bench) oneByOne(ctx context.Context) error {
 func (b *bench) create(ctx context.Context, name string) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	b.seen.reset()
+	b.seen.Reset()
 	start := time.Now()
 	if err := b.agent.WriteManifest(name, sleeper(name)); err != nil {
 		return 0, err
 	}
-	at, err := b.seen.starts(ctx, 1)
+	at, err := b.seen.Wait(ctx, measure.TaskStarted, 1)
 	if err != nil {
 		return 0, err
 	}
@@ -93,17 +93,23 @@ func (b *bench) running(ctx context.Context, n int) error {
 }
 
 func (b *bench) remove(ctx context.Context, name string) (float64, error) {
-	records, err := b.seen.records(ctx)
+	records, err := b.records(ctx)
 	if err != nil {
 		return 0, err
 	}
-	b.seen.reset()
+	b.seen.Reset()
 	start := time.Now()
 	if err := b.agent.RemoveManifest(name); err != nil {
 		return 0, err
 	}
 	end, err := b.allGone(ctx, records)
 	return end.Sub(start).Seconds(), err
+}
+
+// records counts the containers in containerd, sandboxes included.
+func (b *bench) records(ctx context.Context) (int, error) {
+	all, err := b.ctd.ContainerService().List(ctx)
+	return len(all), err
 }
 
 // allGone waits until n records and everything else of all pods are gone.
@@ -113,7 +119,7 @@ func (b *bench) allGone(ctx context.Context, n int) (time.Time, error) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {
-		deleted, err := b.seen.gone()
+		deleted, err := b.seen.Count(measure.RecordGone)
 		if err != nil {
 			return time.Time{}, err
 		}
@@ -191,7 +197,7 @@ func (b *bench) atOnce(ctx context.Context, between ...func(context.Context) err
 func (b *bench) createAll(ctx context.Context) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	b.seen.reset()
+	b.seen.Reset()
 	cpu, start := b.cpuTotal(), time.Now()
 	for i := range b.many {
 		name := fmt.Sprintf("many-%d", i)
@@ -199,7 +205,7 @@ func (b *bench) createAll(ctx context.Context) (float64, error) {
 			return 0, err
 		}
 	}
-	end, err := b.seen.starts(ctx, b.many)
+	end, err := b.seen.Wait(ctx, measure.TaskStarted, b.many)
 	if err != nil {
 		return 0, err
 	}
@@ -209,11 +215,11 @@ func (b *bench) createAll(ctx context.Context) (float64, error) {
 
 // removeAll removes every manifest, that of the restart too.
 func (b *bench) removeAll(ctx context.Context) (float64, error) {
-	records, err := b.seen.records(ctx)
+	records, err := b.records(ctx)
 	if err != nil {
 		return 0, err
 	}
-	b.seen.reset()
+	b.seen.Reset()
 	cpu, start := b.cpuTotal(), time.Now()
 	if err := b.agent.RemoveManifests(); err != nil {
 		return 0, err
@@ -238,12 +244,12 @@ func (b *bench) restart(ctx context.Context) error {
 	if err := b.agent.WriteManifest("late", sleeper("late")); err != nil {
 		return err
 	}
-	b.seen.reset()
+	b.seen.Reset()
 	start := time.Now()
 	if err := b.agent.Launch(); err != nil {
 		return err
 	}
-	late, err := b.seen.starts(ctx, 1)
+	late, err := b.seen.Wait(ctx, measure.TaskStarted, 1)
 	if err != nil {
 		return err
 	}
@@ -260,12 +266,7 @@ func (b *bench) restart(ctx context.Context) error {
 			return fmt.Errorf("container %s was touched by the daemon's restart: %q, now %q", id, mark, now[id])
 		}
 	}
-	b.absolute(restartMany, fmt.Sprintf("kill -9 and restart with %d pods until all adopted and a new one runs", b.many), ms(all), all, 1, "s",
-		"the new one ran after "+ms(late.Sub(start).Seconds()))
+	b.absolute(restartMany, fmt.Sprintf("kill -9 and restart with %d pods until all adopted and a new one runs", b.many), measure.MS(all), all, 1, "s",
+		"the new one ran after "+measure.MS(late.Sub(start).Seconds()))
 	return nil
-}
-
-func median(v []float64) float64 {
-	v = slices.Sorted(slices.Values(v))
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
