@@ -15,7 +15,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/nodeagent and bin/containerd-shim-nodeagent-v1
 	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/nodeagent ./cmd/containerd-shim-nodeagent-v1
@@ -23,6 +23,10 @@ build: ## build bin/nodeagent and bin/containerd-shim-nodeagent-v1
 run: deps build ## run the example pods on a private node until Ctrl-C (root; ONCE=1: until all are Ready)
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/run ./test/run
 	@exec bin/test/run $(if $(filter 1,$(ONCE)),-once)
+
+cluster: deps build ## run a control plane of Kubernetes with one node, CoreDNS and a kubectl until Ctrl-C (root; ONCE=1: until a name is found; the first time: long)
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/cluster ./test/cluster/run
+	@exec bin/test/cluster $(if $(filter 1,$(ONCE)),-once)
 
 deps: ## install what is missing: Debian packages, and Go into the cache (DEPS=0: only tell)
 	@DEPS=$(DEPS) hack/deps
@@ -57,4 +61,4 @@ clean: ## remove what make built here (the cache of tools stays)
 # One after the other: both hold times against limits.
 .NOTPARALLEL:
 
-.PHONY: help build run deps test test-host test-machine test-cluster bench soak lint clean
+.PHONY: help build run cluster deps test test-host test-machine test-cluster bench soak lint clean

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -262,16 +263,40 @@ func TestCoreDNS(t *testing.T) {
 	if _, err := c.CoreDNS(ctx); err != nil {
 		t.Fatal(err)
 	}
-	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return b.Connect(ctx, network, net.JoinHostPort(bed.NodeIP, "53"))
-	}}
+	r := c.Resolver()
 	addrs, err := r.LookupHost(ctx, "kubernetes.default.svc."+cluster.Domain+".")
 	want := kubectl(t, ctx, c, "get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}")
 	if err != nil || len(addrs) != 1 || addrs[0] != want {
 		t.Errorf("the API server's name has the addresses %q, %v; want %s", addrs, err, want)
 	}
+	if names, err := r.LookupAddr(ctx, want); err != nil || !slices.Contains(names, "kubernetes.default.svc."+cluster.Domain+".") {
+		t.Errorf("the API server's address has the names %q, %v", names, err)
+	}
 	if addrs, err := r.LookupHost(ctx, "example.com."); err == nil {
 		t.Errorf("a name of the outside has the addresses %q", addrs)
+	}
+	newName(t, ctx, c, r)
+}
+
+// newName has CoreDNS know a Service that comes and goes while it runs.
+func newName(t *testing.T, ctx context.Context, c *cluster.Cluster, r *net.Resolver) {
+	const name = "words.default.svc." + cluster.Domain + "."
+	kubectl(t, ctx, c, "create", "service", "clusterip", "words", "--tcp=80:80")
+	want := kubectl(t, ctx, c, "get", "service", "words", "-o", "jsonpath={.spec.clusterIP}")
+	for _, there := range []bool{true, false} {
+		// Nothing tells when CoreDNS has heard of it.
+		for deadline := time.Now().Add(time.Minute); ; {
+			addrs, err := r.LookupHost(ctx, name)
+			if there && err == nil && slices.Equal(addrs, []string{want}) || !there && err != nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s has the addresses %q, %v; want it there: %t, at %s", name, addrs, err, there, want)
+			}
+		}
+		if there {
+			kubectl(t, ctx, c, "delete", "service", "words")
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 
@@ -37,8 +38,37 @@ func (c *Cluster) CoreDNS(ctx context.Context) (*Component, error) {
 	if err := os.WriteFile(corefile, []byte(dnsConfig(kubeconfig)), 0o600); err != nil {
 		return nil, err
 	}
-	p := c.component(tools, "coredns", answers("http://127.0.0.1:8181/ready"), []string{"-conf", corefile})
+	p := c.component(tools, "coredns", names, []string{"-conf", corefile})
 	return p, p.Start(ctx)
+}
+
+// Resolver asks CoreDNS, from outside of the bed.
+func (c *Cluster) Resolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return c.bed.Connect(ctx, network, net.JoinHostPort(bed.NodeIP, "53"))
+	}}
+}
+
+// names waits until CoreDNS knows the cluster, and then until it has named the API
+// server: it says that it is ready a moment before it listens.
+func names(ctx context.Context, p *Component) error {
+	if err := answers("http://127.0.0.1:8181/ready")(ctx, p); err != nil {
+		return err
+	}
+	for {
+		_, err := p.c.Resolver().LookupHost(ctx, "kubernetes.default.svc."+Domain+".")
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-p.Exited():
+			return fmt.Errorf("%s ended before it was ready: %v\n%s", p.Name, p.Err(), p.LogTail(30))
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s to be ready: %w\n%s", p.Name, err, p.LogTail(30))
+		default:
+			bed.Pause(ctx, pollEvery)
+		}
+	}
 }
 
 func dnsConfig(kubeconfig string) string {
