@@ -46,6 +46,10 @@ bench: deps build ## one table: our times over those of containerd and runc alon
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/ ./test/bench ./test/floor
 	@exec bin/test/bench -floor bin/test/floor
 
+bench-cluster: deps build ## one table: our times over those of kubelet on the same control plane (root; the first time: long)
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/bench-cluster ./test/cluster/bench
+	@exec bin/test/bench-cluster
+
 soak: deps ## churn pods and inject faults for TIME (default 10m), then look for leaks (root)
 	SOAK=$(or $(TIME),10m) $(GO) test ./test/soak -run TestSoak -v -count=1 -timeout 0
 	EXECS=10000 $(GO) test ./test/node -run TestExecProbesLeakNothing -v -count=1 -timeout 0
@@ -61,4 +65,4 @@ clean: ## remove what make built here (the cache of tools stays)
 # One after the other: both hold times against limits.
 .NOTPARALLEL:
 
-.PHONY: help build run cluster deps test test-host test-machine test-cluster bench soak lint clean
+.PHONY: help build run cluster deps test test-host test-machine test-cluster bench bench-cluster soak lint clean
