@@ -18,11 +18,12 @@ import (
 	"time"
 
 	"nodeagent/test/bed"
+	"nodeagent/test/cluster"
 )
 
 func main() {
 	race := flag.Bool("race", true, "run ./internal/... under the race detector")
-	only := flag.String("only", "", "run the `step` only: build, vet, unit, failpoints, oracle")
+	only := flag.String("only", "", "run the `step` only: build, vet, unit, failpoints, oracle, cluster")
 	count := flag.Bool("fresh", false, "do not use cached test results")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -48,6 +49,7 @@ func (r *runner) run(ctx context.Context, only string) (failed []string) {
 		run  func(context.Context) error
 	}{
 		{"build", r.build}, {"vet", r.vet}, {"unit", r.unit}, {"failpoints", r.failpoints}, {"oracle", r.oracle},
+		{"cluster", r.cluster},
 	}
 	for _, s := range steps {
 		if only != "" && s.name != only {
@@ -81,6 +83,9 @@ func (r *runner) build(ctx context.Context) error {
 	if _, err := bed.Tools(ctx, os.Stdout); err != nil {
 		return err
 	}
+	if _, err := cluster.Programs(ctx, os.Stdout); err != nil {
+		return err
+	}
 	dir := filepath.Join(bed.CacheDir(), "test-bin")
 	if err := bed.BuildAll(ctx, dir); err != nil {
 		return err
@@ -96,8 +101,8 @@ func (r *runner) vet(ctx context.Context) error {
 // soak is the package of the long run with random faults: "make soak" runs it.
 const soak = "nodeagent/test/soak"
 
-// controlPlane is the package that builds a control plane of Kubernetes, which
-// takes long the first time: "make test-cluster" runs it.
+// controlPlane is the package whose tests have a control plane of Kubernetes each:
+// a choice of them is a step of its own, "make test-cluster" runs all.
 const controlPlane = "nodeagent/test/cluster"
 
 // simulation is the package whose tests are thousands of runs of one seed each.
@@ -165,6 +170,14 @@ func (r *runner) oracle(ctx context.Context) error {
 		return err
 	}
 	return r.goTest(ctx, "test/oracle", "-timeout", "20m", "./...")
+}
+
+// cluster has a control plane come up, and the daemon be a node of one. What else a
+// node meets, and those of Kubernetes' programs that it is compared with, which take
+// minutes more to build, are for "make test-cluster".
+func (r *runner) cluster(ctx context.Context) error {
+	// The daemon is no part of the test binary, by which results are remembered.
+	return r.goTest(ctx, ".", "-timeout", "20m", "-count=1", "-run", "^(TestVersions|TestControlPlane|TestNode)$", controlPlane)
 }
 
 func (r *runner) command(ctx context.Context, dir string, argv ...string) error {
