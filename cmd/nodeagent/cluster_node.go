@@ -172,7 +172,7 @@ func (f *nodeFacts) ask(ctx context.Context) error {
 		}
 	}
 	f.mu.Lock()
-	f.facts.RuntimeVersion, f.facts.Images = "containerd://"+strings.TrimPrefix(about.Version, "v"), all
+	f.facts.RuntimeVersion, f.facts.Images = strings.TrimPrefix(about.Version, "v"), all
 	f.mu.Unlock()
 	f.d.cluster.node.Wake()
 	return nil

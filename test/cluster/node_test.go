@@ -134,6 +134,9 @@ func (n *node) object() {
 		n.t.Errorf("the node's version is %q", v)
 	}
 	n.kubectl("wait", `--for=jsonpath={.status.images[0].names[0]}`, "node/node", "--timeout=30s")
+	if v := n.jsonpath("{.status.nodeInfo.containerRuntimeVersion}", "node", "node"); v != "containerd://"+bed.ContainerdVersion {
+		n.t.Errorf("the node's runtime is %q, want containerd://%s", v, bed.ContainerdVersion)
+	}
 	before := n.jsonpath("{.spec.renewTime}", "lease", "-n", "kube-node-lease", "node")
 	if before == "" {
 		n.t.Fatal("the lease was never renewed")
