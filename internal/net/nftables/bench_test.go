@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"nodeagent/internal/net"
+	"nodeagent/internal/net/hosttest"
 	"nodeagent/internal/net/nettest"
 	"nodeagent/internal/test/need"
 )
@@ -28,8 +29,8 @@ func BenchmarkProgram(b *testing.B) {
 			table := net.Build(services, endpoints, thisNode)
 			be := backend(b, Config{})
 			for b.Loop() {
-				must(b, be.Remove(ctxOf(b)))
-				_, err := be.Sync(ctxOf(b), table)
+				must(b, be.Remove(hosttest.Ctx(b)))
+				_, err := be.Sync(hosttest.Ctx(b), table)
 				must(b, err)
 			}
 		})
@@ -56,9 +57,9 @@ func benchChange(b *testing.B, n int, moved bool) {
 	}
 	m.Take()
 	be := backend(b, Config{})
-	_, err := be.Sync(ctxOf(b), m.Table())
+	_, err := be.Sync(hosttest.Ctx(b), m.Table())
 	must(b, err)
-	ctx := ctxOf(b)
+	ctx := hosttest.Ctx(b)
 	user, kernel := cpu()
 	for i := 0; b.Loop(); i++ {
 		s := endpoints[i*7%n].DeepCopy()
@@ -84,10 +85,10 @@ func BenchmarkLook(b *testing.B) {
 	services, endpoints := nettest.Many(10_000, 5)
 	table := net.Build(services, endpoints, thisNode)
 	be := backend(b, Config{})
-	_, err := be.Sync(ctxOf(b), table)
+	_, err := be.Sync(hosttest.Ctx(b), table)
 	must(b, err)
 	for b.Loop() {
-		r, err := be.Sync(ctxOf(b), table)
+		r, err := be.Sync(hosttest.Ctx(b), table)
 		must(b, err)
 		if r != (net.Report{}) {
 			b.Fatalf("%+v", r)

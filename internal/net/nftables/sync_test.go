@@ -15,6 +15,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"nodeagent/internal/net"
+	"nodeagent/internal/net/hosttest"
 	. "nodeagent/internal/net/nettest"
 	"nodeagent/internal/net/proxy"
 	"nodeagent/internal/test/need"
@@ -45,7 +46,7 @@ func TestPartialEqualsFull(t *testing.T) {
 					}
 				}
 				d := m.Take()
-				must(t, b.Apply(ctxOf(t), m.Table(), &d))
+				must(t, b.Apply(hosttest.Ctx(t), m.Table(), &d))
 				if !b.known {
 					t.Fatal("the backend does not trust itself")
 				}
@@ -54,7 +55,7 @@ func TestPartialEqualsFull(t *testing.T) {
 				}
 				fresh, err := New(b.cfg)
 				must(t, err)
-				r, err := fresh.Sync(ctxOf(t), m.Table())
+				r, err := fresh.Sync(hosttest.Ctx(t), m.Table())
 				must(t, err)
 				if r != (net.Report{}) {
 					t.Fatalf("step %d: a full sync had to do %+v", i, r)
@@ -82,7 +83,7 @@ func TestOneChange(t *testing.T) {
 	}
 	b := backend(t, Config{})
 	d := m.Take()
-	must(t, b.Apply(ctxOf(t), m.Table(), &d))
+	must(t, b.Apply(hosttest.Ctx(t), m.Table(), &d))
 	for _, c := range []struct {
 		name   string
 		change func(*discoveryv1.EndpointSlice)
@@ -103,12 +104,12 @@ func TestOneChange(t *testing.T) {
 			t.Errorf("%s: %d elements go and %d come, want %d in all", c.name, len(stale), len(missing), c.writes)
 		}
 		b.setOrder(pool{addr: d.Entries[0].New.Addr}, orders, nil) // as if nothing had happened
-		must(t, b.Apply(ctxOf(t), m.Table(), &d))
+		must(t, b.Apply(hosttest.Ctx(t), m.Table(), &d))
 	}
 	fresh, err := New(b.cfg)
 	must(t, err)
 	defer fresh.Close()
-	if r, err := fresh.Sync(ctxOf(t), m.Table()); err != nil || r != (net.Report{}) {
+	if r, err := fresh.Sync(hosttest.Ctx(t), m.Table()); err != nil || r != (net.Report{}) {
 		t.Errorf("a daemon that starts again has to do %+v, %v", r, err)
 	}
 }
@@ -119,7 +120,7 @@ func TestHealing(t *testing.T) {
 	need.Have(t, need.Root)
 	m := net.NewModel(thisNode)
 	services, endpoints := Many(50, 3)
-	services = append(services, service(1, LocalOutside, Affinity(60), Ranges("192.168.0.0/24")))
+	services = append(services, hosttest.ServiceOf(1, LocalOutside, Affinity(60), Ranges("192.168.0.0/24")))
 	for i := range services {
 		m.SetService(services[i])
 	}
@@ -128,7 +129,7 @@ func TestHealing(t *testing.T) {
 	}
 	m.Take()
 	b := backend(t, Config{})
-	_, err := b.Sync(ctxOf(t), m.Table())
+	_, err := b.Sync(hosttest.Ctx(t), m.Table())
 	must(t, err)
 	nft(t, "add table inet foreign { set s { type ipv4_addr; elements = { 1.2.3.4 } }; chain c { counter drop; }; }")
 	t.Cleanup(func() { nft(t, "delete table inet foreign") })
@@ -177,12 +178,12 @@ func TestHealing(t *testing.T) {
 			nft(t, "add table inet foreign { set s { type ipv4_addr; elements = { 1.2.3.4 } }; chain c { counter drop; }; }")
 		}
 		woken(what)
-		r, err := b.Sync(ctxOf(t), m.Table())
+		r, err := b.Sync(hosttest.Ctx(t), m.Table())
 		must(t, err)
 		if r == (net.Report{}) {
 			t.Errorf("%s: nothing was mended", what)
 		}
-		if r, err = b.Sync(ctxOf(t), m.Table()); err != nil || r != (net.Report{}) {
+		if r, err = b.Sync(hosttest.Ctx(t), m.Table()); err != nil || r != (net.Report{}) {
 			t.Errorf("%s: a second sync had to do %+v, %v", what, r, err)
 		}
 		if now := nft(t, "list table inet nodeagent-services"); sorted(now) != sorted(whole) {
@@ -196,7 +197,7 @@ func TestHealing(t *testing.T) {
 	drain(wakes)
 	m.DeleteService(net.Key{Namespace: "default", Name: "s1"})
 	d := m.Take()
-	must(t, b.Apply(ctxOf(t), m.Table(), &d))
+	must(t, b.Apply(hosttest.Ctx(t), m.Table(), &d))
 	nft(t, "add table inet sentinel")
 	nft(t, "delete table inet sentinel")
 	select {
@@ -228,14 +229,14 @@ func TestSurprise(t *testing.T) {
 	need.Have(t, need.Root)
 	m := net.NewModel(thisNode)
 	b := backend(t, Config{})
-	m.SetService(service(1))
+	m.SetService(hosttest.ServiceOf(1))
 	m.SetSlice(Slice("s", "s1", To("t", corev1.ProtocolTCP, 8080), At("10.0.0.1", "")))
 	d := m.Take()
-	must(t, b.Apply(ctxOf(t), m.Table(), &d))
+	must(t, b.Apply(hosttest.Ctx(t), m.Table(), &d))
 	nft(t, "flush", "ruleset")
 	m.SetSlice(Slice("s", "s1", To("t", corev1.ProtocolTCP, 8080), At("10.0.0.2", "")))
 	d = m.Take()
-	must(t, b.Apply(ctxOf(t), m.Table(), &d))
+	must(t, b.Apply(hosttest.Ctx(t), m.Table(), &d))
 	if !strings.Contains(nft(t, "list", "table", "inet", "nodeagent-services"), "10.0.0.2 . 8080") {
 		t.Error("the change is not there")
 	}
@@ -250,7 +251,7 @@ func TestReadable(t *testing.T) {
 	evil := Service("evil", []string{"10.96.0.11"}, Port("x", corev1.ProtocolTCP, 80, 0))
 	evil.Name = "quote\" } flush ruleset \x1b[31m" + strings.Repeat("long", 60)
 	sl := Slice("web-1", "web", To("http", corev1.ProtocolTCP, 8080), At("10.0.0.5", "here"), At("10.0.7.5", "there"))
-	_, err := b.Sync(ctxOf(t), net.Build([]*corev1.Service{s, evil}, []*discoveryv1.EndpointSlice{sl}, thisNode))
+	_, err := b.Sync(hosttest.Ctx(t), net.Build([]*corev1.Service{s, evil}, []*discoveryv1.EndpointSlice{sl}, thisNode))
 	must(t, err)
 	list := nft(t, "list", "table", "inet", "nodeagent-services")
 	for _, want := range []string{

@@ -1,4 +1,11 @@
-package nftables
+// Package hosttest holds what tests of the service proxy's backends share: hosts
+// in network namespaces that are wired to the node, which is the namespace of
+// the test itself, and the tests by packets that every backend has to pass. It
+// wants to run in a namespace without an uplink (internal/test/apart).
+//
+// No product code imports it. A Host is used by one test; its work is done by
+// one thread.
+package hosttest
 
 import (
 	"context"
@@ -8,9 +15,7 @@ import (
 	stdnet "net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"runtime"
-	"strings"
 	"testing"
 	"time"
 
@@ -20,19 +25,19 @@ import (
 	"nodeagent/internal/test/need"
 )
 
-// host is a network namespace with one interface to the node, which is the
+// Host is a network namespace with one interface to the node, which is the
 // namespace of the test itself. Its work is done by one thread.
-type host struct {
-	name     string
-	ip4, ip6 netip.Addr
-	gw4, gw6 netip.Addr // the node's addresses on the link
+type Host struct {
+	Name     string
+	IP4, IP6 netip.Addr
+	GW4, GW6 netip.Addr // the node's addresses on the link
 	jobs     chan func()
 	tid      int
 }
 
-// wire makes the hosts of a test: one outside, three pods on this node, two
+// Wire makes the hosts of a test: one outside, three pods on this node, two
 // elsewhere. All go away with the test.
-func wire(t testing.TB) map[string]*host {
+func Wire(t testing.TB) map[string]*Host {
 	t.Helper()
 	need.Have(t, need.Root)
 	link, err := netlink.LinkByName("lo")
@@ -45,7 +50,7 @@ func wire(t testing.TB) map[string]*host {
 	for _, k := range []string{"net/ipv4/icmp_ratelimit", "net/ipv6/icmp/ratelimit"} {
 		must(t, os.WriteFile("/proc/sys/"+k, []byte("0"), 0o644))
 	}
-	hosts := map[string]*host{}
+	hosts := map[string]*Host{}
 	for i, name := range []string{"outside", "here1", "here2", "here3", "there1", "there2"} {
 		net4, net6 := fmt.Sprintf("10.0.%d.", i), fmt.Sprintf("fd10:0:0:%d::", i)
 		if name == "outside" {
@@ -54,18 +59,18 @@ func wire(t testing.TB) map[string]*host {
 		hosts[name] = newHost(t, name, net4, net6)
 	}
 	// What the node calls has a way, or it would not even try.
-	for _, gw := range []netip.Addr{hosts["outside"].ip4, hosts["outside"].ip6} {
+	for _, gw := range []netip.Addr{hosts["outside"].IP4, hosts["outside"].IP6} {
 		must(t, netlink.RouteReplace(&netlink.Route{Gw: gw.AsSlice()}))
 	}
 	return hosts
 }
 
-func newHost(t testing.TB, name, net4, net6 string) *host {
+func newHost(t testing.TB, name, net4, net6 string) *Host {
 	t.Helper()
-	h := &host{
-		name: name, jobs: make(chan func()),
-		gw4: netip.MustParseAddr(net4 + "1"), ip4: netip.MustParseAddr(net4 + "9"),
-		gw6: netip.MustParseAddr(net6 + "1"), ip6: netip.MustParseAddr(net6 + "9"),
+	h := &Host{
+		Name: name, jobs: make(chan func()),
+		GW4: netip.MustParseAddr(net4 + "1"), IP4: netip.MustParseAddr(net4 + "9"),
+		GW6: netip.MustParseAddr(net6 + "1"), IP6: netip.MustParseAddr(net6 + "9"),
 	}
 	ready := make(chan error)
 	go func() {
@@ -87,10 +92,10 @@ func newHost(t testing.TB, name, net4, net6 string) *host {
 	v := &netlink.Veth{LinkAttrs: la, PeerName: "eth0", PeerNamespace: netlink.NsFd(ns.Fd())}
 	must(t, netlink.LinkAdd(v))
 	t.Cleanup(func() { _ = netlink.LinkDel(v) })
-	must(t, raise(la.Name, h.gw4, h.gw6))
-	h.do(func() {
-		err = errors.Join(raise("lo"), raise("eth0", h.ip4, h.ip6),
-			netlink.RouteAdd(&netlink.Route{Gw: h.gw4.AsSlice()}), netlink.RouteAdd(&netlink.Route{Gw: h.gw6.AsSlice()}))
+	must(t, raise(la.Name, h.GW4, h.GW6))
+	h.Do(func() {
+		err = errors.Join(raise("lo"), raise("eth0", h.IP4, h.IP6),
+			netlink.RouteAdd(&netlink.Route{Gw: h.GW4.AsSlice()}), netlink.RouteAdd(&netlink.Route{Gw: h.GW6.AsSlice()}))
 	})
 	must(t, err)
 	return h
@@ -116,8 +121,8 @@ func raise(name string, addrs ...netip.Addr) error {
 	return netlink.LinkSetUp(l)
 }
 
-// do runs f in the host; a nil host is the node.
-func (h *host) do(f func()) {
+// Do runs f in the host; a nil host is the node.
+func (h *Host) Do(f func()) {
 	if h == nil {
 		f()
 		return
@@ -127,24 +132,24 @@ func (h *host) do(f func()) {
 	<-done
 }
 
-func (h *host) addr(v6 bool) netip.Addr {
+func (h *Host) Addr(v6 bool) netip.Addr {
 	switch {
 	case h == nil && v6:
 		return netip.MustParseAddr("fd00::1")
 	case h == nil:
 		return netip.MustParseAddr("192.168.0.1")
 	case v6:
-		return h.ip6
+		return h.IP6
 	}
-	return h.ip4
+	return h.IP4
 }
 
-// serve answers on a port, over TCP and UDP, with its name and the caller's
+// Serve answers on a port, over TCP and UDP, with its name and the caller's
 // address; a TCP caller that writes is answered again and again.
-func (h *host) serve(t testing.TB, port int) {
+func (h *Host) Serve(t testing.TB, port int) {
 	t.Helper()
 	var err error
-	h.do(func() {
+	h.Do(func() {
 		var l stdnet.Listener
 		var p stdnet.PacketConn
 		if l, err = stdnet.Listen("tcp", fmt.Sprintf(":%d", port)); err != nil {
@@ -161,12 +166,12 @@ func (h *host) serve(t testing.TB, port int) {
 	must(t, err)
 }
 
-func (h *host) answer(a stdnet.Addr) []byte {
+func (h *Host) answer(a stdnet.Addr) []byte {
 	p, _ := netip.ParseAddrPort(a.String())
-	return []byte(h.name + " " + p.Addr().Unmap().String())
+	return []byte(h.Name + " " + p.Addr().Unmap().String())
 }
 
-func (h *host) serveTCP(l stdnet.Listener) {
+func (h *Host) serveTCP(l stdnet.Listener) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -187,7 +192,7 @@ func (h *host) serveTCP(l stdnet.Listener) {
 	}
 }
 
-func (h *host) serveUDP(p stdnet.PacketConn) {
+func (h *Host) serveUDP(p stdnet.PacketConn) {
 	b := make([]byte, 10)
 	for {
 		_, from, err := p.ReadFrom(b)
@@ -198,9 +203,9 @@ func (h *host) serveUDP(p stdnet.PacketConn) {
 	}
 }
 
-// dial opens a connection from the host.
-func (h *host) dial(network string, to netip.AddrPort, wait time.Duration) (c stdnet.Conn, err error) {
-	h.do(func() {
+// Dial opens a connection from the host.
+func (h *Host) Dial(network string, to netip.AddrPort, wait time.Duration) (c stdnet.Conn, err error) {
+	h.Do(func() {
 		d := stdnet.Dialer{Timeout: wait}
 		c, err = d.DialContext(context.Background(), network, to.String())
 	})
@@ -209,13 +214,13 @@ func (h *host) dial(network string, to netip.AddrPort, wait time.Duration) (c st
 
 // Answers that are none.
 const (
-	refused = "refused"
-	dropped = "dropped"
+	Refused = "refused"
+	Dropped = "dropped"
 )
 
-// call asks and returns the answer, or that it was refused or dropped.
-func (h *host) call(network string, to netip.AddrPort, wait time.Duration) string {
-	c, err := h.dial(network, to, wait)
+// Call asks and returns the answer, or that it was refused or dropped.
+func (h *Host) Call(network string, to netip.AddrPort, wait time.Duration) string {
+	c, err := h.Dial(network, to, wait)
 	if err == nil {
 		defer c.Close()
 		_ = c.SetDeadline(time.Now().Add(wait))
@@ -233,9 +238,9 @@ func (h *host) call(network string, to netip.AddrPort, wait time.Duration) strin
 	var timeout stdnet.Error
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED):
-		return refused
+		return Refused
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return dropped
+		return Dropped
 	}
 	if errors.Is(err, unix.EPERM) {
 		return unix.EPERM.Error()
@@ -248,15 +253,4 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-func nft(t testing.TB, args ...string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "nft", args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("nft %s: %v: %s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
 }
