@@ -42,6 +42,7 @@ var rooms = map[string]ring{
 	"internal/net/podnet":       edge,
 	"internal/net/nftables":     edge,
 	"internal/net/conntrack":    edge,
+	"internal/net/iptables":     edge,
 	"internal/net/proxy":        loop,
 	"internal/cri":              edge,
 	"internal/cgroups":          edge,

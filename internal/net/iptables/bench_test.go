@@ -1,0 +1,198 @@
+package iptables
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"nodeagent/internal/net"
+	"nodeagent/internal/net/nettest"
+	"nodeagent/internal/test/need"
+)
+
+// cpu is what this process, or its children that ended, used of processors.
+func cpu(who int) time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(who, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// spent reports what was used since then.
+func spent(b *testing.B, own, children time.Duration) {
+	b.ReportMetric(float64((cpu(syscall.RUSAGE_SELF)-own).Microseconds())/float64(b.N), "own-cpu-µs/op")
+	b.ReportMetric(float64((cpu(syscall.RUSAGE_CHILDREN)-children).Microseconds())/float64(b.N), "children-cpu-µs/op")
+}
+
+var sizes = []int{100, 1000, 10_000}
+
+func eachSize(b *testing.B, f func(*testing.B, Flavour, int)) {
+	need.Have(b, need.Root)
+	for _, flavour := range flavours {
+		for _, n := range sizes {
+			b.Run(fmt.Sprintf("%s/%d", flavour, n), func(b *testing.B) { f(b, flavour, n) })
+		}
+	}
+}
+
+func long(b *testing.B) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	b.Cleanup(cancel)
+	return ctx
+}
+
+// BenchmarkProgram programs all services of 5 endpoints at once into an empty
+// kernel.
+func BenchmarkProgram(b *testing.B) {
+	eachSize(b, func(b *testing.B, flavour Flavour, n int) {
+		services, endpoints := nettest.Many(n, 5)
+		table := net.Build(services, endpoints, thisNode)
+		be := backend(b, Config{Flavour: flavour})
+		own, children := time.Duration(0), time.Duration(0)
+		for b.Loop() {
+			b.StopTimer()
+			must(b, be.Remove(long(b)))
+			b.StartTimer()
+			own, children = cpu(syscall.RUSAGE_SELF), cpu(syscall.RUSAGE_CHILDREN)
+			_, err := be.Sync(long(b), table)
+			must(b, err)
+		}
+		b.ReportMetric(float64((cpu(syscall.RUSAGE_SELF) - own).Milliseconds()), "own-cpu-ms")
+		b.ReportMetric(float64((cpu(syscall.RUSAGE_CHILDREN) - children).Milliseconds()), "children-cpu-ms")
+	})
+}
+
+// BenchmarkChange moves one endpoint among n services: the time until the kernel
+// has it, and what it costs of processors.
+func BenchmarkChange(b *testing.B) { eachSize(b, benchChange) }
+
+func benchChange(b *testing.B, flavour Flavour, n int) {
+	services, endpoints := nettest.Many(n, 5)
+	m := net.NewModel(thisNode)
+	for i := range services {
+		m.SetService(services[i])
+		m.SetSlice(endpoints[i])
+	}
+	m.Take()
+	be := backend(b, Config{Flavour: flavour})
+	_, err := be.Sync(long(b), m.Table())
+	must(b, err)
+	ctx := long(b)
+	own, children := cpu(syscall.RUSAGE_SELF), cpu(syscall.RUSAGE_CHILDREN)
+	for i := 0; b.Loop(); i++ {
+		s := endpoints[i*7%n].DeepCopy()
+		if i%2 == 1 {
+			s = endpoints[(i-1)*7%n]
+		} else {
+			s.Endpoints[2].Addresses[0] = "10.255.0.1"
+		}
+		m.SetSlice(s)
+		d := m.Take()
+		must(b, be.Apply(ctx, m.Table(), &d))
+	}
+	spent(b, own, children)
+}
+
+// BenchmarkService adds a service among n, and takes it away again.
+func BenchmarkService(b *testing.B) {
+	eachSize(b, func(b *testing.B, flavour Flavour, n int) {
+		services, endpoints := nettest.Many(n, 5)
+		m := net.NewModel(thisNode)
+		for i := range services {
+			m.SetService(services[i])
+			m.SetSlice(endpoints[i])
+		}
+		m.Take()
+		be := backend(b, Config{Flavour: flavour})
+		_, err := be.Sync(long(b), m.Table())
+		must(b, err)
+		ctx := long(b)
+		own, children := cpu(syscall.RUSAGE_SELF), cpu(syscall.RUSAGE_CHILDREN)
+		for i := 0; b.Loop(); i++ {
+			if i%2 == 0 {
+				m.DeleteService(net.Key{Namespace: "default", Name: services[0].Name})
+			} else {
+				m.SetService(services[0])
+			}
+			d := m.Take()
+			must(b, be.Apply(ctx, m.Table(), &d))
+		}
+		spent(b, own, children)
+	})
+}
+
+// BenchmarkBare is one run of iptables-restore that writes one chain of five
+// rules among n services: what no change can be below.
+func BenchmarkBare(b *testing.B) {
+	eachSize(b, func(b *testing.B, flavour Flavour, n int) {
+		services, endpoints := nettest.Many(n, 5)
+		table := net.Build(services, endpoints, thisNode)
+		be := backend(b, Config{Flavour: flavour})
+		_, err := be.Sync(long(b), table)
+		must(b, err)
+		text := one([]patch{{table: nat, write: be.layouts[0].chains(table.Sorted()[0])}})[0]
+		children := cpu(syscall.RUSAGE_CHILDREN)
+		for b.Loop() {
+			c := exec.Command("iptables-"+string(flavour)+"-restore", "--noflush", "-w", "5")
+			c.Stdin, c.Stdout = bytes.NewReader(text), io.Discard
+			must(b, c.Run())
+		}
+		b.ReportMetric(float64((cpu(syscall.RUSAGE_CHILDREN)-children).Microseconds())/float64(b.N), "children-cpu-µs/op")
+	})
+}
+
+// BenchmarkLook is a Sync that finds nothing to do, and what Watch does for the
+// legacy flavour: a digest of the rules every ten seconds, and counts of them every
+// second.
+func BenchmarkLook(b *testing.B) {
+	need.Have(b, need.Root)
+	for _, flavour := range flavours {
+		b.Run(string(flavour), func(b *testing.B) {
+			services, endpoints := nettest.Many(10_000, 5)
+			table := net.Build(services, endpoints, thisNode)
+			be := backend(b, Config{Flavour: flavour})
+			_, err := be.Sync(long(b), table)
+			must(b, err)
+			own, children := cpu(syscall.RUSAGE_SELF), cpu(syscall.RUSAGE_CHILDREN)
+			for b.Loop() {
+				r, err := be.Sync(long(b), table)
+				must(b, err)
+				if r != (net.Report{}) {
+					b.Fatalf("%+v", r)
+				}
+			}
+			spent(b, own, children)
+			if flavour != Legacy {
+				return
+			}
+			start := time.Now()
+			for range 5 {
+				be.markOf(ipv4, nat)
+			}
+			b.ReportMetric(float64(time.Since(start).Microseconds())/5, "digest-µs")
+			start = time.Now()
+			for range 100 {
+				_, err := countsOf(ipv4, nat)
+				must(b, err)
+			}
+			b.ReportMetric(float64(time.Since(start).Microseconds())/100, "counts-µs")
+		})
+	}
+}
+
+// BenchmarkPlan is the pure part of a Sync.
+func BenchmarkPlan(b *testing.B) {
+	services, endpoints := nettest.Many(10_000, 5)
+	table := net.Build(services, endpoints, thisNode)
+	be, err := New(Config{Pods: pods})
+	must(b, err)
+	for b.Loop() {
+		n := 0
+		be.plan(table)[0].each(table, func(c chain) { n += len(c.rules) })
+		b.ReportMetric(float64(n), "rules")
+	}
+}

@@ -1,0 +1,116 @@
+package iptables
+
+import (
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"net/netip"
+	"regexp"
+	"sync"
+
+	"nodeagent/internal/net"
+)
+
+// Flavour is the kind of iptables: the programs differ, and each sees only its
+// own rules.
+type Flavour string
+
+// The flavours.
+const (
+	NFT    Flavour = "nft"
+	Legacy Flavour = "legacy"
+)
+
+// Config is what shapes the fixed rules.
+type Config struct {
+	// Prefix begins the names of our chains, up to nine capitals and digits.
+	// Default: NODEAGENT.
+	Prefix string
+	// Flavour is which programs are used. Empty: those whose rules the node has.
+	Flavour Flavour
+	// Pods are the addresses of all pods of the cluster. Who calls a cluster IP
+	// from elsewhere is masqueraded, and a pod that calls an external address is
+	// served as one inside. Empty: nobody can be told apart.
+	Pods []netip.Prefix
+	// NodePorts are the addresses of the node at which node ports are served.
+	// Empty: all. Loopback addresses never are: the kernel would have to route
+	// them (CVE-2020-8558).
+	NodePorts []netip.Prefix
+	// MasqueradeAll hides every caller of a cluster IP.
+	MasqueradeAll bool
+	// MasqueradeBit is the bit of the packet mark that says "masquerade". Default
+	// and kube-proxy's: 14.
+	MasqueradeBit *int32
+}
+
+const (
+	defaultPrefix = "NODEAGENT"
+	defaultBit    = 14
+)
+
+var goodPrefix = regexp.MustCompile(`^[A-Z][A-Z0-9]{0,8}$`)
+
+// Backend programs the chains.
+type Backend struct {
+	cfg  Config
+	mark uint32
+
+	mu       sync.Mutex // guards what Watch shares
+	tools    []tool     // of the flavour that is used, one a family; nil: not chosen
+	children [64]int    // the processes that wrote last: their news are no news
+	next     int
+	marks    map[key]mark // legacy: what we left; nil if nobody watches
+	writing  int
+	missed   bool // somebody changed our rules just before we did
+	seed     maphash.Seed
+
+	// What the kernel holds as far as we know. Not known after an error, and
+	// before the first Sync.
+	known   bool
+	swept   bool // the other flavour holds nothing of ours
+	layouts []*layout
+}
+
+// New returns a backend that has not looked at the kernel yet.
+func New(cfg Config) (*Backend, error) {
+	if cfg.Prefix == "" {
+		cfg.Prefix = defaultPrefix
+	}
+	if !goodPrefix.MatchString(cfg.Prefix) {
+		return nil, fmt.Errorf("prefix %q of chains is not one to nine capitals and digits", cfg.Prefix)
+	}
+	if cfg.Flavour != "" && cfg.Flavour != NFT && cfg.Flavour != Legacy {
+		return nil, fmt.Errorf("flavour %q of iptables is neither %s nor %s", cfg.Flavour, NFT, Legacy)
+	}
+	bit := int32(defaultBit)
+	if cfg.MasqueradeBit != nil {
+		bit = *cfg.MasqueradeBit
+	}
+	if bit < 0 || bit > 31 {
+		return nil, fmt.Errorf("masquerade bit %d is not 0 to 31", bit)
+	}
+	for _, p := range append(append([]netip.Prefix{}, cfg.Pods...), cfg.NodePorts...) {
+		if !p.IsValid() {
+			return nil, errors.New("a prefix of pods or node ports is not valid")
+		}
+	}
+	return &Backend{cfg: cfg, mark: 1 << bit, seed: maphash.MakeSeed()}, nil
+}
+
+// Close is there for symmetry with other backends: nothing stays open.
+func (b *Backend) Close() {}
+
+// plan makes the layouts of a whole table, one a family.
+func (b *Backend) plan(t *net.Table) []*layout {
+	out := []*layout{newLayout(b.cfg, b.mark, ipv4), newLayout(b.cfg, b.mark, ipv6)}
+	d := net.Diff{Entries: make([]net.Change, 0, len(t.Entries))}
+	for _, e := range t.Sorted() {
+		d.Entries = append(d.Entries, net.Change{New: e})
+	}
+	d.ClusterIPs.Added, d.Here.Added = t.ClusterIPs(), t.Here()
+	for _, l := range out {
+		l.apply(&d)
+		l.forgetTouched()
+	}
+	return out
+}

@@ -1,0 +1,17 @@
+// Package iptables owns the chains NODEAGENT-SERVICES and what hangs on them in
+// the tables nat and filter of the kernel: the rules by which this node serves
+// service addresses where it has no nf_tables, or where other software wants
+// iptables. It runs iptables-save and iptables-restore, of the flavour (nft or
+// legacy) in which the node's other rules are.
+//
+// A service is one small chain that picks an endpoint, and one rule an address
+// that leads there. The rules that lead there stand in a tree of small chains,
+// so that neither a packet nor a change walks them all. What is written is
+// whole chains, in one run of iptables-restore --noflush. docs/services.md shows
+// the rules of one service.
+//
+// It never touches a rule that is not in a chain of ours, but for the jumps from
+// the kernel's own chains to ours; it decides nothing (a net.Table is what it
+// programs) and starts no goroutine. A Backend has one user at a time, but Watch
+// runs beside it.
+package iptables

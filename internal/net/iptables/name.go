@@ -1,0 +1,100 @@
+package iptables
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"net/netip"
+	"strings"
+
+	"nodeagent/internal/net"
+)
+
+// The chains that are there whatever services there are, in the table nat.
+const (
+	services    = "SERVICES"    // from PREROUTING and OUTPUT
+	nodePorts   = "NODEPORTS"   // is it an address that serves node ports?
+	outsiders   = "OUTSIDERS"   // who is no pod is marked for masquerade
+	postrouting = "POSTROUTING" // masquerades
+	addresses   = "IP"          // tree: service addresses
+	ports       = "PORT"        // tree: node ports
+	hairpin     = "HAIR"        // tree: endpoints of this node that reached themselves
+)
+
+// And in the table filter.
+const (
+	closed      = "CLOSED" // from INPUT, FORWARD and OUTPUT
+	closedNodes = "CLOSED-NODEPORTS"
+	refuse      = "REFUSE"
+	accept      = "ACCEPT"  // from FORWARD, whose policy may be to drop
+	closedIPs   = "CIP"     // tree: service addresses that not everybody is served at
+	closedPorts = "CPORT"   // tree: the same of node ports
+	unknown     = "UNKNOWN" // tree: cluster IPs, of which no other port is served
+)
+
+// Chains of one service.
+const (
+	toCluster = "SVC" // picks an endpoint of policy Cluster
+	toLocal   = "SVL" // of policy Local
+	toGroup   = "SVG" // a part of many endpoints
+	outside   = "EXT" // for addresses other than the cluster IP
+	gate      = "FW"  // source ranges
+)
+
+var (
+	fixedNames = []string{services, nodePorts, outsiders, postrouting, closed, closedNodes, refuse, accept}
+	treeNames  = []string{addresses, ports, hairpin, closedIPs, closedPorts, unknown}
+	ownKinds   = []string{toCluster, toLocal, toGroup, outside, gate}
+)
+
+// entrances are those of our chains that the kernel's own jump to.
+var entrances = []string{services, postrouting, closed, accept}
+
+// maxName is what the kernel takes for a chain's name.
+const maxName = 28
+
+// own tells whether a chain is ours by its name.
+func own(prefix, chain string) bool {
+	rest, ok := strings.CutPrefix(chain, prefix+"-")
+	if !ok {
+		return false
+	}
+	for _, n := range fixedNames {
+		if rest == n {
+			return true
+		}
+	}
+	for _, n := range treeNames {
+		if rest == n || strings.HasPrefix(rest, n+"-") {
+			return true
+		}
+	}
+	for _, n := range ownKinds {
+		if strings.HasPrefix(rest, n+"-") {
+			return true
+		}
+	}
+	return false
+}
+
+// hash is of text that tells things apart, and the same in every run.
+func hash(parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
+	return base32.StdEncoding.EncodeToString(sum[:])
+}
+
+// entryID tells a port of a service from all others.
+func entryID(e *net.Entry) string { return e.Name() + " " + e.Addr.String() }
+
+// chainOf is the name of a service's chain.
+func (l *layout) chainOf(kind string, e *net.Entry, more ...string) string {
+	name := l.prefix + "-" + kind + "-"
+	return name + hash(append([]string{entryID(e)}, more...)...)[:min(16, maxName-len(l.prefix)-5)]
+}
+
+// listOf is the name of the list of clients that affinity leads to an endpoint,
+// whatever address of the service they call.
+func (l *layout) listOf(e *net.Entry, part string, to netip.AddrPort) string {
+	return l.prefix + "-" + hash(entryID(e), part, to.String())[:16]
+}
+
+func (l *layout) name(s string) string { return l.prefix + "-" + s }

@@ -1,0 +1,209 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"slices"
+
+	"nodeagent/internal/net"
+)
+
+// Sync reads what the kernel holds and makes it hold exactly the table. Where
+// nothing differs it changes nothing, so that a daemon that starts again cuts
+// nobody off. Each table changes as a whole, but in the nft flavour, where many
+// chains differ, in steps: what leads to a service comes after the service.
+func (b *Backend) Sync(ctx context.Context, t *net.Table) (net.Report, error) {
+	b.known = false
+	tools, err := b.choose(ctx)
+	if err != nil {
+		return net.Report{}, fmt.Errorf("program service rules: %w", err)
+	}
+	r, err := b.sync(ctx, tools, t)
+	if err != nil && !IsLocked(err) && ctx.Err() == nil { // somebody wrote between our look and our change
+		r, err = b.sync(ctx, tools, t)
+	}
+	if err != nil {
+		return r, fmt.Errorf("program service rules: %w", err)
+	}
+	if !b.swept { // what an earlier run left in the other flavour would still serve
+		if err := b.sweepOther(ctx, tools[0].flavour); err != nil {
+			return r, fmt.Errorf("remove service rules of the other flavour of iptables: %w", err)
+		}
+		b.swept = true
+	}
+	b.known = true
+	return r, nil
+}
+
+func (b *Backend) sync(ctx context.Context, tools []tool, t *net.Table) (net.Report, error) {
+	var r net.Report
+	plan := b.plan(t)
+	for _, x := range tools {
+		l := plan[0]
+		if x.f.v6 {
+			l = plan[1]
+		}
+		have, seed, err := b.look(ctx, x)
+		if err != nil {
+			return r, err
+		}
+		ps := differ(l, t, have, seed, &r)
+		if err := b.write(ctx, x, ps); err != nil {
+			return r, err
+		}
+	}
+	b.layouts = plan
+	return r, nil
+}
+
+func (b *Backend) ours(name string) bool { return own(b.cfg.Prefix, name) }
+
+// look reads both tables.
+func (b *Backend) look(ctx context.Context, x tool) (map[string]seen, maphash.Seed, error) {
+	seed := maphash.MakeSeed()
+	out := map[string]seen{}
+	for _, table := range tables {
+		err := x.read(ctx, table, func(r io.Reader) (err error) {
+			out[table], err = parse(r, seed, b.ours)
+			return err
+		})
+		if err != nil {
+			return nil, seed, err
+		}
+	}
+	return out, seed, nil
+}
+
+// differ makes what is to be written so that what is there becomes what shall be.
+func differ(l *layout, t *net.Table, have map[string]seen, seed maphash.Seed, r *net.Report) []patch {
+	ps := []patch{{table: nat}, {table: filter}}
+	of := map[string]*patch{nat: &ps[0], filter: &ps[1]}
+	wanted := map[string]bool{}
+	fixed := map[string]bool{}
+	for _, c := range l.fixed() {
+		fixed[c.name] = true
+	}
+	l.each(t, func(c chain) {
+		wanted[c.name] = true
+		is, there := have[c.table].chains[c.name]
+		if there && is == sumOf(seed, c.rules) {
+			return
+		}
+		p := of[c.table]
+		p.write = append(p.write, c)
+		r.Elements += len(c.rules)
+		if fixed[c.name] {
+			r.Rebuilt = true
+		} else {
+			r.Chains++
+		}
+	})
+	for table, s := range have {
+		p := of[table]
+		s.differJumps(l, p, r)
+		for name, is := range s.chains {
+			switch held := s.held(name); {
+			case wanted[name]:
+			case !held:
+				p.drop = append(p.drop, name)
+				r.Chains++
+			case is.n > 0:
+				p.empty = append(p.empty, name)
+				r.Chains++
+			}
+		}
+	}
+	return ps
+}
+
+// held tells whether a rule that we do not touch leads to a chain of ours.
+func (s *seen) held(name string) bool {
+	return slices.ContainsFunc(s.rules, func(x foreign) bool { return x.to == name && !s.builtin[x.chain] })
+}
+
+// differJumps holds the jumps to our chains from the kernel's own: each once.
+func (s *seen) differJumps(l *layout, p *patch, r *net.Report) {
+	want := map[foreign]bool{}
+	for _, j := range l.jumps() {
+		if j.table == p.table {
+			want[foreign{j.from, j.rule, target(j.rule)}] = true
+		}
+	}
+	for _, x := range s.rules {
+		if want[x] {
+			delete(want, x)
+		} else if s.builtin[x.chain] {
+			p.undo = append(p.undo, x)
+			r.Rebuilt = true
+		}
+	}
+	for _, j := range l.jumps() { // each comes first: so the last is the first of all
+		if want[foreign{j.from, j.rule, target(j.rule)}] && j.table == p.table {
+			p.insert = append(p.insert, j)
+			r.Rebuilt = true
+		}
+	}
+}
+
+// Apply makes the changes of a diff, in one transaction a table; t is the table
+// after it. If the kernel holds something else than expected, or that is not
+// known, it does a Sync.
+func (b *Backend) Apply(ctx context.Context, t *net.Table, d *net.Diff) error {
+	if !b.known {
+		_, err := b.Sync(ctx, t)
+		return err
+	}
+	if d.Empty() {
+		return nil
+	}
+	b.known = false
+	tools, err := b.choose(ctx)
+	if err != nil {
+		return fmt.Errorf("change service rules: %w", err)
+	}
+	for i, l := range b.layouts {
+		l.apply(d)
+		ps := patches(l)
+		for _, x := range tools {
+			if x.f.v6 == (i == 1) {
+				err = errors.Join(err, b.write(ctx, x, ps))
+			}
+		}
+	}
+	switch {
+	case err == nil:
+		b.known = true
+		return nil
+	case IsLocked(err) || ctx.Err() != nil:
+		return fmt.Errorf("change service rules: %w", err)
+	}
+	_, err = b.Sync(ctx, t)
+	return err
+}
+
+// patches are what changed in a layout.
+func patches(l *layout) []patch {
+	ps := []patch{{table: nat}, {table: filter}}
+	write, drop := l.take()
+	for _, c := range write {
+		p := &ps[slices.Index(tables, c.table)]
+		p.write = append(p.write, c)
+	}
+	for name, table := range drop {
+		p := &ps[slices.Index(tables, table)]
+		p.drop = append(p.drop, name)
+	}
+	return ps
+}
+
+func (b *Backend) write(ctx context.Context, x tool, ps []patch) error {
+	for _, text := range batches(x.flavour, ps) {
+		if err := b.send(ctx, x, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}

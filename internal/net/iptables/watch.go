@@ -1,0 +1,197 @@
+package iptables
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Watch calls wake when somebody else changes our rules, or may have, until ctx
+// ends or the kernel's news are lost. wake must not block; a Sync mends.
+//
+// In the nft flavour the kernel tells. In the legacy flavour it does not: its
+// counts of rules, which cost microseconds, are compared every second, and our
+// rules themselves when the counts differ and every ten seconds.
+func (b *Backend) Watch(ctx context.Context, wake func()) error {
+	tools, err := b.choose(ctx)
+	if err == nil && tools[0].flavour == NFT {
+		err = b.watchNFT(ctx, wake)
+	} else if err == nil {
+		err = b.watchLegacy(ctx, tools, wake)
+	}
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("watch iptables: %w", err)
+	}
+	return nil
+}
+
+// receiveBuffer is what the kernel may have in store for us.
+const receiveBuffer = 8 << 20
+
+func (b *Backend) watchNFT(ctx context.Context, wake func()) error {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer func() {
+		if stop() {
+			c.Close()
+		}
+	}()
+	// What our own programs do is told to us, too: ten thousand services at once.
+	if err := errors.Join(c.SetReadBuffer(receiveBuffer), c.JoinGroup(unix.NFNLGRP_NFTABLES)); err != nil {
+		return err
+	}
+	wake() // what changed before
+	for {
+		msgs, err := c.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.ENOBUFS):
+			wake() // something was missed
+			continue
+		case err != nil:
+			return err
+		}
+		if slices.ContainsFunc(msgs, b.concerns) {
+			wake()
+		}
+	}
+}
+
+// concerns tells whether a message is about a chain of ours, or a rule in one or
+// to one, and not of our making: all of these have the chain's name within. A
+// program's socket has the number of its process.
+func (b *Backend) concerns(m netlink.Message) bool {
+	return uint16(m.Header.Type)>>8 == unix.NFNL_SUBSYS_NFTABLES &&
+		bytes.Contains(m.Data, []byte(b.cfg.Prefix+"-")) && !b.isChild(int(m.Header.PID))
+}
+
+// start starts a program that writes. Until its number is noted nobody asks for
+// it.
+func (b *Backend) start(c *exec.Cmd) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := c.Start(); err != nil {
+		return err
+	}
+	b.children[b.next] = c.Process.Pid
+	b.next = (b.next + 1) % len(b.children)
+	return nil
+}
+
+func (b *Backend) isChild(pid int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Contains(b.children[:], pid)
+}
+
+// send writes one batch. For the legacy flavour it notes what is there after it,
+// by which Watch tells our changes from those of others; and what others did
+// since it looked last, which would be taken for ours.
+func (b *Backend) send(ctx context.Context, x tool, text []byte) error {
+	if x.flavour == NFT {
+		return x.write(ctx, text, b.start)
+	}
+	b.mu.Lock()
+	b.missed = b.differs(x, false) || b.missed
+	b.writing++
+	b.mu.Unlock()
+	err := x.write(ctx, text, b.start)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.writing--
+	b.note(x)
+	return err
+}
+
+// key is a table of a family.
+type key struct {
+	v6    bool
+	table string
+}
+
+// How often the legacy tables are looked at.
+const (
+	countEvery = time.Second
+	readEvery  = 10 // looks at the counts for one at the rules
+)
+
+func (b *Backend) watchLegacy(ctx context.Context, tools []tool, wake func()) error {
+	b.mu.Lock()
+	b.marks = map[key]mark{}
+	for _, x := range tools {
+		b.note(x)
+	}
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.marks = nil
+	}()
+	wake() // what changed before
+	tick := time.NewTicker(countEvery)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if b.changed(tools, n%readEvery == 0) {
+			wake()
+		}
+	}
+}
+
+// changed tells whether our rules are others than those that we left.
+func (b *Backend) changed(tools []tool, all bool) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.writing > 0 {
+		return false // what that leaves is noted when it ends
+	}
+	out := b.missed
+	b.missed = false
+	for _, x := range tools {
+		out = b.differs(x, all) || out
+	}
+	return out
+}
+
+// differs looks at the counts, and where these differ, or if all, at the rules.
+func (b *Backend) differs(x tool, all bool) bool {
+	out := false
+	for _, table := range tables {
+		k := key{x.f.v6, table}
+		was, watched := b.marks[k]
+		if !watched {
+			continue
+		}
+		if now, err := countsOf(x.f, table); !all && err == nil && now == was.counts {
+			continue
+		}
+		now := b.markOf(x.f, table)
+		out = out || now.digest != was.digest
+		b.marks[k] = now
+	}
+	return out
+}
+
+// note takes what is there for what shall be, if anybody watches.
+func (b *Backend) note(x tool) {
+	for _, table := range tables {
+		if b.marks != nil {
+			b.marks[key{x.f.v6, table}] = b.markOf(x.f, table)
+		}
+	}
+}
