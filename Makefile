@@ -15,7 +15,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/nodeagent and bin/containerd-shim-nodeagent-v1
 	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/nodeagent ./cmd/containerd-shim-nodeagent-v1
@@ -42,6 +42,11 @@ test-machine: deps ## what needs a machine of its own, in Debian guests with sys
 test-cluster: deps ## the node on a real control plane, built from its Go modules (the first time: long)
 	$(GO) test ./test/cluster -v -count=1 -timeout 60m $(if $(value RUN),-run '$(value RUN)')
 
+e2e: deps ## Kubernetes' own end-to-end suite against a node in a bed (root; FOCUS='\[NodeConformance\]', SKIP=, AGENT=kubelet, PROCS=4)
+	@DEPS=$(DEPS) hack/deps mmdebstrap
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/e2e ./test/e2e
+	@exec bin/test/e2e $(if $(value FOCUS),-focus '$(value FOCUS)') $(if $(value SKIP),-skip '$(value SKIP)') $(if $(AGENT),-agent $(AGENT)) $(if $(PROCS),-procs $(PROCS))
+
 bench: deps build ## one table: our times over those of containerd and runc alone (root)
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/ ./test/bench ./test/floor
 	@exec bin/test/bench -floor bin/test/floor
@@ -65,4 +70,4 @@ clean: ## remove what make built here (the cache of tools stays)
 # One after the other: both hold times against limits.
 .NOTPARALLEL:
 
-.PHONY: help build run cluster deps test test-host test-machine test-cluster bench bench-cluster soak lint clean
+.PHONY: help build run cluster deps test test-host test-machine test-cluster e2e bench bench-cluster soak lint clean

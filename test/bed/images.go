@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"sync"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -56,14 +57,19 @@ func (b *Bed) Import(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return b.Load(ctx, bytes.NewReader(data))
+}
+
+// Load puts the images of a tar into the bed's containerd and unpacks them.
+func (b *Bed) Load(ctx context.Context, tar io.Reader) error {
 	c, err := b.Dial()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	made, err := c.Import(ctx, bytes.NewReader(data))
+	made, err := c.Import(ctx, tar)
 	if err != nil {
-		return fmt.Errorf("import the example images: %w", err)
+		return fmt.Errorf("import images: %w", err)
 	}
 	for _, m := range made {
 		if err := containerd.NewImage(c, m).Unpack(ctx, ""); err != nil {

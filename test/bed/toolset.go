@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -21,8 +22,11 @@ import (
 type Toolset struct {
 	Binaries []string
 	Packages []string // with @version, unless Dir is set
-	Cgo      string   // CGO_ENABLED
-	Flags    []string
+	// Test, if set, is a package of Dir's build whose test program is one of
+	// Binaries, by the name that "go test -c" gives it.
+	Test  string
+	Cgo   string // CGO_ENABLED
+	Flags []string
 	// Dir is a directory of the module that says which versions are built. It is
 	// no part of the key: its go.mod and go.sum are.
 	Dir string
@@ -37,6 +41,9 @@ func Build(ctx context.Context, name string, inputs []byte, sets []Toolset, talk
 	fmt.Fprintln(key, runtime.Version(), runtime.GOARCH)
 	for _, s := range sets {
 		fmt.Fprintf(key, "{%q %q %q %q}\n", s.Binaries, s.Packages, s.Cgo, s.Flags)
+		if s.Test != "" {
+			fmt.Fprintf(key, "%q\n", s.Test)
+		}
 	}
 	key.Write(inputs)
 	dir := filepath.Join(CacheDir(), name+"-"+hex.EncodeToString(key.Sum(nil))[:12])
@@ -109,7 +116,26 @@ func install(ctx context.Context, dir string, s Toolset) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	cmd := exec.CommandContext(ctx, "go", append(append([]string{"install"}, s.Flags...), s.Packages...)...)
+	commands := [][]string{slices.Concat([]string{"install"}, s.Flags, s.Packages)}
+	if s.Test != "" {
+		commands = append(commands, slices.Concat([]string{"test", "-c", "-vet=off", "-o", tmp + "/"}, s.Flags, []string{s.Test}))
+	}
+	for _, argv := range commands {
+		if err := s.run(ctx, tmp, argv); err != nil {
+			return err
+		}
+	}
+	for _, n := range s.Binaries {
+		if err := os.Rename(filepath.Join(tmp, n), filepath.Join(dir, n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run runs one go command of a build.
+func (s Toolset) run(ctx context.Context, tmp string, argv []string) error {
+	cmd := exec.CommandContext(ctx, "go", argv...)
 	if cmd.Dir = s.Dir; s.Dir == "" {
 		cmd.Dir = tmp // outside any module: module@version must not see ours
 	}
@@ -122,11 +148,6 @@ func install(ctx context.Context, dir string, s Toolset) error {
 			hint = " (it needs gcc, pkg-config and libseccomp-dev: make deps)"
 		}
 		return fmt.Errorf("build %s%s: %w\n%s", strings.Join(s.Binaries, ", "), hint, err, out.String())
-	}
-	for _, n := range s.Binaries {
-		if err := os.Rename(filepath.Join(tmp, n), filepath.Join(dir, n)); err != nil {
-			return err
-		}
 	}
 	return nil
 }

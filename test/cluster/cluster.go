@@ -133,3 +133,6 @@ func (c *Cluster) Logs(n int) string {
 	}
 	return strings.Join(all, "\n")
 }
+
+// Tool is the path of a program of the control plane's set.
+func (c *Cluster) Tool(name string) string { return filepath.Join(c.tools, name) }

@@ -42,6 +42,17 @@ func Peers(ctx context.Context, talk io.Writer) (string, error) {
 	})
 }
 
+// Suite returns the directory with the public end-to-end suite, e2e.test, with
+// ginkgo, which runs it, and with what its images consist of.
+func Suite(ctx context.Context, talk io.Writer) (string, error) {
+	const images = "k8s.io/kubernetes/test/images/"
+	return build(ctx, "e2e", talk, bed.Toolset{
+		Binaries: []string{"ginkgo", "agnhost", "nonewprivs", "e2e.test"},
+		Packages: []string{"github.com/onsi/ginkgo/v2/ginkgo", images + "agnhost", images + "nonewprivs"},
+		Test:     "k8s.io/kubernetes/test/e2e",
+	})
+}
+
 // DNS returns the directory with coredns.
 func DNS(ctx context.Context, talk io.Writer) (string, error) {
 	if dir := os.Getenv("NODEAGENT_CLUSTER_TOOLS"); dir != "" {

@@ -29,6 +29,7 @@ const (
 type Spec struct {
 	Name       string
 	Files      map[string]File // absolute path: file
+	Base       []byte          // a tar that lies below Files as a layer of its own
 	Entrypoint []string
 	Cmd        []string
 	Env        []string
@@ -40,7 +41,7 @@ type Spec struct {
 	Arch       string // default: this machine's
 }
 
-// File is one entry of an image's only layer.
+// File is one entry of an image's layer.
 type File struct {
 	Mode int64
 	Data []byte
@@ -126,7 +127,7 @@ var applets = []string{"sh", "ls", "cat", "echo", "sleep", "ps", "kill", "mount"
 // Write writes an OCI image layout with the given images as a tar stream.
 func Write(w io.Writer, specs ...Spec) error {
 	t := tar.NewWriter(w)
-	l := layout{tar: t, seen: map[string]bool{}}
+	l := layout{to: archive{t}, seen: map[string]bool{}}
 	if err := l.put("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`)); err != nil {
 		return err
 	}
@@ -151,8 +152,24 @@ func Write(w io.Writer, specs ...Spec) error {
 }
 
 type layout struct {
-	tar  *tar.Writer
+	to   store
 	seen map[string]bool
+}
+
+// store takes what an image consists of.
+type store interface {
+	put(name string, data []byte) error
+}
+
+// archive stores as files of a tar.
+type archive struct{ *tar.Writer }
+
+func (a archive) put(name string, data []byte) error {
+	if err := a.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(data)), Typeflag: tar.TypeReg}); err != nil {
+		return err
+	}
+	_, err := a.Write(data)
+	return err
 }
 
 type descriptor struct {
@@ -168,11 +185,7 @@ func (l *layout) put(name string, data []byte) error {
 		return nil
 	}
 	l.seen[name] = true
-	if err := l.tar.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(data)), Typeflag: tar.TypeReg}); err != nil {
-		return err
-	}
-	_, err := l.tar.Write(data)
-	return err
+	return l.to.put(name, data)
 }
 
 func (l *layout) blob(mediaType string, data []byte) (descriptor, error) {
@@ -189,11 +202,19 @@ func (l *layout) image(s Spec) (descriptor, error) {
 	if err != nil {
 		return descriptor{}, err
 	}
-	blob, err := l.blob("application/vnd.oci.image.layer.v1.tar", data)
-	if err != nil {
-		return descriptor{}, err
+	layers := []descriptor{}
+	var digests []string
+	for _, data := range [][]byte{s.Base, data} {
+		if data == nil {
+			continue
+		}
+		blob, err := l.blob("application/vnd.oci.image.layer.v1.tar", data)
+		if err != nil {
+			return descriptor{}, err
+		}
+		layers, digests = append(layers, blob), append(digests, blob.Digest)
 	}
-	conf, err := json.Marshal(config(s, blob.Digest))
+	conf, err := json.Marshal(config(s, digests))
 	if err != nil {
 		return descriptor{}, err
 	}
@@ -202,7 +223,7 @@ func (l *layout) image(s Spec) (descriptor, error) {
 		return descriptor{}, err
 	}
 	manifest, err := json.Marshal(map[string]any{
-		"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": cd, "layers": []any{blob},
+		"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": cd, "layers": layers,
 	})
 	if err != nil {
 		return descriptor{}, err
@@ -213,14 +234,14 @@ func (l *layout) image(s Spec) (descriptor, error) {
 	return d, err
 }
 
-func config(s Spec, diffID string) map[string]any {
+func config(s Spec, diffIDs []string) map[string]any {
 	volumes := map[string]any{}
 	for _, v := range s.Volumes {
 		volumes[v] = struct{}{}
 	}
 	return map[string]any{
 		"architecture": s.Arch, "os": "linux", "created": "1970-01-01T00:00:00Z",
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{diffID}},
+		"rootfs": map[string]any{"type": "layers", "diff_ids": diffIDs},
 		"config": map[string]any{
 			"Entrypoint": s.Entrypoint, "Cmd": s.Cmd, "Env": s.Env, "User": s.User, "WorkingDir": s.WorkingDir,
 			"StopSignal": s.StopSignal, "Labels": s.Labels, "Volumes": volumes,
