@@ -268,7 +268,7 @@ func (d *daemon) offer(s source.Snapshot) {
 func allowed(cfg *config.Config) pod.Allowed {
 	return pod.Allowed{
 		UnsafeSysctls: cfg.Kubelet.AllowedUnsafeSysctls, Handlers: cfg.Handlers(), NoAppArmor: cri.NoAppArmor(),
-		Cluster: cfg.Cluster != nil,
+		SELinux: cri.SELinux(), Cluster: cfg.Cluster != nil,
 	}
 }
 

@@ -21,6 +21,9 @@ type Allowed struct {
 	Handlers []string
 	// NoAppArmor says why AppArmor profiles cannot be enforced; "" where they can.
 	NoAppArmor string
+	// SELinux: the kernel tells processes and files apart by SELinux labels, which
+	// are not built. Where it does not, a label has no effect, and forbids nothing.
+	SELinux bool
 	// Cluster: there is an API server, which has claims and tokens for pods.
 	Cluster bool
 }
@@ -54,7 +57,7 @@ func admitRest(p *corev1.Pod, node Allowed) *Rejection {
 		return r
 	}
 	if sc := spec.SecurityContext; sc != nil {
-		if r := admitLabels("spec", sc.SELinuxOptions, sc.WindowsOptions); r != nil {
+		if r := admitLabels("spec", sc.SELinuxOptions, sc.WindowsOptions, node); r != nil {
 			return r
 		}
 	}
@@ -62,19 +65,19 @@ func admitRest(p *corev1.Pod, node Allowed) *Rejection {
 		return r
 	}
 	for i := range spec.InitContainers {
-		if r := admitContainer(fmt.Sprintf("spec.initContainers[%d]", i), &spec.InitContainers[i]); r != nil {
+		if r := admitContainer(fmt.Sprintf("spec.initContainers[%d]", i), &spec.InitContainers[i], node); r != nil {
 			return r
 		}
 	}
 	for i := range spec.Containers {
-		if r := admitContainer(fmt.Sprintf("spec.containers[%d]", i), &spec.Containers[i]); r != nil {
+		if r := admitContainer(fmt.Sprintf("spec.containers[%d]", i), &spec.Containers[i], node); r != nil {
 			return r
 		}
 	}
 	return nil
 }
 
-func admitContainer(path string, c *corev1.Container) *Rejection {
+func admitContainer(path string, c *corev1.Container, node Allowed) *Rejection {
 	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
 		return unsupported(path+".lifecycle.stopSignal", "Kubernetes 1.36 has it as alpha, and off: the image's STOPSIGNAL counts")
 	}
@@ -92,23 +95,23 @@ func admitContainer(path string, c *corev1.Container) *Rejection {
 	}); r != nil {
 		return r
 	}
-	return admitSecurity(path, c)
+	return admitSecurity(path, c, node)
 }
 
-func admitSecurity(path string, c *corev1.Container) *Rejection {
+func admitSecurity(path string, c *corev1.Container, node Allowed) *Rejection {
 	if c.SecurityContext == nil {
 		return nil
 	}
-	return admitLabels(path, c.SecurityContext.SELinuxOptions, c.SecurityContext.WindowsOptions)
+	return admitLabels(path, c.SecurityContext.SELinuxOptions, c.SecurityContext.WindowsOptions, node)
 }
 
 // admitLabels judges what a pod and a container have alike.
-func admitLabels(path string, se *corev1.SELinuxOptions, windows *corev1.WindowsSecurityContextOptions) *Rejection {
+func admitLabels(path string, se *corev1.SELinuxOptions, windows *corev1.WindowsSecurityContextOptions, node Allowed) *Rejection {
 	if windows != nil {
 		return unsupported(path+".securityContext.windowsOptions", "it runs Linux")
 	}
-	if se != nil {
-		return unsupported(path+".securityContext.seLinuxOptions", "SELinux labels are not built yet")
+	if se != nil && node.SELinux {
+		return unsupported(path+".securityContext.seLinuxOptions", "SELinux labels are not built yet, and this kernel has SELinux")
 	}
 	return nil
 }

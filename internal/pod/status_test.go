@@ -268,7 +268,12 @@ func TestAdmit(t *testing.T) {
 	} {
 		p := testPod(corev1.RestartPolicyAlways, "i", "a")
 		change(&p.Spec)
-		r := Admit(p, Allowed{})
+		r := Admit(p, Allowed{SELinux: true})
+		if strings.HasSuffix(field, "seLinuxOptions") {
+			if r := Admit(p, Allowed{}); r != nil {
+				t.Errorf("a label without an effect is refused: %s", r.Message)
+			}
+		}
 		if field == "" {
 			if r != nil {
 				t.Errorf("a plain pod is refused: %s", r.Message)

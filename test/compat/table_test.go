@@ -161,7 +161,7 @@ func judge(p *corev1.Pod) []string {
 		why = append(why, e.Error())
 	}
 	if len(why) == 0 {
-		if r := pod.Admit(p, pod.Allowed{Handlers: []string{"other"}, NoAppArmor: ""}); r != nil {
+		if r := pod.Admit(p, pod.Allowed{Handlers: []string{"other"}, NoAppArmor: "", SELinux: true}); r != nil {
 			why = append(why, r.Reason+": "+r.Message)
 		}
 	}

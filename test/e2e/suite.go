@@ -20,7 +20,7 @@ func (n *node) suite(ctx context.Context, tools string, o options) (report, erro
 			return report{}, err
 		}
 	}
-	argv := []string{filepath.Join(tools, "ginkgo"), "--procs=" + strconv.Itoa(o.procs), "--no-color", "--keep-going",
+	argv := []string{filepath.Join(tools, "ginkgo"), "--procs=" + strconv.Itoa(o.procs), "--no-color", "--silence-skips", "--keep-going",
 		"--timeout=" + o.limit.String(), "--output-dir=" + o.out, "--json-report=" + filepath.Base(result), "--focus=" + o.focus}
 	if o.skip != "" {
 		argv = append(argv, "--skip="+o.skip)
@@ -28,8 +28,8 @@ func (n *node) suite(ctx context.Context, tools string, o options) (report, erro
 	argv = append(argv, filepath.Join(tools, "e2e.test"), "--",
 		"-kubeconfig="+n.Admin(), "-kubectl-path="+n.Tool("kubectl"), "-provider=skeleton",
 		"-kubelet-root-dir="+n.root, "-container-runtime-endpoint=unix://"+n.bed.Address(), "-report-dir="+o.out,
-		// Logs of the host are not for the suite to gather.
-		"-disable-log-dump", "-dump-logs-on-failure=true", "-num-nodes=1")
+		// Logs and metrics of the node are not for the suite to gather at each failure.
+		"-disable-log-dump", "-dump-logs-on-failure=false", "-num-nodes=1")
 	begun := time.Now()
 	fmt.Printf("the suite writes to %s\n", log)
 	p, err := n.bed.Spawn("e2e", log, []string{"KUBECONFIG=" + n.Admin()}, argv...)

@@ -62,7 +62,7 @@ func lifecyclePods() map[string]string {
 		"stubborn":   spec("", "command: [/podtool, deaf]"),
 		"port":       spec("", "command: [/podtool, serve, '[::]:8080', port pod]\nports: [{containerPort: 8080, hostPort: 18080}]"),
 		"volume":     "  volumes: [{name: v, nfs: {server: s, path: /p}}]\n" + spec("", "command: [/podtool, sleep, forever]"),
-		"selinux":    spec("securityContext: {seLinuxOptions: {level: s0}}", "command: [/podtool, sleep, forever]"),
+		"selinux":    spec("securityContext: {seLinuxOptions: {level: s0}}\nrestartPolicy: Never", "command: [/podtool, exit, '0']"),
 		"sysctl":     spec("securityContext: {sysctls: [{name: net.ipv4.conf.all.route_localnet, value: '1'}]}", "command: [/podtool, sleep, forever]"),
 		"safesysctl": spec("securityContext: {sysctls: [{name: net.ipv4.tcp_syncookies, value: '0'}]}\nrestartPolicy: Never", "command: [/podtool, cat, /proc/sys/net/ipv4/tcp_syncookies]"),
 		"usersns":    spec("hostUsers: false", "command: [/podtool, sleep, forever]"),
@@ -199,7 +199,6 @@ func (n *rowsNode) terminationMessages(t *testing.T) {
 func (n *rowsNode) refused(t *testing.T) {
 	for name, want := range map[string][2]string{
 		"volume":  {"UnsupportedField", "spec.volumes[0].nfs"},
-		"selinux": {"UnsupportedField", "spec.securityContext.seLinuxOptions"},
 		"usersns": {"UnsupportedField", "spec.hostUsers"},
 		"sysctl":  {"SysctlForbidden", "net.ipv4.conf.all.route_localnet"},
 	} {
@@ -209,6 +208,11 @@ func (n *rowsNode) refused(t *testing.T) {
 		}
 		if p.Status.ContainerStatuses[0].ContainerID != "" {
 			t.Errorf("pod %s was refused and has a container", name)
+		}
+	}
+	if _, err := os.Stat("/sys/fs/selinux/enforce"); err != nil {
+		if p := n.ended(t, "selinux"); p.Status.Phase != corev1.PodSucceeded {
+			t.Errorf("a pod with a label that has no effect here is %s: %s", p.Status.Phase, p.Status.Message)
 		}
 	}
 	if text := n.log(n.ended(t, "safesysctl"), "app", 0); text != "0\n" {
