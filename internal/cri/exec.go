@@ -141,6 +141,7 @@ type execution struct {
 	n             *Native
 	container, id string
 	closed        chan struct{} // stdin has ended
+	held          bool          // somebody holds the output of a process that ended
 }
 
 func (e *execution) open(o ExecOptions) (cio.IO, error) {
@@ -235,7 +236,7 @@ func (e *execution) run(ctx context.Context, streams cio.IO, o ExecOptions) (int
 			if r.err != nil {
 				return 0, fmt.Errorf("exec: wait for the process: %w", r.err)
 			}
-			drain(streams)
+			e.held = !drain(ctx, streams)
 			return r.code, nil
 		case size, ok := <-o.Resize:
 			if !ok {
@@ -262,8 +263,9 @@ func (e *execution) start(ctx context.Context) error {
 	return native(err)
 }
 
-// drain waits for the rest of the output, but not for ever.
-func drain(streams cio.IO) {
+// drain waits for the rest of the output, but not for ever, and no longer than the
+// caller: how the process ended is known. It returns whether that was the end of it.
+func drain(ctx context.Context, streams cio.IO) bool {
 	done := make(chan struct{})
 	go func() { // ends when the streams are cancelled at the latest
 		streams.Wait()
@@ -273,8 +275,11 @@ func drain(streams cio.IO) {
 	defer t.Stop()
 	select {
 	case <-done:
+		return true
 	case <-t.C:
+	case <-ctx.Done():
 	}
+	return false
 }
 
 func (e *execution) resize(ctx context.Context, size TerminalSize) {
@@ -325,6 +330,9 @@ func (e *execution) delete(ctx context.Context) {
 			e.n.log.Debug("cannot delete an exec", "container", e.container, "err", err)
 		}
 	})
+	if e.held {
+		return // it would be waited for in vain
+	}
 	t := time.NewTimer(drainLimit)
 	defer t.Stop()
 	select {

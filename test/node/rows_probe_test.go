@@ -26,7 +26,7 @@ func newProbeNode(t *testing.T, a bed.AgentOptions) *rowsNode {
 	n.importImage(t, func(s *image.Spec) {
 		s.Name = imageHealth
 		s.Files["/healthtool"] = image.File{Mode: 0o755, Data: tool}
-	}, false)
+	}, true)
 	return n
 }
 
@@ -90,9 +90,11 @@ var neverReady = map[string][2]string{
 	"hang":     {"readinessProbe: {httpGet: {port: web, path: /hang}, periodSeconds: 1}", "Client.Timeout exceeded while awaiting headers"},
 	"noname":   {"readinessProbe: {httpGet: {port: nope}, periodSeconds: 1}", "Readiness probe errored"},
 	"execlong": {"readinessProbe: {exec: {command: [/podtool, sleep, forever]}, periodSeconds: 1}", `command timed out: \"/podtool sleep forever\" timed out after 1s`},
-	"noexec":   {"readinessProbe: {exec: {command: [/nope]}, periodSeconds: 1}", "Readiness probe errored"},
-	"unknown":  {"readinessProbe: {grpc: {port: 8080, service: unknown}, periodSeconds: 1}", "code = NotFound"},
-	"notgrpc":  {"readinessProbe: {grpc: {port: 8443}, periodSeconds: 1}", "Readiness probe failed: "},
+	// Its child holds the output, and says no more of the container than its end did.
+	"held":    {"readinessProbe: {exec: {command: [/bin/sh, -c, 'sleep 1000 & exit 1']}, periodSeconds: 1}", "Readiness probe failed: "},
+	"noexec":  {"readinessProbe: {exec: {command: [/nope]}, periodSeconds: 1}", "Readiness probe errored"},
+	"unknown": {"readinessProbe: {grpc: {port: 8080, service: unknown}, periodSeconds: 1}", "code = NotFound"},
+	"notgrpc": {"readinessProbe: {grpc: {port: 8443}, periodSeconds: 1}", "Readiness probe failed: "},
 }
 
 // TestProbes: each kind of probe asks a real container, and what it finds is what
