@@ -25,6 +25,9 @@ func (v *Volumes) setupEmptyDir(p *corev1.Pod, vol *corev1.Volume) error {
 	case medium == corev1.StorageMediumDefault:
 		return makeDir(dir, o)
 	case medium == corev1.StorageMediumMemory:
+		// As a tmpfs comes, which is how kubelet leaves it: users of the pod do not
+		// remove each other's files there.
+		o.mode |= unix.S_ISVTX
 		return mountTmpfs(dir, v.memorySize(p, vol.EmptyDir), o)
 	case strings.HasPrefix(string(medium), string(corev1.StorageMediumHugePages)):
 		size, err := pageSize(p, medium)

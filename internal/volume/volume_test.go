@@ -80,10 +80,10 @@ func TestEmptyDir(t *testing.T) {
 		emptyDir("memory", corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory, SizeLimit: resource.NewQuantity(1<<20, resource.BinarySI)}))
 	p.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: new(int64(5000))}
 	must(t, v.Setup(t.Context(), p))
-	for _, name := range []string{"disk", "memory"} {
+	for name, want := range map[string]uint32{"disk": 0o2777, "memory": 0o3777} {
 		dir := v.dir(p.UID, pluginEmptyDir, name)
-		if bits, gid := mode(t, dir); bits != 0o2777 || gid != 5000 {
-			t.Errorf("volume %s has mode %o and group %d, want 2777 and 5000", name, bits, gid)
+		if bits, gid := mode(t, dir); bits != want || gid != 5000 {
+			t.Errorf("volume %s has mode %o and group %d, want %o and 5000", name, bits, gid, want)
 		}
 		must(t, os.WriteFile(filepath.Join(dir, "kept"), nil, 0o600))
 	}
@@ -180,8 +180,8 @@ func TestSetupIsFinished(t *testing.T) {
 	must(t, mkdir.All(v.dir(p.UID, pluginEmptyDir, ".new-disk"), 0o700))
 	must(t, mkdir.All(v.dir(p.UID, pluginEmptyDir, "memory"), 0o700))
 	must(t, v.Setup(t.Context(), p))
-	for _, name := range []string{"disk", "memory"} {
-		if bits, _ := mode(t, v.dir(p.UID, pluginEmptyDir, name)); bits != 0o777 {
+	for name, want := range map[string]uint32{"disk": 0o777, "memory": 0o1777} {
+		if bits, _ := mode(t, v.dir(p.UID, pluginEmptyDir, name)); bits != want {
 			t.Errorf("volume %s has mode %o", name, bits)
 		}
 	}
