@@ -2,9 +2,11 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 
@@ -51,6 +53,23 @@ func Suite(ctx context.Context, talk io.Writer) (string, error) {
 		Packages: []string{"github.com/onsi/ginkgo/v2/ginkgo", images + "agnhost", images + "nonewprivs"},
 		Test:     "k8s.io/kubernetes/test/e2e",
 	})
+}
+
+// Source returns the directory of k8s.io/kubernetes' own source.
+func Source(ctx context.Context) (string, error) {
+	root, err := bed.ModuleRoot(ctx)
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", "k8s.io/kubernetes@v"+KubernetesVersion)
+	cmd.Dir = filepath.Join(root, "test", "cluster", "programs")
+	text, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("find the source of k8s.io/kubernetes: %w", err)
+	}
+	var module struct{ Dir string }
+	err = json.Unmarshal(text, &module)
+	return module.Dir, err
 }
 
 // DNS returns the directory with coredns.

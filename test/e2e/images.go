@@ -11,12 +11,14 @@ import (
 	"strings"
 
 	"nodeagent/test/bed"
+	"nodeagent/test/cluster"
 	"nodeagent/test/image"
 )
 
 // parts are what the images are made from.
 type parts struct {
 	debian, busybox, agnhost, nonewprivs, podtool []byte
+	certificate, key                              []byte // of agnhost's servers
 	applets                                       []string
 }
 
@@ -93,11 +95,18 @@ func gather(ctx context.Context, tools string) (p parts, err error) {
 	if err != nil {
 		return p, err
 	}
+	source, err := cluster.Source(ctx)
+	if err != nil {
+		return p, err
+	}
+	porter := filepath.Join(source, "test", "images", "agnhost", "porter")
 	for path, to := range map[string]*[]byte{
-		tree:                               &p.debian,
-		"/bin/busybox":                     &p.busybox,
-		filepath.Join(tools, "agnhost"):    &p.agnhost,
-		filepath.Join(tools, "nonewprivs"): &p.nonewprivs,
+		filepath.Join(porter, "localhost.crt"): &p.certificate,
+		filepath.Join(porter, "localhost.key"): &p.key,
+		tree:                                   &p.debian,
+		"/bin/busybox":                         &p.busybox,
+		filepath.Join(tools, "agnhost"):        &p.agnhost,
+		filepath.Join(tools, "nonewprivs"):     &p.nonewprivs,
 	} {
 		if *to, err = os.ReadFile(path); err != nil {
 			return p, err
@@ -142,6 +151,8 @@ func (p parts) agnhostImage() (image.Spec, error) {
 	}
 	s.Files["/agnhost"] = image.File{Mode: 0o755, Data: p.agnhost}
 	s.Files["/agnhost-2"] = image.File{Link: "agnhost"}
+	s.Files["/localhost.crt"] = image.File{Mode: 0o644, Data: p.certificate}
+	s.Files["/localhost.key"] = image.File{Mode: 0o644, Data: p.key}
 	s.Files["/uploads"] = image.File{Mode: 0o755, Dir: true}
 	s.Entrypoint, s.Cmd = []string{"/agnhost"}, []string{"pause"}
 	return s, nil

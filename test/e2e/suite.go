@@ -8,6 +8,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nodeagent/test/bed"
 )
 
 // suite runs the tests to their end and reads their report.
@@ -39,8 +43,7 @@ func (n *node) suite(ctx context.Context, tools string, o options) (report, erro
 	select {
 	case <-p.Exited():
 	case <-ctx.Done():
-		// It says what it has done so far, and deletes what it made.
-		if err := p.Terminate(2 * time.Minute); err != nil {
+		if err := interrupt(p); err != nil {
 			return report{}, errors.Join(ctx.Err(), err)
 		}
 	}
@@ -50,4 +53,20 @@ func (n *node) suite(ctx context.Context, tools string, o options) (report, erro
 	}
 	fmt.Printf("the suite took %s\n", time.Since(begun).Round(time.Second))
 	return r, nil
+}
+
+// interrupt ends the suite before its time: it says what it has done so far. Only
+// the processes of the tests listen, which are in ginkgo's group.
+func interrupt(p *bed.Process) error {
+	if err := unix.Kill(-p.Pid, unix.SIGINT); err != nil {
+		return errors.Join(err, p.Kill())
+	}
+	t := time.NewTimer(2 * time.Minute)
+	defer t.Stop()
+	select {
+	case <-p.Exited():
+		return nil
+	case <-t.C:
+		return errors.Join(errors.New("the suite does not end when it is interrupted"), p.Kill())
+	}
 }
