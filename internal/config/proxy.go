@@ -199,7 +199,7 @@ func (c *Config) checkProxy(bad func(field, format string, args ...any)) {
 	switch p.Mode {
 	case "", ModeNFTables, ModeNone:
 	case "iptables":
-		bad("mode", "iptables is not built yet: leave it out or say nftables, which the kernel of this node may have; none where another program serves services")
+		bad("mode", "iptables is not to be had yet: leave it out or say nftables, which the kernel of this node may have; none where another program serves services")
 	case "ipvs":
 		bad("mode", "ipvs is not built, and Kubernetes is about to drop it: leave it out or say nftables; none where another program serves services")
 	default:

@@ -114,7 +114,7 @@ func TestProxyOnly(t *testing.T) {
 	n.apply(webService)
 	n.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
 	n.kubectl("wait", ready, "pod/client", "--timeout=60s")
-	if text, err := n.get(webIP); err == nil {
+	if text, err := n.asked(webIP); err == nil {
 		t.Fatalf("without a proxy a service answers %q", text)
 	}
 	bed.Agent(t, n.bed, bed.AgentOptions{
@@ -125,8 +125,8 @@ func TestProxyOnly(t *testing.T) {
 	n.healthy()
 }
 
-// get asks an address from the node, by a connection of its own.
-func (n *node) get(addr string) (string, error) {
+// asked asks an address from the node, by a connection of its own.
+func (n *node) asked(addr string) (string, error) {
 	ctx, cancel := context.WithTimeout(n.ctx, 20*time.Second)
 	defer cancel()
 	c, err := n.bed.Connect(ctx, "tcp", addr)
@@ -146,7 +146,7 @@ func (n *node) get(addr string) (string, error) {
 func (n *node) served(addr string) time.Duration {
 	n.t.Helper()
 	for begun := time.Now(); ; {
-		text, err := n.get(addr)
+		text, err := n.asked(addr)
 		if err == nil && strings.Contains(text, "served") {
 			return time.Since(begun)
 		}
@@ -168,7 +168,7 @@ func (n *node) addresses() {
 	if out, err := n.c.Kubectl(n.ctx, "exec", "deploy/web", "--", "/podtool", "get", webIP); err != nil || !strings.Contains(out, "served") {
 		n.t.Errorf("an endpoint that asks its own service gets %q, %v", out, err)
 	}
-	if _, err := n.get(nobodyIP); err == nil || !strings.Contains(err.Error(), "refused") {
+	if _, err := n.asked(nobodyIP); err == nil || !strings.Contains(err.Error(), "refused") {
 		n.t.Errorf("a service without endpoints is %v, want refused", err)
 	}
 }
@@ -214,7 +214,7 @@ func (n *node) rolling() {
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
-			if text, err := n.get(webIP); err != nil || !strings.Contains(text, "served") {
+			if text, err := n.asked(webIP); err != nil || !strings.Contains(text, "served") {
 				select {
 				case failed <- fmt.Errorf("after %d requests: %q, %w", good.Load(), text, err):
 				default:

@@ -16,8 +16,8 @@ import (
 // while containerd hangs: what the kernel counts needs nobody else.
 func TestFigures(t *testing.T) {
 	n := newRowsNode(t, bed.AgentOptions{})
-	n.write(t, "used", spec("", "image: "+image.Shell+"\ncommand: [sh, -c, 'x=$(yes | head -c 5000000); while :; do sleep 1000; done']\n"+
-		"readinessProbe: {exec: {command: [sh, -c, 'ps | grep -q [s]leep']}, periodSeconds: 1}"))
+	n.write(t, "used", spec("", "image: "+image.Shell+"\ncommand: [sh, -c, 'x=$(yes | head -c 5000000); touch /full; while :; do sleep 1000; done']\n"+
+		"readinessProbe: {exec: {command: [ls, /full]}, periodSeconds: 1}"))
 	n.pod(t, "used", "ready", isReady)
 	n.tellsOf(t, "used-node")
 	read := func() int64 {
