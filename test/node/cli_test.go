@@ -345,7 +345,7 @@ func (c *cli) config(t *testing.T) {
 	}
 	c.want(t, 0, "config", "-o", "json").document(t, "Config", &doc)
 	if doc.NodeName != "node" || doc.Kubelet.StaticPodPath != c.a.Manifests ||
-		doc.Origin["nodeName"] != "flag" || doc.Origin["kubelet.staticPodPath"] != c.a.ConfigFile() {
+		doc.Origin["nodeName"] != "--hostname-override" || doc.Origin["kubelet.staticPodPath"] != c.a.ConfigFile() {
 		t.Errorf("the configuration is %+v", doc)
 	}
 	c.want(t, 0, "config")
