@@ -43,6 +43,7 @@ var rooms = map[string]ring{
 	"internal/net/nftables":     edge,
 	"internal/net/conntrack":    edge,
 	"internal/net/iptables":     edge,
+	"internal/net/news":         small,
 	"internal/net/proxy":        loop,
 	"internal/cri":              edge,
 	"internal/cgroups":          edge,
@@ -53,6 +54,7 @@ var rooms = map[string]ring{
 	"internal/volume":           edge,
 	"internal/poddir":           edge,
 	"internal/hook":             edge,
+	"internal/apiwatch":         small,
 	"internal/config":           small,
 	"internal/failpoint":        small,
 	"internal/durable":          small,
@@ -210,7 +212,7 @@ func bannedOutside(from string, r ring, imp string) string {
 // talksToAPI tells whether a package may know client-go.
 func talksToAPI(from string) bool {
 	return hasAny(from+"/", "internal/source/", "internal/object/", "internal/cert/", "internal/status/",
-		"internal/node/", "internal/server/", "internal/net/proxy/", "cmd/nodeagent/")
+		"internal/node/", "internal/server/", "internal/net/proxy/", "internal/apiwatch/", "cmd/nodeagent/")
 }
 
 func hasAny(s string, prefixes ...string) bool {

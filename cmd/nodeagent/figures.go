@@ -124,7 +124,7 @@ func (d *daemon) claimNames(p *corev1.Pod) map[string]stats.Volume {
 	return out
 }
 
-// volumes are those of pods in the words of figures.
+// volumeFigures are the volumes of pods in the words of figures.
 func (d *daemon) volumeFigures(pods []*corev1.Pod) map[types.UID][]stats.Volume {
 	taken := d.volumesTaken()
 	out := map[types.UID][]stats.Volume{}

@@ -25,6 +25,7 @@ import (
 
 	"nodeagent/internal/object/objecttest"
 	"nodeagent/internal/pod"
+	"nodeagent/internal/test/need"
 )
 
 // wire is a Store on an API server over HTTP.
@@ -228,9 +229,7 @@ const perObject = 40 << 10
 
 // TestMemoryOfAnObject measures it over HTTP/2 with TLS, as it is in a cluster.
 func TestMemoryOfAnObject(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector's memory is not ours")
-	}
+	need.Have(t, need.NoRace)
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), serveEnv+"=1")
 	in, err := cmd.StdinPipe()

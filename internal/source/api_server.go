@@ -3,7 +3,6 @@ package source
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -18,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
+
+	"nodeagent/internal/apiwatch"
 )
 
 // Deadlines of what the server is asked.
@@ -103,8 +104,6 @@ func (s server) list(ctx context.Context) (*corev1.PodList, error) {
 // watch opens a watch: of what comes after a version, or, without one, of
 // everything there is and then what comes after. It lasts until ctx ends.
 func (s server) watch(ctx context.Context, version string) (watch.Interface, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	late := time.AfterFunc(openDeadline, func() { cancel(errLate) })
 	length := int64(s.length().Seconds() * (1 + rand.Float64()/3))
 	opts := metav1.ListOptions{
 		FieldSelector: s.selector, ResourceVersion: version, AllowWatchBookmarks: true, TimeoutSeconds: &length, Watch: true,
@@ -112,31 +111,7 @@ func (s server) watch(ctx context.Context, version string) (watch.Interface, err
 	if version == "" {
 		opts.SendInitialEvents, opts.ResourceVersionMatch = new(true), metav1.ResourceVersionMatchNotOlderThan
 	}
-	w, err := s.client.Get().Resource("pods").MaxRetries(0).VersionedParams(&opts, s.codec).Watch(ctx)
-	if !late.Stop() {
-		err = errors.Join(errLate, err)
-	}
-	if err != nil {
-		if w != nil {
-			w.Stop()
-		}
-		cancel(nil)
-		return nil, err
-	}
-	return opened{w, cancel}, nil
-}
-
-var errLate = fmt.Errorf("the server does not answer within %s", openDeadline)
-
-// opened gives the connection back with the watch.
-type opened struct {
-	watch.Interface
-	cancel context.CancelCauseFunc
-}
-
-func (o opened) Stop() {
-	o.cancel(nil)
-	o.Interface.Stop()
+	return apiwatch.Open(ctx, s.client.Get().Resource("pods").MaxRetries(0).VersionedParams(&opts, s.codec), openDeadline)
 }
 
 func (s server) length() time.Duration {

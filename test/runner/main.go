@@ -108,6 +108,10 @@ const controlPlane = "nodeagent/test/cluster"
 // simulation is the package whose tests are thousands of runs of one seed each.
 const simulation = "nodeagent/internal/worker"
 
+// measured are the packages with tests of memory, which the race detector would
+// falsify: each asks for need.NoRace, and its name begins with TestMemory.
+var measured = []string{"nodeagent/internal/net/proxy", "nodeagent/internal/object"}
+
 // unit runs every test of the module: ./internal/... under the race detector,
 // the rest as it is. The simulation runs both ways, the detector being ten times
 // slower: a tenth of the seeds with it, all of them without.
@@ -126,6 +130,7 @@ func (r *runner) unit(ctx context.Context) error {
 	return errors.Join(
 		r.goTest(ctx, ".", slices.Concat(args, []string{"-race"}, inside)...),
 		r.goTest(ctx, ".", slices.Concat(args, []string{"-race", simulation, "-seeds=200"})...),
+		r.goTest(ctx, ".", slices.Concat(args, []string{"-p=1", "-run=^TestMemory"}, measured)...),
 		// One at a time: some of these hold times and rates against limits.
 		r.goTest(ctx, ".", slices.Concat(args, []string{"-p=1", simulation}, outside)...),
 	)

@@ -3,7 +3,6 @@ package iptables
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -11,6 +10,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/net/news"
 )
 
 // Watch calls wake when somebody else changes our rules, or may have, until ctx
@@ -22,7 +23,11 @@ import (
 func (b *Backend) Watch(ctx context.Context, wake func()) error {
 	tools, err := b.choose(ctx)
 	if err == nil && tools[0].flavour == NFT {
-		err = b.watchNFT(ctx, wake)
+		err = news.Listen(ctx, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES, func(m netlink.Message) {
+			if b.concerns(m) {
+				wake()
+			}
+		}, wake)
 	} else if err == nil {
 		err = b.watchLegacy(ctx, tools, wake)
 	}
@@ -30,42 +35,6 @@ func (b *Backend) Watch(ctx context.Context, wake func()) error {
 		return fmt.Errorf("watch iptables: %w", err)
 	}
 	return nil
-}
-
-// receiveBuffer is what the kernel may have in store for us.
-const receiveBuffer = 8 << 20
-
-func (b *Backend) watchNFT(ctx context.Context, wake func()) error {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
-	if err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() { c.Close() })
-	defer func() {
-		if stop() {
-			c.Close()
-		}
-	}()
-	// What our own programs do is told to us, too: ten thousand services at once.
-	if err := errors.Join(c.SetReadBuffer(receiveBuffer), c.JoinGroup(unix.NFNLGRP_NFTABLES)); err != nil {
-		return err
-	}
-	wake() // what changed before
-	for {
-		msgs, err := c.Receive()
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, unix.ENOBUFS):
-			wake() // something was missed
-			continue
-		case err != nil:
-			return err
-		}
-		if slices.ContainsFunc(msgs, b.concerns) {
-			wake()
-		}
-	}
 }
 
 // concerns tells whether a message is about a chain of ours, or a rule in one or

@@ -2,50 +2,27 @@ package nftables
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/net/news"
 )
 
 // Watch calls wake when somebody else changes our table, or may have, until ctx
 // ends or the kernel's news are lost. wake must not block; a Sync mends.
 func (b *Backend) Watch(ctx context.Context, wake func()) error {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	err := news.Listen(ctx, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES, func(m netlink.Message) {
+		if b.concerns(m) {
+			wake()
+		}
+	}, wake)
 	if err != nil {
 		return fmt.Errorf("watch nftables: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { c.Close() })
-	defer func() {
-		if stop() {
-			c.Close()
-		}
-	}()
-	// Our own changes are told to us, too: ten thousand services at once.
-	if err := errors.Join(c.SetReadBuffer(receiveBuffer), c.JoinGroup(unix.NFNLGRP_NFTABLES)); err != nil {
-		return fmt.Errorf("watch nftables: %w", err)
-	}
-	wake() // what changed before
-	for {
-		msgs, err := c.Receive()
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, unix.ENOBUFS):
-			wake() // something was missed
-			continue
-		case err != nil:
-			return fmt.Errorf("watch nftables: %w", err)
-		}
-		for _, m := range msgs {
-			if b.concerns(m) {
-				wake()
-				break
-			}
-		}
-	}
+	return nil
 }
 
 // concerns tells whether a message is about our table and not of our making. In

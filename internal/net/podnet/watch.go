@@ -11,6 +11,8 @@ import (
 	"github.com/fsnotify/fsnotify"
 	mdl "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/net/news"
 )
 
 // watchConf wakes Run when something happens in the CNI configuration
@@ -178,40 +180,9 @@ func (n *Network) linkGone(name string) {
 // listen calls f with each message of a multicast group until ctx ends.
 func (n *Network) listen(ctx context.Context, what string, family int, group uint32, f func(mdl.Message)) {
 	for ctx.Err() == nil {
-		err := listenOnce(ctx, family, group, f)
-		if ctx.Err() != nil {
-			return
-		}
-		if !errors.Is(err, unix.ENOBUFS) {
+		if err := news.Listen(ctx, family, group, f, n.kick); err != nil && ctx.Err() == nil {
 			n.log.Warn("lost the kernel's news; trying again", "of", what, "error", err)
 			pause(ctx, retryFirst)
-		}
-		n.kick() // something may have been missed
-	}
-}
-
-func listenOnce(ctx context.Context, family int, group uint32, f func(mdl.Message)) error {
-	c, err := mdl.Dial(family, nil)
-	if err != nil {
-		return err
-	}
-	_ = c.SetReadBuffer(1 << 20)
-	stop := context.AfterFunc(ctx, func() { c.Close() })
-	defer func() {
-		if stop() {
-			c.Close()
-		}
-	}()
-	if err := c.JoinGroup(group); err != nil {
-		return err
-	}
-	for {
-		msgs, err := c.Receive()
-		if err != nil {
-			return err
-		}
-		for _, m := range msgs {
-			f(m)
 		}
 	}
 }

@@ -8,14 +8,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"nodeagent/internal/net/nettest"
+	"nodeagent/internal/test/need"
 )
 
 // TestMemory: ten thousand services with fifty thousand endpoints, and all that is
 // kept of them, fit in 25 MB.
 func TestMemory(t *testing.T) {
-	if testing.Short() || raceEnabled {
-		t.Skip("it measures memory")
-	}
+	need.Have(t, need.NoRace)
 	play(t, func(s *scene) {
 		services, endpoints := nettest.Many(10_000, 5)
 		var all []metav1.Object

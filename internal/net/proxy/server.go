@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -17,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
+
+	"nodeagent/internal/apiwatch"
 )
 
 // Deadlines of what the API server is asked. A watch lives for some minutes; a
@@ -99,42 +99,12 @@ func (s server) part(ctx context.Context, next string) (runtime.Object, error) {
 // watch opens a watch: of what comes after a version, or, without one, of all that
 // there is and then what comes after. It lasts until it is stopped.
 func (s server) watch(ctx context.Context, version string) (watch.Interface, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	late := time.AfterFunc(openDeadline, func() { cancel(errLate) })
 	length := int64((watchAtLeast + rand.N(watchAtLeast/3)).Seconds())
 	o := metav1.ListOptions{ResourceVersion: version, AllowWatchBookmarks: true, TimeoutSeconds: &length, Watch: true}
 	if version == "" {
 		o.SendInitialEvents, o.ResourceVersionMatch = new(true), metav1.ResourceVersionMatchNotOlderThan
 	}
-	w, err := s.request(o).Watch(ctx)
-	if !late.Stop() {
-		err = errors.Join(errLate, err)
-	}
-	if err != nil {
-		if w != nil {
-			w.Stop()
-		}
-		cancel(nil)
-		return nil, err
-	}
-	return opened{w, cancel}, nil
-}
-
-var errLate = fmt.Errorf("the API server does not answer within %s", openDeadline)
-
-// opened gives the connection back with the watch.
-type opened struct {
-	watch.Interface
-	cancel context.CancelCauseFunc
-}
-
-// Stop ends the watch and the goroutine that reads it.
-func (o opened) Stop() {
-	o.cancel(nil)
-	o.Interface.Stop()
-	for range o.ResultChan() {
-		continue
-	}
+	return apiwatch.Open(ctx, s.request(o), openDeadline)
 }
 
 // expired tells whether what comes after a version cannot be told (any more).

@@ -34,6 +34,7 @@ const (
 	TmpfsNoSwap Fact = "tmpfs-noswap" // a tmpfs that is never swapped, from Linux 6.4
 	Machine     Fact = "machine"      // guests may be booted: make test-machine asks for it
 	Full        Fact = "full"         // there is an hour more: make test-machine FULL=1
+	NoRace      Fact = "no-race"      // memory is the program's own: no race detector
 )
 
 // Have skips t unless the machine has every fact.
@@ -51,6 +52,7 @@ func ByName(name string) (Fact, bool) {
 	f, ok := map[string]Fact{
 		"Root": Root, "SysResource": SysResource, "CgroupV1": CgroupV1, "CgroupV2": CgroupV2, "HugetlbV2": HugetlbV2,
 		"Systemd": Systemd, "AppArmor": AppArmor, "IPVS": IPVS, "HugePages": HugePages, "TmpfsNoSwap": TmpfsNoSwap, "Machine": Machine, "Full": Full,
+		"NoRace": NoRace,
 	}[name]
 	return f, ok
 }
@@ -105,6 +107,10 @@ func Lacks(f Fact) string {
 	case Full:
 		if os.Getenv("NODEAGENT_MACHINE_FULL") == "" {
 			return "an hour more: make test-machine FULL=1"
+		}
+	case NoRace:
+		if race {
+			return "the race detector's memory is not the program's"
 		}
 	default:
 		return "unknown fact " + string(f)
