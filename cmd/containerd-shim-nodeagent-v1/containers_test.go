@@ -349,6 +349,9 @@ func terminated(n *node) {
 		n.t.Errorf("the first one ended with %d", code)
 	}
 	pid := n.stats("term").Pid
+	if _, err := os.Stat(k.bundle()); err != nil {
+		n.t.Fatal(err)
+	}
 	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
 		n.t.Fatal(err)
 	}
@@ -370,12 +373,15 @@ func terminated(n *node) {
 	left(k, 3)
 }
 
-// left deletes a container whose shim is gone, and looks at what it left.
+// left deletes a container whose shim is gone, and looks at what it left. The
+// bundle goes last: a task is called not found as soon as its shim's connection
+// ends, while containerd's "delete" of the shim still runs.
 func left(k *ctr, code uint32) {
 	k.n.t.Helper()
 	eventually(k.n.t, 10*time.Second, "containerd has cleaned up after the shim", func() bool {
+		_, gone := os.Stat(k.bundle())
 		_, err := k.c.Task(k.n.t.Context(), nil)
-		return errdefs.IsNotFound(err)
+		return os.IsNotExist(gone) && errdefs.IsNotFound(err)
 	})
 	if r, err := shimapi.ReadExit(k.n.runDir, k.id); err != nil || r.ExitCode != code || r.ShimLost {
 		k.n.t.Errorf("record of %s: %+v, %v; want %d", k.id, r, err, code)

@@ -65,6 +65,11 @@ type ctr struct {
 	wait    <-chan containerd.ExitStatus
 }
 
+// bundle is containerd's directory of the container's task.
+func (k *ctr) bundle() string {
+	return filepath.Join(k.n.bed.Dir(), "state", "io.containerd.runtime.v2.task", bed.Namespace, k.id)
+}
+
 // want says how a container differs from the usual one.
 type want struct {
 	tty      bool
