@@ -203,7 +203,10 @@ func (r *runner) summary(failed []string) {
 		fmt.Println(why)
 	}
 	for _, f := range r.tests.failed {
-		fmt.Println("failed:", f)
+		fmt.Println("failed:", f.test)
+		for _, why := range f.why {
+			fmt.Println("    " + why)
+		}
 	}
 	if len(failed) > 0 {
 		fmt.Println("FAIL", strings.Join(failed, ", "))

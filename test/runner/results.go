@@ -22,8 +22,14 @@ type event struct {
 // results are what all steps' tests came to.
 type results struct {
 	passed  int
-	failed  []string
+	failed  []failure
 	skipped []skip
+}
+
+// failure is a test that failed, with what it complained of.
+type failure struct {
+	test string
+	why  []string
 }
 
 type skip struct{ test, why string }
@@ -91,12 +97,30 @@ func (r *results) add(e event, said map[string]*strings.Builder) {
 		if e.Test == "" {
 			return
 		}
+		f := failure{test: key}
 		if b := said[key]; b != nil {
 			fmt.Print(b.String())
+			f.why = complaints(b.String())
 		}
-		r.failed = append(r.failed, key)
+		r.failed = append(r.failed, f)
 		delete(said, key)
 	}
+}
+
+// complaints are the first lines that a test itself wrote: "    file.go:12: why".
+// What its programs wrote beside them can be thousands of lines.
+func complaints(said string) (lines []string) {
+	for line := range strings.Lines(said) {
+		line = strings.TrimSpace(line)
+		file, rest, ok := strings.Cut(line, ".go:")
+		if number, _, colon := strings.Cut(rest, ": "); !ok || !colon || strings.ContainsAny(file, " \"/=") || strings.Trim(number, "0123456789") != "" {
+			continue
+		}
+		if lines = append(lines, line[:min(len(line), 300)]); len(lines) == 5 {
+			break
+		}
+	}
+	return lines
 }
 
 // reason is what the test said when it skipped: "file.go:12: need:root: why".

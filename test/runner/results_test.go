@@ -1,6 +1,7 @@
 package main
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +21,9 @@ func TestReasons(t *testing.T) {
 		{Action: "skip", Package: "nodeagent/b"}, // a package without tests
 		{Action: "pass", Package: "nodeagent/b", Test: "TestThree"},
 		{Action: "pass", Package: "nodeagent/b"},
+		{Action: "output", Package: "nodeagent/c", Test: "TestFour", Output: "    containerd.go:36: /bed/containerd.log:\n"},
+		{Action: "output", Package: "nodeagent/c", Test: "TestFour", Output: "        time=12 level=error msg=\"main.go:7: gone\"\n"},
+		{Action: "output", Package: "nodeagent/c", Test: "TestFour", Output: "    c_test.go:54: shims are left: [7]\n"},
 		{Action: "fail", Package: "nodeagent/c", Test: "TestFour"},
 		{Action: "fail", Package: "nodeagent/c"},
 	} {
@@ -29,7 +33,8 @@ func TestReasons(t *testing.T) {
 	if got := r.reasons(); !slices.Equal(got, want) {
 		t.Errorf("the summary says %q, want %q", got, want)
 	}
-	if r.passed != 1 || len(r.skipped) != 2 || !slices.Equal(r.failed, []string{"nodeagent/c TestFour"}) {
+	failed := []failure{{"nodeagent/c TestFour", []string{"containerd.go:36: /bed/containerd.log:", "c_test.go:54: shims are left: [7]"}}}
+	if r.passed != 1 || len(r.skipped) != 2 || !reflect.DeepEqual(r.failed, failed) {
 		t.Errorf("counted %d passed, %d skipped, failed %q", r.passed, len(r.skipped), r.failed)
 	}
 }
