@@ -19,9 +19,11 @@ import (
 	"nodeagent/internal/shimapi"
 )
 
-// fifoWait is how long the init of a created container may take to the FIFO; it
-// is on its last steps there when "runc create" returns. Later runc is asked.
-const fifoWait = 500 * time.Millisecond
+// fifoWait is how long the init of a created container may take to the FIFO. It is
+// on its last steps there when "runc create" returns, but on a node that crawls they
+// take seconds; and a reader that goes away between its opening the FIFO and its
+// writing kills it. Later runc is asked.
+const fifoWait = 10 * time.Second
 
 // startHere starts a created container without a process: all that "runc start"
 // does is to read the byte that the waiting init writes into exec.fifo, and to
@@ -29,17 +31,17 @@ const fifoWait = 500 * time.Millisecond
 // at the price of one more exec of a large program. It returns nil where the
 // container is not runc's or the init does not answer: then nothing has happened
 // and runc itself must tell.
-func startHere(cmd *exec.Cmd) chan runcC.Exit {
+func startHere(cmd *exec.Cmd, wait time.Duration) chan runcC.Exit {
 	fifo := execFIFO(cmd.Args)
 	if fifo == "" {
 		return nil
 	}
-	f, err := os.OpenFile(fifo, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	fd, err := unix.Open(fifo, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}
-	defer f.Close()
-	if !released(f) {
+	defer unix.Close(fd)
+	if !released(fd, filepath.Dir(fifo), wait) {
 		return nil
 	}
 	status := 0
@@ -68,12 +70,8 @@ func startedAnyway(cmd *exec.Cmd) bool {
 // birth from runc's state, is the container's program by now. Until then it
 // bears the name that runc gives its init.
 func initPassed(dir string) bool {
-	var state struct {
-		Pid  int    `json:"init_process_pid"`
-		Born uint64 `json:"init_process_start"` // clock ticks since boot
-	}
-	data, err := os.ReadFile(filepath.Join(dir, "state.json"))
-	if err != nil || json.Unmarshal(data, &state) != nil {
+	state, err := readState(dir)
+	if err != nil {
 		return false
 	}
 	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", state.Pid))
@@ -99,18 +97,42 @@ func execFIFO(args []string) string {
 	return filepath.Join(dir, "exec.fifo")
 }
 
-// released waits for the init's byte.
-func released(fifo *os.File) bool {
-	raw, err := fifo.SyscallConn()
-	if err != nil || fifo.SetReadDeadline(time.Now().Add(fifoWait)) != nil {
-		return false
+// state is what we need of runc's state.json.
+type state struct {
+	Pid  int    `json:"init_process_pid"`
+	Born uint64 `json:"init_process_start"` // clock ticks since boot
+}
+
+func readState(dir string) (s state, err error) {
+	data, err := os.ReadFile(filepath.Join(dir, "state.json"))
+	if err == nil {
+		err = json.Unmarshal(data, &s)
 	}
-	var n int
-	var b [1]byte
-	err = raw.Read(func(fd uintptr) bool {
-		// Before the init has opened it, a FIFO reads as ended.
-		n, _ = unix.Read(int(fd), b[:])
-		return n > 0
-	})
-	return err == nil && n > 0
+	return s, err
+}
+
+// released waits for the byte of the init of the container whose state is in dir,
+// until the init ends or the time is over.
+func released(fifo int, dir string, wait time.Duration) bool {
+	init := -1 // poll passes it over
+	if s, err := readState(dir); err == nil && s.Pid > 0 {
+		fd, err := unix.PidfdOpen(s.Pid, 0)
+		switch {
+		case err == nil:
+			init = fd
+			defer unix.Close(fd)
+		case errors.Is(err, unix.ESRCH):
+			wait = 0
+		}
+	}
+	for end := time.Now().Add(wait); ; {
+		fds := []unix.PollFd{{Fd: int32(fifo), Events: unix.POLLIN}, {Fd: int32(init), Events: unix.POLLIN}}
+		_, err := unix.Poll(fds, int(max(0, time.Until(end)).Milliseconds()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		// A FIFO that its writer has closed without a byte reads as ended.
+		n, err := unix.Read(fifo, make([]byte, 1))
+		return err == nil && n == 1
+	}
 }

@@ -23,19 +23,23 @@ import (
 func TestStartHere(t *testing.T) {
 	for name, c := range map[string]struct {
 		state  string        // runc's state.json, or another runtime's file
+		pid    int           // of the init, in it
 		args   string        // after "runc --root <root>"
 		writes string        // by the init
 		after  time.Duration // the init comes
+		wait   time.Duration
 		here   bool
 	}{
-		"runc's container":            {"state.json", "--log l start c1", "0", 0, true},
-		"init comes later":            {"state.json", "--log l start c1", "0", 50 * time.Millisecond, true},
-		"init closes without a byte":  {"state.json", "--log l start c1", "", 0, false},
-		"nobody comes":                {"state.json", "--log l start c1", "0", time.Hour, false},
-		"crun's container":            {"status", "--log l start c1", "0", time.Hour, false},
-		"another container":           {"state.json", "--log l start c2", "0", time.Hour, false},
-		"another command":             {"state.json", "--log l delete c1", "0", time.Hour, false},
-		"a container that is no verb": {"state.json", "--log l kill start 15", "0", time.Hour, false},
+		"runc's container":            {"state.json", os.Getpid(), "--log l start c1", "0", 0, fifoWait, true},
+		"init comes later":            {"state.json", os.Getpid(), "--log l start c1", "0", 50 * time.Millisecond, fifoWait, true},
+		"init comes after a second":   {"state.json", os.Getpid(), "--log l start c1", "0", time.Second, fifoWait, true},
+		"init closes without a byte":  {"state.json", os.Getpid(), "--log l start c1", "", 50 * time.Millisecond, fifoWait, false},
+		"init is dead":                {"state.json", dead(t), "--log l start c1", "0", time.Hour, fifoWait, false},
+		"nobody comes":                {"state.json", os.Getpid(), "--log l start c1", "0", time.Hour, 20 * time.Millisecond, false},
+		"crun's container":            {"status", 0, "--log l start c1", "0", time.Hour, fifoWait, false},
+		"another container":           {"state.json", os.Getpid(), "--log l start c2", "0", time.Hour, fifoWait, false},
+		"another command":             {"state.json", os.Getpid(), "--log l delete c1", "0", time.Hour, fifoWait, false},
+		"a container that is no verb": {"state.json", os.Getpid(), "--log l kill start 15", "0", time.Hour, fifoWait, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -45,7 +49,7 @@ func TestStartHere(t *testing.T) {
 			if err := os.Mkdir(dir, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(filepath.Join(dir, c.state), nil, 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, c.state), fmt.Appendf(nil, `{"init_process_pid":%d}`, c.pid), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			if err := unix.Mkfifo(fifo, 0o622); err != nil {
@@ -60,7 +64,7 @@ func TestStartHere(t *testing.T) {
 			})
 			defer init.Stop()
 			cmd := &exec.Cmd{Args: append([]string{"runc", "--root", root}, strings.Fields(c.args)...)}
-			done := startHere(cmd)
+			done := startHere(cmd, c.wait)
 			if (done != nil) != c.here {
 				t.Fatalf("started here: %t, want %t", done != nil, c.here)
 			}
@@ -76,6 +80,16 @@ func TestStartHere(t *testing.T) {
 			}
 		})
 	}
+}
+
+// dead is the number of a process that has ended.
+func dead(t *testing.T) int {
+	t.Helper()
+	cmd := exec.Command("/bin/true")
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd.Process.Pid
 }
 
 // TestStartedAnyway: a start that was broken off after the init had gone on is

@@ -41,7 +41,7 @@ func (m *stdioMonitor) forget(id string) {
 
 // Start runs cmd without locking a thread.
 func (m *stdioMonitor) Start(cmd *exec.Cmd) (chan runcC.Exit, error) {
-	if done := startHere(cmd); done != nil {
+	if done := startHere(cmd, fifoWait); done != nil {
 		return done, nil
 	}
 	m.connect(cmd)
@@ -50,7 +50,7 @@ func (m *stdioMonitor) Start(cmd *exec.Cmd) (chan runcC.Exit, error) {
 
 // StartLocked runs cmd from a locked thread, which its death signal needs.
 func (m *stdioMonitor) StartLocked(cmd *exec.Cmd) (chan runcC.Exit, error) {
-	if done := startHere(cmd); done != nil {
+	if done := startHere(cmd, fifoWait); done != nil {
 		return done, nil
 	}
 	m.connect(cmd)
