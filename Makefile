@@ -17,8 +17,8 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## build bin/nodeagent and bin/containerd-shim-nodeagent-v1
-	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/nodeagent ./cmd/containerd-shim-nodeagent-v1
+build: ## build bin/nodeagent and the shim, bin/containerd-shim-nodeagent-v1 and bin/nodeagent-shim
+	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/nodeagent ./cmd/containerd-shim-nodeagent-v1 ./cmd/nodeagent-shim
 
 run: deps build ## run the example pods on a private node until Ctrl-C (root; ONCE=1: until all are Ready)
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/run ./test/run

@@ -195,7 +195,7 @@ func bannedOutside(from string, r ring, imp string) string {
 		return "ring 0 has no clock, I/O, goroutine, lock or dice"
 	case r == pure && !std && first != "nodeagent" && !hasAny(imp, "k8s.io/api/", "k8s.io/apimachinery/", "k8s.io/component-helpers/"):
 		return "ring 0 sees the standard library and k8s.io/{api,apimachinery,component-helpers} only"
-	case hasAny(imp, "github.com/containerd/containerd/v2/") && !hasAny(from+"/", "internal/cri/", "cmd/containerd-shim-nodeagent-v1/"):
+	case hasAny(imp, "github.com/containerd/containerd/v2/") && !hasAny(from+"/", "internal/cri/", "cmd/nodeagent-shim/"):
 		return "containerd is known in internal/cri and the shim only, so that its next version changes one room"
 	case hasAny(imp, "k8s.io/client-go/kubernetes", "k8s.io/client-go/informers", "k8s.io/client-go/listers"):
 		return "the clientset brings the types of all API groups into memory; make a REST client of the group that is needed"
@@ -203,7 +203,7 @@ func bannedOutside(from string, r ring, imp string) string {
 		return "only who talks to the API server knows its client: it costs memory, and requests"
 	case hasAny(imp, "k8s.io/kubernetes/"):
 		return "the tree of kubernetes is a specification to read; the oracle module alone may run it"
-	case hasAny(imp, "k8s.io/") && strings.HasPrefix(from, "cmd/containerd-shim-nodeagent-v1"):
+	case hasAny(imp, "k8s.io/") && hasAny(from, "cmd/nodeagent-shim", "cmd/containerd-shim-nodeagent-v1"):
 		return "one shim a pod: what it imports is paid in memory for every pod"
 	}
 	return ""
@@ -221,11 +221,23 @@ func hasAny(s string, prefixes ...string) bool {
 
 // TestShimIsSmall holds the shim's whole import graph.
 func TestShimIsSmall(t *testing.T) {
-	for _, p := range list(t, "-tags", "grpcnotrace", "./cmd/containerd-shim-nodeagent-v1") {
+	for _, p := range list(t, "-tags", "grpcnotrace", "./cmd/nodeagent-shim") {
 		for _, d := range p.Deps {
 			// With templates the linker keeps every method: 14.5 MB and not 10.3.
 			if hasAny(d, "k8s.io/", "sigs.k8s.io/", "net/http/pprof", "github.com/spf13/", "text/template", "html/template") {
 				t.Errorf("the shim depends on %s: one shim a pod, it must stay small", d)
+			}
+		}
+	}
+}
+
+// TestStarterIsSmall: what begins a shim runs once for each container's start.
+func TestStarterIsSmall(t *testing.T) {
+	for _, p := range list(t, "./cmd/containerd-shim-nodeagent-v1") {
+		for _, d := range p.Deps {
+			first, _, _ := strings.Cut(d, "/")
+			if strings.Contains(first, ".") && !hasAny(d, "golang.org/x/sys/unix", "google.golang.org/protobuf/encoding/protowire", "google.golang.org/protobuf/internal/") {
+				t.Errorf("what begins a shim depends on %s: it is run once for each container, and a library's beginning is most of what it costs", d)
 			}
 		}
 	}

@@ -3,117 +3,112 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"os/signal"
-	"runtime"
-	"runtime/debug"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 
-	taskAPI "github.com/containerd/containerd/api/runtime/task/v3"
-	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/task"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/containerd/v2/pkg/shim"
-	"github.com/containerd/containerd/v2/pkg/shutdown"
-	"github.com/containerd/containerd/v2/pkg/sys/reaper"
-	runcC "github.com/containerd/go-runc"
-	"github.com/containerd/log"
-	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
 )
 
-// listenFD is the task socket that the start verb hands down.
-const listenFD = 3
+// program is the shim itself.
+const program = "nodeagent-shim"
 
-// run serves until the control socket, or a signal while no container is left,
-// says that it is over. containerd's own loop is not used: it ends on SIGTERM
-// whatever it still serves, ties the process to the first container's bundle,
-// and wakes each shim of the node every 30 s to return memory.
-func run(ctx context.Context, cfg serveConfig) error {
-	debug.SetGCPercent(40) // as containerd's: small rather than quick
-	runtime.GOMAXPROCS(2)
-	setLog(cfg.debug)
-	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, unix.SIGCHLD, unix.SIGTERM, unix.SIGINT, unix.SIGPIPE, unix.SIGUSR1)
-	if err := reaper.SetSubreaper(1); err != nil {
-		return fmt.Errorf("become subreaper: %w", err)
-	}
-	bundle, err := os.Getwd()
+// findProgram looks beside this program, then in containerd's PATH.
+func findProgram() (string, error) {
+	self, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("find bundle: %w", err)
+		return "", fmt.Errorf("find this program: %w", err)
 	}
-	listener, err := net.FileListener(os.NewFile(listenFD, "task socket"))
+	beside := filepath.Join(filepath.Dir(self), program)
+	if unix.Access(beside, unix.X_OK) == nil {
+		return beside, nil
+	}
+	path, err := exec.LookPath(program)
 	if err != nil {
-		return fmt.Errorf("use task socket: %w", err)
+		return "", fmt.Errorf("find the shim: there is no %s, nor one in the PATH of containerd: install it beside %s: %w", beside, self, err)
 	}
-	ctx, sd := shutdown.WithShutdown(namespaces.WithNamespace(ctx, cfg.namespace))
-	defer sd.Shutdown()
+	return path, nil
+}
 
-	svc, err := newService(ctx, serviceConfig{
-		namespace: cfg.namespace, bundle: bundle, taskSocket: listener.Addr().String(), shutdown: sd,
-	})
+// serve starts the shim in a process group of its own, with the socket as its
+// descriptor 3.
+func serve(a arguments, socket *os.File) error {
+	path, err := findProgram()
 	if err != nil {
 		return err
 	}
-	// The bundle goes away with the first container while the shim lives on.
-	if err := os.Chdir("/"); err != nil {
-		return fmt.Errorf("leave bundle: %w", err)
-	}
-	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(ttrpc.UnixSocketRequireSameUser()))
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		return fmt.Errorf("make task server: %w", err)
+		return err
 	}
-	taskAPI.RegisterTTRPCTaskService(server, svc)
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(ctx, listener) }()
-	return loop(ctx, svc, signals, served)
+	defer null.Close()
+	argv := []string{path, "-namespace", a.namespace, "-id", a.id, "-address", a.address}
+	if a.debug {
+		argv = append(argv, "-debug")
+	}
+	p, err := os.StartProcess(path, argv, &os.ProcAttr{
+		Env: os.Environ(), Files: []*os.File{null, null, null, socket}, Sys: &syscall.SysProcAttr{Setpgid: true},
+	})
+	if err != nil {
+		return fmt.Errorf("start the shim: %w", err)
+	}
+	if err := setOOMScore(p.Pid); err != nil {
+		return errors.Join(fmt.Errorf("set the shim's oom_score_adj: %w", err), p.Kill())
+	}
+	return nil
 }
 
-func loop(ctx context.Context, svc *service, signals <-chan os.Signal, served <-chan error) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-served:
-			if ctx.Err() != nil || errors.Is(err, ttrpc.ErrServerClosed) {
-				return nil
-			}
-			return fmt.Errorf("serve tasks: %w", err)
-		case s := <-signals:
-			switch s {
-			case unix.SIGCHLD:
-				if err := reaper.Reap(); err != nil {
-					log.L.WithError(err).Error("reap exit status")
-				}
-			case unix.SIGTERM, unix.SIGINT:
-				if !svc.askedToLeave() {
-					log.L.WithField("signal", s).Warn("stay while containers run")
-				}
-			case unix.SIGUSR1:
-				dumpStacks()
-			}
+// setOOMScore makes the shim one step more likely to be killed than containerd.
+func setOOMScore(pid int) error {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(os.Getppid()) + "/oom_score_adj")
+	if err != nil {
+		return err
+	}
+	score, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return err
+	}
+	score = min(score+1, 1000)
+	err = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(strconv.Itoa(score)), 0)
+	if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
+		return nil
+	}
+	return err
+}
+
+// become goes on as the shim's program, with the same arguments and what was read
+// of the input, if it was.
+func become(args []string, input []byte) error {
+	path, err := findProgram()
+	if err != nil {
+		return err
+	}
+	if input != nil {
+		if err := giveBack(input); err != nil {
+			return fmt.Errorf("hand the input on: %w", err)
 		}
 	}
+	return fmt.Errorf("run %s: %w", path, unix.Exec(path, append([]string{path}, args...), os.Environ()))
 }
 
-// newTasks makes containerd's task service, with our hands on its events and
-// on the stdio of the containers that it creates.
-func newTasks(ctx context.Context, sd shutdown.Service, events *eventQueue) (taskAPI.TTRPCTaskService, *stdioMonitor, error) {
-	tasks, err := task.NewTaskService(ctx, events, sd)
+// giveBack makes input what the standard input will read.
+func giveBack(input []byte) error {
+	fd, err := unix.MemfdCreate("input", unix.MFD_CLOEXEC)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make task service: %w", err)
+		return err
 	}
-	monitor := &stdioMonitor{ProcessMonitor: reaper.Default, pending: map[string]stdio{}}
-	runcC.Monitor = monitor // after NewTaskService, which sets it
-	return tasks, monitor, nil
-}
-
-func newPublisher() (shim.Publisher, error) {
-	p, err := shim.NewPublisher(os.Getenv("TTRPC_ADDRESS"))
-	if err != nil {
-		return nil, fmt.Errorf("make event publisher: %w", err)
+	f := os.NewFile(uintptr(fd), "input")
+	defer f.Close()
+	if _, err := f.Write(input); err != nil {
+		return err
 	}
-	return p, nil
+	if _, err := f.Seek(0, 0); err != nil {
+		return err
+	}
+	return unix.Dup3(fd, 0, 0)
 }

@@ -36,7 +36,7 @@ func runtimeRules() []rule {
 			"install containerd " + TestedContainerd + " (oldest: " + OldestContainerd + ")", false}, oldContainerd},
 		{Kind{"NA-RUNTIME-003", "containerd does not find the shim", Error,
 			"Every pod runs below it; containerd looks for it in its own PATH, not in the daemon's.",
-			"install -m 755 containerd-shim-nodeagent-v1 /usr/local/bin/, and see that this is in the PATH of containerd.service", false}, noShim},
+			"install -m 755 nodeagent-shim containerd-shim-nodeagent-v1 /usr/local/bin/, and see that this is in the PATH of containerd.service", false}, noShim},
 		{Kind{"NA-RUNTIME-004", "runc does not work", Error,
 			"The shim starts containers with it; it looks in containerd's PATH.",
 			"install runc, or set runtimes.\"\".binary to its path; mend the binary of a handler that is named", false}, noRunc},

@@ -18,7 +18,7 @@ import (
 const DefaultRunDir = "/run/nodeagent"
 
 // Runtime is the containerd runtime name of the shim; containerd turns it into
-// the name of the binary, containerd-shim-nodeagent-v1.
+// the name of the binary that begins it, containerd-shim-nodeagent-v1.
 const Runtime = "io.containerd.nodeagent.v1"
 
 // GroupAnnotation is the OCI annotation whose value, the sandbox id, makes all

@@ -81,10 +81,10 @@ func (v Variant) name() string {
 	return n
 }
 
-// Built builds one of our own programs (nodeagent, containerd-shim-nodeagent-v1,
-// or ./test/bed/reaper) from the tree around the working directory and returns
-// the directory that holds it. NODEAGENT_BED_BIN names a directory to take the
-// plain variant from instead.
+// Built builds one of our own programs (nodeagent, containerd-shim-nodeagent-v1
+// with the shim itself, or ./test/bed/reaper) from the tree around the working
+// directory and returns the directory that holds it. NODEAGENT_BED_BIN names a
+// directory to take the plain variant from instead.
 //
 // The directory is named by the program's content, so a test that runs while
 // another process builds a newer tree keeps the program that it started with.
@@ -92,7 +92,7 @@ func Built(ctx context.Context, name string, v Variant) (string, error) {
 	builds.Lock()
 	defer builds.Unlock()
 	key := name + " " + v.name()
-	if dir := builds.done[key]; haveAll(dir, []string{name}) {
+	if dir := builds.done[key]; haveAll(dir, programs(name)) {
 		return dir, nil
 	}
 	dir, err := build(ctx, name, v)
@@ -110,7 +110,7 @@ var builds = struct {
 }{done: map[string]string{}}
 
 func build(ctx context.Context, name string, v Variant) (string, error) {
-	if dir := os.Getenv("NODEAGENT_BED_BIN"); dir != "" && v == (Variant{}) && haveAll(dir, []string{name}) {
+	if dir := os.Getenv("NODEAGENT_BED_BIN"); dir != "" && v == (Variant{}) && haveAll(dir, programs(name)) {
 		return dir, nil
 	}
 	root, err := ModuleRoot(ctx)
@@ -131,16 +131,18 @@ func build(ctx context.Context, name string, v Variant) (string, error) {
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return "", err
 	}
-	pkg := "./cmd/" + name
-	if name == reaperName {
-		pkg = "./test/bed/reaper"
-	}
-	if err := buildOwn(ctx, root, pkg, filepath.Join(tmp, name), v); err != nil {
-		return "", err
-	}
 	sum := sha256.New()
-	if err := addFile(sum, filepath.Join(tmp, name)); err != nil {
-		return "", err
+	for _, program := range programs(name) {
+		pkg := "./cmd/" + program
+		if program == reaperName {
+			pkg = "./test/bed/reaper"
+		}
+		if err := buildOwn(ctx, root, pkg, filepath.Join(tmp, program), v); err != nil {
+			return "", err
+		}
+		if err := addFile(sum, filepath.Join(tmp, program)); err != nil {
+			return "", err
+		}
 	}
 	dir := filepath.Join(base, hex.EncodeToString(sum.Sum(nil))[:16])
 	if _, err := os.Stat(dir); err == nil {
@@ -154,9 +156,18 @@ func build(ctx context.Context, name string, v Variant) (string, error) {
 // Our own programs.
 const (
 	agentName  = "nodeagent"
-	shimName   = "containerd-shim-nodeagent-v1"
+	shimName   = "containerd-shim-nodeagent-v1" // begins
+	serverName = "nodeagent-shim"               // this one
 	reaperName = "reaper"
 )
+
+// programs are those that must lie beside each other.
+func programs(name string) []string {
+	if name == shimName {
+		return []string{shimName, serverName}
+	}
+	return []string{name}
+}
 
 func buildOwn(ctx context.Context, root, pkg, out string, v Variant) error {
 	tags := "grpcnotrace" // as the Makefile

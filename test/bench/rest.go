@@ -40,7 +40,7 @@ func (b *bench) shims() []int {
 	var pids []int
 	for pid := range b.bed.Processes() {
 		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-		if strings.HasSuffix(strings.TrimSuffix(exe, " (deleted)"), "/containerd-shim-nodeagent-v1") {
+		if strings.HasSuffix(strings.TrimSuffix(exe, " (deleted)"), "/nodeagent-shim") {
 			pids = append(pids, pid)
 		}
 	}

@@ -40,7 +40,7 @@ WantedBy=multi-user.target
 const checkInstall = `
 install -m 755 /opt/nodeagent/tools/containerd /opt/nodeagent/tools/containerd-shim-runc-v2 /opt/nodeagent/tools/ctr /usr/local/bin/
 install -m 755 /opt/nodeagent/tools/runc /usr/local/sbin/
-install -m 755 /opt/nodeagent/bin/containerd-shim-nodeagent-v1 /usr/local/bin/
+install -m 755 /opt/nodeagent/bin/nodeagent-shim /opt/nodeagent/bin/containerd-shim-nodeagent-v1 /usr/local/bin/
 cd /opt/nodeagent/tree/systemd
 install -m 644 nodeagent.service /etc/systemd/system/
 install -D -m 644 tmpfiles.d/nodeagent.conf /etc/tmpfiles.d/nodeagent.conf
@@ -205,6 +205,7 @@ systemctl daemon-reload`,
 	},
 	{"overlay blocked", "rmmod overlay 2>/dev/null || true; echo install overlay /bin/false >/etc/modprobe.d/x.conf", "rm /etc/modprobe.d/x.conf", []string{"NA-KERNEL-002"}, nil},
 	{"no shim", "rm /usr/local/bin/containerd-shim-nodeagent-v1", "install /opt/nodeagent/bin/containerd-shim-nodeagent-v1 /usr/local/bin/", []string{"NA-RUNTIME-003"}, nil},
+	{"half a shim", "rm /usr/local/bin/nodeagent-shim", "install /opt/nodeagent/bin/nodeagent-shim /usr/local/bin/", []string{"NA-RUNTIME-003"}, nil},
 	{"containerd stopped", "systemctl stop containerd", "systemctl start containerd", []string{"NA-RUNTIME-001"}, nil},
 }
 

@@ -13,7 +13,7 @@ type suite struct{ pkg, daily string }
 
 var engine = []suite{
 	{"nodeagent/internal/net/podnet", "^(TestTrafficOfPods|TestPodInterface|TestHostPorts|TestForwardPolicyDrop|TestTableComesBack|TestRestartKeepsPods)$"},
-	{"nodeagent/cmd/containerd-shim-nodeagent-v1", "^(TestLogAndExit|TestExitWithContainerdDead|TestMemoryCgroup|TestCgroupMount|TestOOMKills)$"},
+	{"nodeagent/cmd/nodeagent-shim", "^(TestLogAndExit|TestExitWithContainerdDead|TestMemoryCgroup|TestCgroupMount|TestOOMKills)$"},
 	{"nodeagent/internal/cri", "^(TestPodStartsStopsAndLeavesNothing|TestKernelSees|TestHostNamespaces|TestOOMKilled|TestReboot|TestCrun)$"},
 	{"nodeagent/test/node", "^(TestPodComesAndGoes|TestContainerIsWhatWasAskedFor|TestAppArmor|TestHugePages)$"},
 }

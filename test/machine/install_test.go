@@ -125,7 +125,7 @@ func bring(ctx context.Context, g *guest.Guest) error {
 	}
 	_, err := g.Shell(ctx, `mkdir -p /root/nodeagent && cd /root/nodeagent
 cp -r /opt/nodeagent/tree/systemd /opt/nodeagent/tree/examples .
-mkdir -p bin && cp /opt/nodeagent/bin/nodeagent /opt/nodeagent/bin/containerd-shim-nodeagent-v1 bin/`)
+mkdir -p bin && cd /opt/nodeagent/bin && cp nodeagent containerd-shim-nodeagent-v1 nodeagent-shim /root/nodeagent/bin/`)
 	if err != nil {
 		return err
 	}

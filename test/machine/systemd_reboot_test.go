@@ -236,7 +236,7 @@ func (n *unitNode) stale() (found []string) {
 		}
 	}
 	// A pod that is done keeps its shim for as long as it is there.
-	if shims := nonEmptyLines(n.sh("pgrep -af '^[^ ]*containerd-shim-nodeagent-v1'")); len(shims) < live || len(shims) > len(pods) {
+	if shims := nonEmptyLines(n.sh("pgrep -af '^[^ ]*nodeagent-shim '")); len(shims) < live || len(shims) > len(pods) {
 		say("%d shims for %d pods, of which %d run: %v", len(shims), len(pods), live, shims)
 	}
 	for what, script := range map[string]string{

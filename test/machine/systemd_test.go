@@ -274,26 +274,26 @@ func testUnitReload(n *unitNode, _ map[string]bool) {
 // docs/install.md says how. Pods keep the shim that they have; one that starts
 // afterwards has the new one, and is removed by the old daemon.
 func testUnitUpgrade(n *unitNode, _ map[string]bool) {
-	n.sh("mkdir -p /root/was && cp /usr/local/bin/nodeagent /usr/local/bin/containerd-shim-nodeagent-v1 /root/was/")
+	n.sh("mkdir -p /root/was && cd /usr/local/bin && cp nodeagent containerd-shim-nodeagent-v1 nodeagent-shim /root/was/")
 	dir := n.TempDir()
 	root, err := bed.ModuleRoot(n.ctx)
 	if err != nil {
 		n.Fatal(err)
 	}
 	build := exec.CommandContext(n.ctx, "go", "build", "-trimpath", "-ldflags", "-s -w -X main.version=next", "-o", dir+"/",
-		"./cmd/nodeagent", "./cmd/containerd-shim-nodeagent-v1")
+		"./cmd/nodeagent", "./cmd/containerd-shim-nodeagent-v1", "./cmd/nodeagent-shim")
 	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+n.g.Arch())
 	if out, err := build.CombinedOutput(); err != nil {
 		n.Fatalf("%v\n%s", err, out)
 	}
-	for _, name := range []string{"nodeagent", "containerd-shim-nodeagent-v1"} {
+	for _, name := range []string{"nodeagent", "containerd-shim-nodeagent-v1", "nodeagent-shim"} {
 		if err := n.g.Put(n.ctx, filepath.Join(dir, name), "/root/next/"+name); err != nil {
 			n.Fatal(err)
 		}
 	}
 	first := n.sh("nodeagent version -o json | grep '\"daemon\"'")
 	for _, from := range []string{"/root/next", "/root/was"} {
-		n.sh("install -m 755 " + from + "/nodeagent " + from + "/containerd-shim-nodeagent-v1 /usr/local/bin/; systemctl restart nodeagent.service")
+		n.sh("cd " + from + " && install -m 755 nodeagent-shim containerd-shim-nodeagent-v1 nodeagent /usr/local/bin/; systemctl restart nodeagent.service")
 		version := n.sh("nodeagent version -o json | grep '\"daemon\"'")
 		if next := strings.Contains(version, `"next"`); next != (from == "/root/next") || !next && version != first {
 			n.Errorf("with %s the daemon is %s, at first %s", from, version, first)

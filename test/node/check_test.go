@@ -340,7 +340,7 @@ func TestCheck(t *testing.T) {
 			}
 		}},
 		{"pods of a dead daemon of ours", func(t *testing.T) {
-			plantPod(t, b, "kubepods/pod4567", "containerd-shim-nodeagent-v1")
+			plantPod(t, b, "kubepods/pod4567", "nodeagent-shim")
 			wantMore(t, base, c.check(t))
 		}},
 		{"mixed iptables", func(t *testing.T) {

@@ -56,7 +56,7 @@ func (s *soak) fault(ctx context.Context) {
 func (s *soak) killShim(context.Context) error {
 	for pid := range s.bed.Processes() {
 		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-		if strings.Contains(exe, "containerd-shim-nodeagent-v1") {
+		if strings.Contains(exe, "/nodeagent-shim") {
 			return ignoreGone(unix.Kill(pid, unix.SIGKILL))
 		}
 	}

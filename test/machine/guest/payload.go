@@ -45,13 +45,14 @@ const loadModules = `grep -hv '^#' ` + treeDir + `/systemd/modules-load.d/*.conf
 var programs = []struct{ name, pkg string }{
 	{"nodeagent", "nodeagent/cmd/nodeagent"},
 	{"containerd-shim-nodeagent-v1", "nodeagent/cmd/containerd-shim-nodeagent-v1"},
+	{"nodeagent-shim", "nodeagent/cmd/nodeagent-shim"},
 	{"reaper", "nodeagent/test/bed/reaper"},
 	{"podtool", "nodeagent/test/image/podtool"},
 	{"floor", "nodeagent/test/floor"},
 }
 
 // failpointPrograms are those that a bed also runs with failpoints.
-var failpointPrograms = []string{"nodeagent", "containerd-shim-nodeagent-v1"}
+var failpointPrograms = []string{"nodeagent", "containerd-shim-nodeagent-v1", "nodeagent-shim"}
 
 // goStandIn answers "go build … -o OUT … PACKAGE" with what the host has built.
 // The guest has no compiler and no network, and a bed that asks for its programs
@@ -82,7 +83,7 @@ func bedEnv() []string {
 }
 
 // Programs gives the guest our programs, built for its architecture, as
-// /opt/nodeagent/bin/nodeagent and …/containerd-shim-nodeagent-v1, next to
+// /opt/nodeagent/bin/nodeagent and those of the shim, next to
 // /opt/nodeagent/tools with containerd, ctr and runc, and the tree's files as
 // /opt/nodeagent/tree. They cannot be written to, and are gone after a reboot.
 // Once a boot.

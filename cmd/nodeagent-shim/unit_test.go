@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	eventstypes "github.com/containerd/containerd/api/events"
@@ -192,59 +190,4 @@ func FuzzCgroupText(f *testing.F) {
 		_, v1 := memoryCgroup(membership)
 		cgroupMount(mounts, v1)
 	})
-}
-
-// The lock excludes, and leaves no file.
-func TestLockFile(t *testing.T) {
-	defer goleak.VerifyNone(t)
-	dir := t.TempDir()
-	var inside, most atomic.Int32
-	var wg sync.WaitGroup
-	for range 20 {
-		wg.Go(func() {
-			for range 20 {
-				unlock, err := lockFile(filepath.Join(dir, "g.lock"))
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				most.Store(max(most.Load(), inside.Add(1)))
-				inside.Add(-1)
-				unlock()
-			}
-		})
-	}
-	wg.Wait()
-	if most.Load() != 1 {
-		t.Errorf("%d held the lock at once", most.Load())
-	}
-	if left, _ := os.ReadDir(dir); len(left) != 0 {
-		t.Errorf("left: %v", left)
-	}
-}
-
-func TestListens(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	want := func(alive bool) {
-		t.Helper()
-		if got, err := listens(path); err != nil || got != alive {
-			t.Errorf("listens = %t, %v; want %t", got, err, alive)
-		}
-	}
-	want(false)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want(true)
-	l.SetUnlinkOnClose(false)
-	_ = l.Close()
-	want(false)
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(path, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	want(false) // connect says ECONNREFUSED to what is no socket
 }

@@ -73,7 +73,7 @@ func shims(t *testing.T, n *node) (pids []string) {
 	}
 	for _, p := range lines {
 		b, _ := os.ReadFile(p)
-		if s := string(b); strings.Contains(s, "containerd-shim-nodeagent-v1\x00") && strings.Contains(s, n.bed.Address()) {
+		if s := string(b); strings.Contains(s, "/nodeagent-shim\x00") && strings.Contains(s, n.bed.Address()) {
 			pids = append(pids, filepath.Base(filepath.Dir(p)))
 		}
 	}
@@ -403,8 +403,16 @@ func noLeaks(n *node) {
 		k.exit(10 * time.Second)
 		k.delete()
 	}
+	var now []string
+	var running int
+	defer func() {
+		if n.t.Failed() {
+			n.t.Logf("descriptors before and now:\n%q\n%q\ngoroutines %d and %d", fds, now, routines, running)
+		}
+	}()
 	eventually(n.t, 5*time.Second, "as many descriptors and goroutines as before", func() bool {
-		return len(openFiles(n.t, pid)) <= len(fds) && n.stats("leaks").Goroutines <= routines
+		now, running = openFiles(n.t, pid), n.stats("leaks").Goroutines
+		return len(now) <= len(fds) && running <= routines
 	})
 	_ = filepath.WalkDir(n.runDir, func(p string, d fs.DirEntry, _ error) error {
 		if d != nil && d.Type()&fs.ModeNamedPipe != 0 {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"runtime/debug"
 
 	taskAPI "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types/task"
@@ -15,6 +16,7 @@ import (
 func (s *service) Start(ctx context.Context, r *taskAPI.StartRequest) (*taskAPI.StartResponse, error) {
 	if c := s.find(r.ID); c != nil && r.ExecID == "" {
 		c.starting()
+		defer debug.SetGCPercent(calmGC)
 	}
 	resp, err := s.TTRPCTaskService.Start(ctx, r)
 	if err != nil && r.ExecID != "" {

@@ -1,0 +1,70 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/log"
+
+	"nodeagent/internal/shimapi"
+)
+
+// podManager is containerd's manager of runc shims, with an exit record from the
+// cleaner of a dead one. How a pod's shim begins is containerd-shim-nodeagent-v1's.
+type podManager struct{ shim.Shim }
+
+// noteFile holds a container's log URI in its bundle, for who has to clean up
+// after a dead shim.
+const noteFile = "nodeagent-log"
+
+func writeNote(bundle, uri string) error {
+	return os.WriteFile(filepath.Join(bundle, noteFile), []byte(uri), 0o600)
+}
+
+// Stop is called by containerd when the shim of a container is dead. It kills
+// what is left; the code is real where the shim had seen the exit, else 137.
+func (m *podManager) Stop(ctx context.Context, id string) (shim.StopStatus, error) {
+	cwd, err := os.Getwd()
+	if err != nil {
+		return shim.StopStatus{}, fmt.Errorf("find bundle: %w", err)
+	}
+	note, noteErr := os.ReadFile(filepath.Join(filepath.Dir(cwd), id, noteFile))
+	status, err := m.Shim.Stop(ctx, id)
+	if err != nil || noteErr != nil {
+		return status, err
+	}
+	uri, err := shimapi.ParseLogURI(string(note))
+	if err != nil {
+		return status, nil
+	}
+	if err := recordLost(uri, id, status); err != nil {
+		log.G(ctx).WithError(err).Warn("record exit for a dead shim")
+	}
+	return status, nil
+}
+
+// recordLost writes the exit record unless the shim did, and takes away what a
+// dead shim left of itself.
+func recordLost(uri shimapi.LogURI, id string, status shim.StopStatus) error {
+	if r, err := shimapi.ReadShim(uri.RunDir, uri.Sandbox); err == nil && !r.Alive() {
+		if err := os.Remove(r.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := shimapi.RemoveShim(uri.RunDir, uri.Sandbox); err != nil {
+			return err
+		}
+	}
+	if _, err := shimapi.ReadExit(uri.RunDir, id); err == nil {
+		return nil
+	}
+	return shimapi.WriteExit(uri.RunDir, shimapi.ExitRecord{
+		ContainerID: id, SandboxID: uri.Sandbox, Pid: status.Pid,
+		ExitCode: uint32(status.ExitStatus), ExitedAt: status.ExitedAt, ShimLost: true,
+	})
+}
