@@ -2,6 +2,7 @@ package status_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -23,7 +24,7 @@ func TestLife(t *testing.T) {
 		web := bound("web", "1")
 		b.api.Add(web)
 		b.pods.tell(with(web, corev1.PodPending, false, 0), false)
-		time.Sleep(80 * time.Millisecond)
+		time.Sleep(900 * time.Millisecond) // on a node that has much to do
 		b.asked("while it starts")
 		ready, at := with(web, corev1.PodRunning, true, 0), time.Now()
 		b.pods.tell(ready, false)
@@ -77,17 +78,58 @@ func TestLastWord(t *testing.T) {
 	})
 }
 
-// TestPendingIsTold: what a pod waits for is told soon, if it has to wait.
+// TestLastNoise: what the API server lacks of a pod that is gone, and nobody asks for,
+// costs no request, and the delete no wait for it; unless a finalizer keeps the pod.
+func TestLastNoise(t *testing.T) {
+	for _, kept := range []bool{false, true} {
+		live(t, func(b *bed) {
+			web := bound("web", "1")
+			if kept {
+				web.Finalizers = []string{"example.com/tracking"}
+			}
+			b.api.Add(web)
+			b.pods.tell(with(web, corev1.PodRunning, true, 0), false)
+			synctest.Wait()
+			b.api.Delete("default", "web", false)
+			ended := with(b.api.Pod("default", "web"), corev1.PodSucceeded, false, 0)
+			ended.Status.PodIP, ended.Status.PodIPs = "10.244.0.7", []corev1.PodIP{{IP: "10.244.0.7"}}
+			b.pods.tell(ended, false)
+			synctest.Wait()
+			b.api.Asked()
+			gone := *ended
+			gone.Status.PodIP, gone.Status.PodIPs = "", nil
+			b.pods.tell(&gone, true)
+			if !kept {
+				b.asked("when nothing was left of the pod", "delete pods web")
+				return
+			}
+			b.asked("when nothing was left of a pod that somebody keeps", patchWeb, "delete pods web")
+			if got := b.api.Pod("default", "web"); got == nil || got.Status.PodIP != "" {
+				t.Errorf("a pod that somebody keeps is shown as %+v", got)
+			}
+		})
+	}
+}
+
+// TestPendingIsTold: what a pod waits for is told soon, if it has to wait, and sooner if
+// something is wrong.
 func TestPendingIsTold(t *testing.T) {
 	live(t, func(b *bed) {
 		web := bound("web", "1")
 		b.api.Add(web)
-		b.pods.tell(with(web, corev1.PodPending, false, 0), false)
-		time.Sleep(300 * time.Millisecond)
-		b.asked("after 0.3 s", patchWeb)
+		pending := with(web, corev1.PodPending, false, 0)
+		b.pods.tell(pending, false)
+		time.Sleep(1100 * time.Millisecond)
+		b.asked("after 1.1 s", patchWeb)
 		if got := b.api.Pod("default", "web"); got.Status.StartTime == nil || len(got.Status.ContainerStatuses) != 1 {
 			t.Errorf("the API server has %+v", got.Status)
 		}
+		failing := *pending
+		failing.Status.ContainerStatuses = slices.Clone(pending.Status.ContainerStatuses)
+		failing.Status.ContainerStatuses[0].State.Waiting = &corev1.ContainerStateWaiting{Reason: "ErrImagePull"}
+		b.pods.tell(&failing, false)
+		time.Sleep(300 * time.Millisecond)
+		b.asked("0.3 s after a failure", patchWeb)
 	})
 }
 

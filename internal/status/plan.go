@@ -2,10 +2,13 @@ package status
 
 import (
 	"bytes"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"nodeagent/internal/pod"
 )
 
 // step is what can be asked of the API server.
@@ -46,7 +49,7 @@ func (r *record) plan(f facts, now time.Time) task {
 		return task{}
 	}
 	last := r.gone && r.api.DeletionTimestamp != nil
-	if t := r.write(now); t.step != none {
+	if t := r.write(now); t.step != none && !(last && saysEnd(r.api, &t.status)) {
 		t.haste = t.haste || last // the final delete waits for it, and who deleted the pod for that
 		return t
 	}
@@ -54,6 +57,18 @@ func (r *record) plan(f facts, now time.Time) task {
 		return task{step: remove, pod: r.api, haste: true}
 	}
 	return task{}
+}
+
+// saysEnd tells whether the API server knows all that matters of how the pod ended:
+// its phase, and how each container did. That its network is gone too need not be told
+// of a pod which is gone with the next request, unless somebody's finalizer keeps it.
+func saysEnd(api *corev1.Pod, want *corev1.PodStatus) bool {
+	have := &api.Status
+	return len(api.Finalizers) == 0 && over(have.Phase) && have.Phase == want.Phase &&
+		have.Reason == want.Reason && have.Message == want.Message &&
+		bytes.Equal(encode(have.InitContainerStatuses), encode(want.InitContainerStatuses)) &&
+		bytes.Equal(encode(have.ContainerStatuses), encode(want.ContainerStatuses)) &&
+		bytes.Equal(encode(have.EphemeralContainerStatuses), encode(want.EphemeralContainerStatuses))
 }
 
 // planMirror keeps the API server's copy of a static pod.
@@ -99,9 +114,27 @@ func isReady(s *corev1.PodStatus) bool {
 	return c != nil && c.Status == corev1.ConditionTrue
 }
 
-// quiet is how long a change waits that nobody waits for: a pod that starts is
-// ready before it is over, and then it is told with that.
-const quiet = 250 * time.Millisecond
+// How long a change waits that nobody waits for.
+const (
+	// quiet is for all but what follows.
+	quiet = 250 * time.Millisecond
+	// starting is for a pod that begins without trouble: it is ready before it is over,
+	// also on a busy node, and then all is told with that.
+	starting = time.Second
+)
+
+// begins tells whether the status is that of a pod on its way up of which nothing went
+// wrong: nobody can do anything about it but wait.
+func begins(s *corev1.PodStatus) bool {
+	trouble := func(c corev1.ContainerStatus) bool {
+		w, end := c.State.Waiting, c.State.Terminated
+		return c.RestartCount > 0 || end != nil && end.ExitCode != 0 ||
+			w != nil && w.Reason != pod.ReasonContainerCreating && w.Reason != pod.ReasonPodInitializing
+	}
+	return s.Phase == corev1.PodPending && s.Reason == "" && s.Message == "" &&
+		!slices.ContainsFunc(s.InitContainerStatuses, trouble) && !slices.ContainsFunc(s.ContainerStatuses, trouble) &&
+		!slices.ContainsFunc(s.EphemeralContainerStatuses, trouble)
+}
 
 // How often one pod is written to. Who is restarted or gets ready and unready all
 // the time tells of it less often; what it is in the end is always told.
@@ -119,7 +152,11 @@ func (r *record) due(now time.Time) time.Time {
 		at = r.haste.when(hastePace, now)
 	default:
 		at = r.noise.when(noisePace, now)
-		if calm := r.since.Add(quiet); calm.After(at) {
+		wait := quiet
+		if r.next.step == patch && begins(&r.next.status) {
+			wait = starting
+		}
+		if calm := r.since.Add(wait); calm.After(at) {
 			at = calm
 		}
 	}

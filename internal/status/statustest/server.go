@@ -216,7 +216,7 @@ func (s *Server) remove(p *corev1.Pod, o *metav1.DeleteOptions) error {
 	if o.Preconditions != nil && o.Preconditions.UID != nil && *o.Preconditions.UID != p.UID {
 		return apierrors.NewConflict(podsResource.GroupResource(), p.Name, fmt.Errorf("precondition failed: UID in precondition: %s, UID in object meta: %s", *o.Preconditions.UID, p.UID))
 	}
-	if o.GracePeriodSeconds != nil && *o.GracePeriodSeconds == 0 {
+	if o.GracePeriodSeconds != nil && *o.GracePeriodSeconds == 0 && len(p.Finalizers) == 0 {
 		s.version++
 		return s.tracker.Delete(podsResource, p.Namespace, p.Name)
 	}
