@@ -40,7 +40,7 @@ func TestContainers(t *testing.T) {
 		"no leaks":                noLeaks,
 		"many lines both streams": bothStreams,
 		"created only":            createdOnly,
-		"started without runc":    startedWithoutRunc,
+		"without runc":            withoutRunc,
 		"exec":                    execProcess,
 		"exec of a dead client":   execOfDeadClient,
 		"user opens stdout":       userOpensStdout,
@@ -548,9 +548,9 @@ func userOpensStdout(n *node) {
 	n.end("user")
 }
 
-// startedWithoutRunc proves on real containers that runc is not run to start one,
-// and that runc agrees afterwards that it runs.
-func startedWithoutRunc(n *node) {
+// withoutRunc proves on real containers that runc is not run to start one, nor to
+// delete one that has ended, and that runc agrees afterwards that it runs, or is gone.
+func withoutRunc(n *node) {
 	log := filepath.Join(n.t.TempDir(), "verbs")
 	wrapper := filepath.Join(n.t.TempDir(), "runc")
 	script := "#!/bin/sh\necho \"$@\" >>" + log + "\nexec " + filepath.Join(n.bed.Tools(), "runc") + " \"$@\"\n"
@@ -559,24 +559,46 @@ func startedWithoutRunc(n *node) {
 	}
 	k := n.shell("fifo", "echo ran; sleep 1000", want{runtime: wrapper}).run(want{})
 	eventually(n.t, 10*time.Second, "the container's line", func() bool { return content(k.log(), "stdout") == "ran\n" })
+	root := notRun(n, log, "start")
+	state := func() (string, error) {
+		out, err := exec.Command(filepath.Join(n.bed.Tools(), "runc"), "--root", root, "state", k.id).CombinedOutput()
+		return string(out), err
+	}
+	if out, err := state(); err != nil || !strings.Contains(out, `"running"`) {
+		n.t.Errorf("runc says: %v\n%s", err, out)
+	}
+	k.delete()
+	notRun(n, log, "delete")
+	if out, err := state(); err == nil || !strings.Contains(out, "does not exist") {
+		n.t.Errorf("after its deletion runc says: %v\n%s", err, out)
+	}
+	err := filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Name() == k.id {
+			n.t.Errorf("after its deletion there is %s", path)
+		}
+		return nil // what goes meanwhile is another's
+	})
+	if err != nil {
+		n.t.Error(err)
+	}
+	n.end("fifo")
+}
+
+// notRun demands that runc was not run with the verb, and returns its root.
+func notRun(n *node, log, verb string) (root string) {
+	n.t.Helper()
 	verbs, err := os.ReadFile(log)
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	root := ""
 	for line := range strings.Lines(string(verbs)) {
 		args := strings.Fields(line)
-		if at := len(args) - 2; at >= 0 && args[at] == "start" {
-			n.t.Errorf("runc was run to start it: %s", line)
+		if at := len(args) - 2; at >= 0 && args[at] == verb {
+			n.t.Errorf("runc was run to %s it: %s", verb, line)
 		}
 		if len(args) > 1 && args[0] == "--root" {
 			root = args[1]
 		}
 	}
-	out, err := exec.Command(filepath.Join(n.bed.Tools(), "runc"), "--root", root, "state", k.id).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), `"running"`) {
-		n.t.Errorf("runc says: %v\n%s", err, out)
-	}
-	k.delete()
-	n.end("fifo")
+	return root
 }

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -95,20 +94,6 @@ func execFIFO(args []string) string {
 		return ""
 	}
 	return filepath.Join(dir, "exec.fifo")
-}
-
-// state is what we need of runc's state.json.
-type state struct {
-	Pid  int    `json:"init_process_pid"`
-	Born uint64 `json:"init_process_start"` // clock ticks since boot
-}
-
-func readState(dir string) (s state, err error) {
-	data, err := os.ReadFile(filepath.Join(dir, "state.json"))
-	if err == nil {
-		err = json.Unmarshal(data, &s)
-	}
-	return s, err
 }
 
 // released waits for the byte of the init of the container whose state is in dir,

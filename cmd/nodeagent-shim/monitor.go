@@ -19,7 +19,7 @@ type stdio struct{ in, out, err *os.File }
 // container of ours it gives our own pipes: so we read what the container
 // writes from the pipe that it writes to, without the copy through a FIFO (two
 // more passes over each byte, and two goroutines a stream) of the task service.
-// And what "runc start" does it does itself where it can.
+// And what "runc start" and "runc delete" do it does itself where it can.
 type stdioMonitor struct {
 	runcC.ProcessMonitor
 	mu      sync.Mutex
@@ -39,9 +39,17 @@ func (m *stdioMonitor) forget(id string) {
 	delete(m.pending, id)
 }
 
+// doneHere does what cmd would, where that takes no process; nil: it does take one.
+func doneHere(cmd *exec.Cmd) chan runcC.Exit {
+	if done := startHere(cmd, fifoWait); done != nil {
+		return done
+	}
+	return deleteHere(cmd)
+}
+
 // Start runs cmd without locking a thread.
 func (m *stdioMonitor) Start(cmd *exec.Cmd) (chan runcC.Exit, error) {
-	if done := startHere(cmd, fifoWait); done != nil {
+	if done := doneHere(cmd); done != nil {
 		return done, nil
 	}
 	m.connect(cmd)
@@ -50,7 +58,7 @@ func (m *stdioMonitor) Start(cmd *exec.Cmd) (chan runcC.Exit, error) {
 
 // StartLocked runs cmd from a locked thread, which its death signal needs.
 func (m *stdioMonitor) StartLocked(cmd *exec.Cmd) (chan runcC.Exit, error) {
-	if done := startHere(cmd, fifoWait); done != nil {
+	if done := doneHere(cmd); done != nil {
 		return done, nil
 	}
 	m.connect(cmd)
