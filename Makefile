@@ -51,9 +51,9 @@ bench: deps build ## one table: our times over those of containerd and runc alon
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/ ./test/bench ./test/floor
 	@exec bin/test/bench -floor bin/test/floor
 
-bench-cluster: deps build ## one table: our times over those of kubelet on the same control plane (root; the first time: long)
+bench-cluster: deps build ## one table: our times over those of kubelet on the same control plane (root; ALONE=1: ours by stage, without kubelet; the first time: long)
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/bench-cluster ./test/cluster/bench
-	@exec bin/test/bench-cluster
+	@exec bin/test/bench-cluster $(if $(filter 1,$(ALONE)),-alone)
 
 soak: deps ## churn pods and inject faults for TIME (default 10m), then look for leaks (root)
 	SOAK=$(or $(TIME),10m) $(GO) test ./test/soak -run TestSoak -v -count=1 -timeout 0

@@ -74,6 +74,23 @@ func readAudit(in io.Reader) ([]request, error) {
 	return all, s.Err()
 }
 
+// besides are the requests in this time for what the pod refers to: nobody else's,
+// since these pods come one after another.
+func (l life) besides(all []request) (of []request) {
+	for _, r := range all {
+		if kind := r.kind(); (kind == askToken || kind == askConfigMap) && r.Received.After(l.begun) && r.Received.Before(l.seen) {
+			of = append(of, r)
+		}
+	}
+	return of
+}
+
+// What a pod waits for beside its own object.
+const (
+	askToken     = "create serviceaccounts/token"
+	askConfigMap = "get configmaps"
+)
+
 // requests counts what the agent asked since a moment, and gives the lives of its
 // pods of this turn the API server's own view.
 func (b *bench) requests(ctx context.Context, s *side, since time.Time) error {
@@ -104,7 +121,7 @@ func (b *bench) requests(ctx context.Context, s *side, since time.Time) error {
 	for i := range s.lives {
 		for k := range s.lives[i] {
 			if l := &s.lives[i][k]; len(about[l.name]) > 0 {
-				l.requests = about[l.name]
+				l.requests = append(about[l.name], l.besides(all)...)
 			}
 		}
 	}

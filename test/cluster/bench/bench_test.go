@@ -56,9 +56,15 @@ func TestStages(t *testing.T) {
 			patched(at(120), at(121)), // after the watcher had seen it
 		},
 	}
+	l.requests = append(l.requests, l.besides([]request{
+		asked("serviceaccounts", "token", "create", at(-5), at(-4)), // the one before
+		asked("serviceaccounts", "token", "create", at(10), at(18)),
+		asked("configmaps", "", "get", at(9), at(12)),
+		asked("configmaps", "", "watch", at(12), at(500)),
+	})...)
 	way := ways()[goesUp]
 	got := between([]life{l, {}}, way.begin, way.steps)
-	want := []float64{5, 15, 25, 20, 20, -1, 10, 20, 10}
+	want := []float64{5, 18, 12, 15, 25, 20, 20, -1, 10, 20, 10}
 	sum := 0.0
 	for i, v := range got {
 		switch {
@@ -75,8 +81,12 @@ func TestStages(t *testing.T) {
 }
 
 func patched(received, answered time.Time) request {
-	r := request{Verb: "patch", Received: received, Answered: answered}
-	r.ObjectRef.Resource, r.ObjectRef.Subresource, r.ResponseStatus.Code = "pods", "status", 200
+	return asked("pods", "status", "patch", received, answered)
+}
+
+func asked(resource, sub, verb string, received, answered time.Time) request {
+	r := request{Verb: verb, Received: received, Answered: answered}
+	r.ObjectRef.Resource, r.ObjectRef.Subresource, r.ResponseStatus.Code = resource, sub, 200
 	return r
 }
 

@@ -46,6 +46,7 @@ func main() {
 	flag.IntVar(&o.ending, "ending", 5, "pods that end by themselves in a turn")
 	flag.IntVar(&o.many, "many", 100, "pods at once")
 	flag.DurationVar(&o.rest, "rest", 30*time.Second, "how long to look at the resting node")
+	flag.BoolVar(&o.alone, "alone", false, "the daemon alone, to see where its time goes: no table")
 	flag.Parse()
 	o.turns, o.single, o.ending, o.many = max(o.turns, 1), max(o.single, 1), max(o.ending, 1), max(o.many, 1)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -63,6 +64,7 @@ func main() {
 type options struct {
 	turns, single, ending, many int
 	rest                        time.Duration
+	alone                       bool
 }
 
 // bench is one run.
@@ -96,7 +98,11 @@ func run(ctx context.Context, o options) (over bool, err error) {
 		return false, err
 	}
 	// Before the bed, so that nobody waits in it for a build.
-	for _, get := range []func(context.Context) error{programs, peers} {
+	gets := []func(context.Context) error{programs}
+	if !o.alone {
+		gets = append(gets, peers)
+	}
+	for _, get := range gets {
 		if err := get(ctx); err != nil {
 			return false, err
 		}
@@ -120,7 +126,9 @@ func run(ctx context.Context, o options) (over bool, err error) {
 		return false, err
 	}
 	fmt.Println()
-	over = measure.Table(os.Stdout, "KUBELET", be.rows())
+	if !o.alone {
+		over = measure.Table(os.Stdout, "KUBELET", be.rows())
+	}
 	be.printStages(os.Stdout)
 	return over, nil
 }
@@ -162,9 +170,12 @@ func (b *bench) takeTurns(ctx context.Context) error {
 	ours, kubelet := b.sides[0], b.sides[1]
 	var order []*side
 	for i := range b.turns {
-		if i%2 == 0 {
+		switch {
+		case b.alone:
+			order = append(order, ours)
+		case i%2 == 0:
 			order = append(order, kubelet, ours)
-		} else {
+		default:
 			order = append(order, ours, kubelet)
 		}
 	}

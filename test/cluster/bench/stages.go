@@ -60,6 +60,8 @@ func ways() [lifeCount]struct {
 	}{
 		goesUp: {"a pod is made", func(l life) time.Time { return l.begun }, []stage{
 			{"API server: answers who asked", func(l life) time.Time { return l.asked }, true},
+			{"API server: answers for a token", answered(askToken), true},
+			{"API server: answers for the ConfigMap of its authorities", answered(askConfigMap), true},
 			{"API server: has it; agent: hears of it, until the sandbox is on record", firstOf(measure.RecordMade), false},
 			{"agent: volumes and sandbox, until the container is on record", lastOf(measure.RecordMade), false},
 			{"containerd: task made (runc create)", lastOf(measure.TaskMade), false},
