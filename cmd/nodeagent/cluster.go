@@ -272,9 +272,7 @@ func (d *daemon) fitNode() error {
 	if c.nodes, err = apinode.Dial(api, reconnect); err != nil {
 		return err
 	}
-	if err := c.facts.learn(d); err != nil {
-		return err
-	}
+	c.facts.learn(d)
 	k := &d.cfg.Kubelet
 	c.node, err = apinode.New(apinode.Config{
 		Identity: identity(d.cfg), Register: *k.RegisterNode,

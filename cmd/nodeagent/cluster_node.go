@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -99,25 +97,22 @@ type nodeFacts struct {
 }
 
 // learn finds what does not change.
-func (f *nodeFacts) learn(d *daemon) error {
+func (f *nodeFacts) learn(d *daemon) {
 	f.d, f.poke = d, make(chan struct{}, 1)
-	addrs, err := nodeAddresses(d.cfg.NodeName, d.cfg.NodeIPs, d.cfg.Cluster.ExternalCloud)
-	if err != nil {
-		return err
-	}
 	c := d.cluster
-	f.facts = apinode.Facts{Machine: c.machine, Capacity: c.capacity, Allocatable: c.allocatable(), Addresses: addrs,
+	f.facts = apinode.Facts{Machine: c.machine, Capacity: c.capacity, Allocatable: c.allocatable(),
 		Handlers: []corev1.NodeRuntimeHandler{{Name: ""}}}
 	for _, name := range d.cfg.Handlers() {
 		f.facts.Handlers = append(f.facts.Handlers, corev1.NodeRuntimeHandler{Name: name})
 	}
-	return nil
 }
 
 func (f *nodeFacts) now() apinode.Facts {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.facts
+	facts := f.facts
+	facts.Addresses = f.d.addrs.ofNode()
+	return facts
 }
 
 // look has the runtime and the images looked at. It never blocks.
@@ -176,37 +171,6 @@ func (f *nodeFacts) ask(ctx context.Context) error {
 	f.mu.Unlock()
 	f.d.cluster.node.Wake()
 	return nil
-}
-
-// nodeAddresses are the addresses that the Node tells.
-func nodeAddresses(name string, given []string, cloud bool) ([]corev1.NodeAddress, error) {
-	in := apinode.AddressInputs{Hostname: name, ExternalCloud: cloud}
-	for _, text := range given {
-		a, err := netip.ParseAddr(text)
-		if err != nil {
-			return nil, fmt.Errorf("parse the node's address: %w", err)
-		}
-		in.Given = append(in.Given, a)
-	}
-	routed, err := hostAddrs()
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range routed {
-		if !a.IsLoopback() {
-			in.Routed = append(in.Routed, a)
-		}
-	}
-	local, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, fmt.Errorf("list this host's addresses: %w", err)
-	}
-	for _, a := range local {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			in.Local = append(in.Local, p.Addr().Unmap())
-		}
-	}
-	return apinode.Addresses(in)
 }
 
 // errNoNode is that of a Node that the API server does not have.

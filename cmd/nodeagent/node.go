@@ -156,20 +156,3 @@ func (n *nodeDNS) read() etc.DNS {
 	}
 	return n.dns
 }
-
-// nodeAddrs are the node's addresses: those given, else the address by which
-// the default route leaves, of each family.
-func nodeAddrs(given []string) ([]netip.Addr, error) {
-	var all []netip.Addr
-	for _, s := range given {
-		a, err := netip.ParseAddr(s)
-		if err != nil {
-			return nil, fmt.Errorf("parse the node's address: %w", err)
-		}
-		all = append(all, a)
-	}
-	if len(all) > 0 {
-		return all, nil
-	}
-	return hostAddrs()
-}

@@ -24,10 +24,10 @@ func (d *daemon) fitNodeAPI() error {
 	if err != nil {
 		return err
 	}
-	serving, err := cert.NewServing(cert.ServingConfig{
+	d.serving, err = cert.NewServing(cert.ServingConfig{
 		CertFile: k.TLSCertFile, KeyFile: k.TLSPrivateKeyFile,
 		ByRequest: k.ServerTLSBootstrap, API: c.api, APIReady: c.client.Ready(),
-		Dir: d.cfg.Cluster.CertDir, NodeName: d.cfg.NodeName, Names: servingNames(c.facts.now().Addresses), Logger: d.log,
+		Dir: d.cfg.Cluster.CertDir, NodeName: d.cfg.NodeName, Names: servingNames(d.addrs.ofNode()), Logger: d.log,
 	})
 	if err != nil {
 		return err
@@ -38,7 +38,7 @@ func (d *daemon) fitNodeAPI() error {
 	}
 	cfg := server.NodeAPIConfig{
 		Addr: net.JoinHostPort(k.Address, fmt.Sprint(k.Port)), NodeName: d.cfg.NodeName,
-		Certificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return serving.GetCertificate(hello) },
+		Certificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return d.serving.GetCertificate(hello) },
 		MinVersion:  version, CipherSuites: suites,
 		ClientCAFile: k.Authentication.X509.ClientCAFile, Access: reviews,
 		TokenTTL:   k.Authentication.Webhook.CacheTTL.Duration,
@@ -56,7 +56,7 @@ func (d *daemon) fitNodeAPI() error {
 		return err
 	}
 	d.listens = append(d.listens, api.Listen)
-	d.parts = append(d.parts, part{"serving certificate", serving.Run}, part{"node API", api.Run})
+	d.parts = append(d.parts, part{"serving certificate", d.serving.Run}, part{"node API", api.Run})
 	return nil
 }
 

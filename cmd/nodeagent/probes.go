@@ -10,7 +10,6 @@ import (
 
 	"nodeagent/internal/cri"
 	"nodeagent/internal/probe"
-	"nodeagent/internal/worker"
 )
 
 // kubernetesLevel is the release of Kubernetes that this program stands in for,
@@ -18,20 +17,16 @@ import (
 const kubernetesLevel = "1.36"
 
 // fitProbes fits the probes to the runtime and to the pod set.
-func (d *daemon) fitProbes(node worker.Node) error {
+func (d *daemon) fitProbes() error {
 	records, err := probe.NewFiles(d.cfg.Agent.RunDir)
 	if err != nil {
 		return err
-	}
-	host := ""
-	if len(node.Addrs) > 0 {
-		host = node.Addrs[0].String()
 	}
 	d.probes, err = probe.New(probe.Config{
 		Prober: &probe.Probers{
 			Exec: probeExec{d.runtime}, HTTP: probe.NewHTTP(kubernetesLevel), GRPC: &probe.GRPC{Version: kubernetesLevel},
 		},
-		Records: records, NodeHost: host,
+		Records: records, NodeHost: d.addrs.first,
 		Wake:   func(uid types.UID) { d.set.Wake(uid) },
 		Event:  d.probeEvent,
 		Logger: d.log,

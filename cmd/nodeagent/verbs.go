@@ -116,7 +116,7 @@ func (n *node) socket() string { return filepath.Join(n.cfg.Agent.RunDir, "nodea
 
 // addrs are the node's addresses; not to know them hides nothing else.
 func (n *node) addrs() []netip.Addr {
-	addrs, _ := nodeAddrs(n.cfg.NodeIPs)
+	addrs, _ := nodeAddrs(n.cfg.NodeIPs, nil, nil)
 	return addrs
 }
 

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"nodeagent/internal/cert"
 	"nodeagent/internal/cgroups"
 	"nodeagent/internal/config"
 	"nodeagent/internal/cri"
@@ -52,10 +53,12 @@ type daemon struct {
 	health  *server.Health // nil: no port
 	stats   *stats.Meter
 	count   *operations
+	addrs   addresses
 
-	cluster   *cluster     // nil: the node stands alone
-	services  *proxy.Proxy // nil: another program programs the rules of services
-	admission *admission   // of a cluster's node
+	cluster   *cluster      // nil: the node stands alone
+	serving   *cert.Serving // of a cluster's node
+	services  *proxy.Proxy  // nil: another program programs the rules of services
+	admission *admission    // of a cluster's node
 
 	reload *reloader // nil: this one is only judged and never run
 }
@@ -145,7 +148,7 @@ func (d *daemon) fitSet() error {
 	if err != nil {
 		return err
 	}
-	if err := d.fitProbes(node); err != nil {
+	if err := d.fitProbes(); err != nil {
 		return err
 	}
 	if d.hooks, err = hook.New(d.exec); err != nil {
@@ -172,10 +175,10 @@ func (d *daemon) node() (worker.Node, error) {
 	if err != nil {
 		return worker.Node{}, err
 	}
-	addrs, err := nodeAddrs(d.cfg.NodeIPs)
-	if err != nil {
+	if err := d.addrs.learn(d); err != nil {
 		return worker.Node{}, err
 	}
+	d.parts = append(d.parts, part{"node addresses", d.addrs.run})
 	lowest, err := cgroups.ProbeOOMScoreAdj()
 	if err != nil {
 		return worker.Node{}, err
@@ -184,7 +187,7 @@ func (d *daemon) node() (worker.Node, error) {
 		d.log.Warn("give containers a higher oom_score_adj than their class has: this process may not lower scores; give it CAP_SYS_RESOURCE", "lowest", lowest)
 	}
 	return worker.Node{
-		Addrs: addrs, MemoryCapacity: memory, Allocatable: d.allocatable(memory), Limits: d.limits(),
+		Addrs: d.addrs.ofHost, MemoryCapacity: memory, Allocatable: d.allocatable(memory), Limits: d.limits(),
 		Unconfined: !*d.cfg.Kubelet.SeccompDefault,
 		CgroupV2:   d.tree.V2(), SwapAccounting: d.tree.Swap(), MinOOMScoreAdj: lowest,
 	}, nil

@@ -42,8 +42,9 @@ type Event struct {
 type Config struct {
 	Prober  Prober
 	Records Records
-	// NodeHost is the address of pods on the host network.
-	NodeHost string
+	// NodeHost tells the address of pods on the host network; nil: there is none. It
+	// must not block.
+	NodeHost func() string
 	// Wake is called when a verdict of the pod changed, never with a lock held.
 	Wake func(types.UID)
 	// Event is called from many goroutines and must not block; nil: nobody asks.
@@ -164,7 +165,10 @@ func (s *Set) host(c *pod.Container, seen pod.RuntimeState) string {
 		switch sandbox := &seen.Sandboxes[i]; {
 		case sandbox.ID != c.SandboxID:
 		case sandbox.HostNetwork:
-			return s.cfg.NodeHost
+			if s.cfg.NodeHost == nil {
+				return ""
+			}
+			return s.cfg.NodeHost()
 		case len(sandbox.Addrs) > 0:
 			return sandbox.Addrs[0].String()
 		}

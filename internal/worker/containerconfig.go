@@ -26,7 +26,7 @@ func (s *Set) containerConfig(ctx context.Context, d pod.Desired, c *corev1.Cont
 	if err := joinTarget(security.NamespaceOptions, d.Pod, c.Name, seen); err != nil {
 		return nil, err
 	}
-	env, err := s.environment(ctx, d.Pod, c, pod.Place{HostIPs: s.cfg.Node.Addrs, PodIPs: addrs, Allocatable: s.cfg.Node.Allocatable})
+	env, err := s.environment(ctx, d.Pod, c, pod.Place{HostIPs: s.cfg.Node.addrs(), PodIPs: addrs, Allocatable: s.cfg.Node.Allocatable})
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func (s *Set) podAddrs(sandbox string, seen pod.RuntimeState) []netip.Addr {
 			return made.Addrs
 		}
 	}
-	return s.cfg.Node.Addrs
+	return s.cfg.Node.addrs()
 }
 
 // fileMounts are the files that the node gives to every container.

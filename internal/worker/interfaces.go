@@ -150,8 +150,10 @@ type Probes interface {
 
 // Node holds the facts of the node that pods depend on.
 type Node struct {
-	// Addrs are the node's addresses, the pods' addresses on the host network.
-	Addrs []netip.Addr
+	// Addrs tells the node's addresses as they are now, the pods' addresses on the host
+	// network; nil: there are none. It must not block. Who knows of a change calls
+	// Set.WakeAll.
+	Addrs func() []netip.Addr
 	// MemoryCapacity in bytes, for oom_score_adj.
 	MemoryCapacity int64
 	// Allocatable is what the node has for pods, which a container without a
@@ -167,4 +169,11 @@ type Node struct {
 	CgroupV2, SwapAccounting bool
 	// MinOOMScoreAdj is the lowest score that this process may give.
 	MinOOMScoreAdj int
+}
+
+func (n *Node) addrs() []netip.Addr {
+	if n.Addrs == nil {
+		return nil
+	}
+	return n.Addrs()
 }

@@ -95,7 +95,7 @@ func newMaker(r *rand.Rand, p *corev1.Pod) *maker {
 		Runtime: m, Containers: m, Images: m, Cgroups: m, Dirs: m, Files: m, Volumes: nodeVolumes{}, Links: m, Objects: noObjects{},
 		Logger: quietLogger,
 		Node: Node{
-			Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, MemoryCapacity: 1 << 34, CgroupV2: m.host.CgroupV2,
+			Addrs: func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.1")} }, MemoryCapacity: 1 << 34, CgroupV2: m.host.CgroupV2,
 			SwapAccounting: m.host.Swap, MinOOMScoreAdj: m.host.OOMScoreAdjMin, Unconfined: r.IntN(4) == 0,
 			Limits: pod.Limits{PodPids: 4096},
 		},

@@ -351,7 +351,7 @@ func (w *worker) report(d pod.Desired, o pod.Observed, now time.Time) {
 		return
 	}
 	before := pod.Told(d, w.status)
-	status := pod.Status(d, o, pod.Node{Addrs: w.set.cfg.Node.Addrs}, before, now)
+	status := pod.Status(d, o, pod.Node{Addrs: w.set.cfg.Node.addrs()}, before, now)
 	if reflect.DeepEqual(status, w.status) {
 		return
 	}

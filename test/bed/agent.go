@@ -20,6 +20,7 @@ type AgentOptions struct {
 	// everything else, on the disk. Who names one removes it.
 	RunDir    string
 	Name      string   // directory and node name; default "node"
+	NodeIP    string   // --node-ip; default: the bed's NodeIP
 	Manifests string   // directory of manifests; default: one of its own
 	Kubelet   string   // YAML lines added to its KubeletConfiguration
 	NodeAgent string   // YAML lines added to its NodeAgentConfiguration
@@ -68,6 +69,9 @@ func Agent(t testing.TB, b *Bed, o AgentOptions) *AgentProcess {
 func (b *Bed) NewAgent(ctx context.Context, o AgentOptions) (*AgentProcess, error) {
 	if o.Name == "" {
 		o.Name = "node"
+	}
+	if o.NodeIP == "" {
+		o.NodeIP = NodeIP
 	}
 	bin, err := Built(ctx, agentName, b.opts.Variant)
 	if err != nil {
@@ -139,7 +143,7 @@ func (a *AgentProcess) cidrs() string {
 // Launch starts the daemon without waiting for it.
 func (a *AgentProcess) Launch() error {
 	argv := append([]string{a.bin, "run", "--config", a.ConfigFile(), "--root-dir", a.RootDir(),
-		"--hostname-override", a.opts.Name, "--node-ip", NodeIP}, a.opts.Args...)
+		"--hostname-override", a.opts.Name, "--node-ip", a.opts.NodeIP}, a.opts.Args...)
 	p, err := a.bed.Spawn(a.opts.Name, a.Log(), a.opts.Env, confined(argv)...)
 	if err != nil {
 		return err

@@ -1,6 +1,8 @@
 package cluster_test
 
 import (
+	"crypto/tls"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -29,6 +31,70 @@ func TestNodeFaults(t *testing.T) {
 	t.Run("away", func(t *testing.T) { n.in(t).away() })
 	t.Run("killed", func(t *testing.T) { n.in(t).killedWhileEnding() })
 	t.Run("deleted", func(t *testing.T) { n.in(t).deletedNode() })
+}
+
+// TestNodeAddresses is a node whose host gets another address while it runs: its Node,
+// its serving certificate and its pods on the host's network tell so, and the node API
+// is reached there.
+func TestNodeAddresses(t *testing.T) {
+	n := newControlPlane(t)
+	file, err := n.c.Node("node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{NodeIP: "0.0.0.0", Kubelet: n.authentication(), Args: []string{"--kubeconfig", file}})
+	n.kubectl("wait", "--for=create", "node/node", "--timeout=60s")
+	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	const internal = `{.status.addresses[?(@.type=="InternalIP")].address}`
+	if got := n.jsonpath(internal, "node", "node"); got != bed.NodeIP {
+		t.Fatalf("the node is at %q", got)
+	}
+	n.apply(sleeper("host", "  hostNetwork: true\n"))
+	n.kubectl("wait", ready, "pod/host", "--timeout=60s")
+
+	const moved = "198.51.100.7"
+	for _, argv := range [][]string{
+		{"ip", "link", "add", "moved", "type", "bridge"}, {"ip", "addr", "add", moved + "/24", "dev", "moved"},
+		{"ip", "link", "set", "moved", "up"}, {"ip", "route", "replace", "default", "dev", "moved"},
+	} {
+		if out, err := n.bed.Run(n.ctx, argv...); err != nil {
+			t.Fatalf("%v: %v\n%s", argv, err, out)
+		}
+	}
+	n.kubectl("wait", "--for=jsonpath="+internal+"="+moved, "node/node", "--timeout=30s")
+	n.kubectl("wait", "--for=jsonpath={.status.hostIP}="+moved, "pod/host", "--timeout=30s")
+	n.kubectl("wait", "--for=jsonpath={.status.podIP}="+moved, "pod/host", "--timeout=30s")
+	if got := n.kubectl("exec", "host", "--", "/bin/sh", "-c", "echo $((6*7))"); got != "42\n" {
+		t.Errorf("at its new address the node answers %q", got)
+	}
+	for limit := time.Now().Add(30 * time.Second); !n.names(t, moved); {
+		if time.Now().After(limit) {
+			t.Fatal("the serving certificate does not name the new address")
+		}
+	}
+	if _, err := n.bed.Run(n.ctx, "ip", "route", "del", "default", "dev", "moved"); err != nil {
+		t.Fatal(err)
+	}
+	n.apply(sleeper("after", "")) // while it is read in vain
+	n.kubectl("wait", ready, "pod/after", "--timeout=60s")
+	if got := n.jsonpath(internal, "node", "node"); got != moved {
+		t.Errorf("without a default route the node is at %q", got)
+	}
+}
+
+// names tells whether the certificate of the node API names the address.
+func (n *node) names(t *testing.T, address string) bool {
+	t.Helper()
+	conn, err := n.bed.Connect(n.ctx, "tcp", net.JoinHostPort(address, "10250"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) // it is looked at, not believed
+	defer c.Close()
+	if err := c.HandshakeContext(n.ctx); err != nil {
+		t.Fatal(err)
+	}
+	return c.ConnectionState().PeerCertificates[0].VerifyHostname(address) == nil
 }
 
 func sleeper(name, more string) string {
