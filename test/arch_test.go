@@ -52,6 +52,8 @@ var rooms = map[string]ring{
 	"internal/object":           edge,
 	"internal/cert":             edge,
 	"internal/volume":           edge,
+	"internal/logind":           edge,
+	"internal/shutdown":         loop,
 	"internal/poddir":           edge,
 	"internal/hook":             edge,
 	"internal/apiwatch":         small,

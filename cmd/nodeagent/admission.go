@@ -115,7 +115,7 @@ func (a *admission) turn() (unsure []types.UID) {
 	file, api := a.snapshots[sourceFile], a.snapshots[sourceAPI]
 	a.mu.Unlock()
 	all := a.candidates(file, api)
-	judge := pod.Admission{Allowed: allowed(a.d.cfg), Node: a.d.cluster.node.Seen(), OS: goos}
+	judge := pod.Admission{Allowed: allowed(a.d.cfg), Node: a.d.cluster.node.Seen(), OS: goos, ShuttingDown: a.d.shuttingDown()}
 	a.verdicts, unsure = judge.Decide(a.verdicts, all)
 	if a.fresh != nil {
 		unsure = a.decideFresh(judge, all, unsure)

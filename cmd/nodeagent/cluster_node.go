@@ -54,6 +54,9 @@ func (c conditions) Conditions() apinode.Verdicts {
 	if err := c.d.runtime.Healthy(); err != nil {
 		v.NotReady = append(v.NotReady, fmt.Errorf("container runtime is down: %w", err))
 	}
+	if c.d.shuttingDown() {
+		v.NotReady = append(v.NotReady, errShuttingDown)
+	}
 	if err := c.d.network.Ready(); err != nil {
 		v.NotReady = append(v.NotReady, fmt.Errorf("container runtime network not ready: %w", err))
 	}

@@ -25,6 +25,7 @@ import (
 	"nodeagent/internal/poddir"
 	"nodeagent/internal/probe"
 	"nodeagent/internal/server"
+	"nodeagent/internal/shutdown"
 	"nodeagent/internal/source"
 	"nodeagent/internal/stats"
 	"nodeagent/internal/status"
@@ -55,10 +56,11 @@ type daemon struct {
 	count   *operations
 	addrs   addresses
 
-	cluster   *cluster      // nil: the node stands alone
-	serving   *cert.Serving // of a cluster's node
-	services  *proxy.Proxy  // nil: another program programs the rules of services
-	admission *admission    // of a cluster's node
+	cluster   *cluster           // nil: the node stands alone
+	serving   *cert.Serving      // of a cluster's node
+	services  *proxy.Proxy       // nil: another program programs the rules of services
+	admission *admission         // of a cluster's node
+	shutdown  *shutdown.Shutdown // nil: pods have no time at the end of the machine
 
 	reload *reloader // nil: this one is only judged and never run
 }
@@ -68,7 +70,7 @@ func newDaemon(cfg *config.Config, log *slog.Logger) (*daemon, error) {
 	if cfg.Agent.ProxyOnly {
 		return d, d.fitProxyOnly()
 	}
-	for _, fit := range []func() error{d.fitCluster, d.fitCgroups, d.fitNetwork, d.fitRuntime, d.fitDirs, d.fitVolumes, d.fitSet, d.fitStats, d.fitSource, d.fitNode, d.fitPods, d.fitNodeAPI, d.fitServices, d.fitServers} {
+	for _, fit := range []func() error{d.fitCluster, d.fitCgroups, d.fitNetwork, d.fitRuntime, d.fitDirs, d.fitVolumes, d.fitSet, d.fitStats, d.fitSource, d.fitNode, d.fitPods, d.fitShutdown, d.fitNodeAPI, d.fitServices, d.fitServers} {
 		if err := fit(); err != nil {
 			return nil, err
 		}

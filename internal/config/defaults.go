@@ -200,6 +200,7 @@ func (c *Config) check() error {
 		}
 	}
 	c.checkPulls(bad)
+	c.checkShutdown(bad)
 	c.checkCluster(bad)
 	c.checkProxy(bad)
 	for _, cidr := range c.Agent.PodNetwork.CIDRs {

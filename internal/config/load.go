@@ -124,6 +124,7 @@ var usedKubelet = []string{
 	"containerLogMaxSize", "containerLogMaxFiles", "containerRuntimeEndpoint", "seccompDefault", "allowedUnsafeSysctls",
 	"cpuCFSQuota", "cpuCFSQuotaPeriod", "singleProcessOOMKill", "serializeImagePulls", "maxParallelImagePulls",
 	"registryPullQPS", "registryBurst", "volumeStatsAggPeriod",
+	"shutdownGracePeriod", "shutdownGracePeriodCriticalPods", "shutdownGracePeriodByPodPriority",
 	"imagePullCredentialsVerificationPolicy", "preloadedImagesVerificationAllowlist",
 }
 

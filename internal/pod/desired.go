@@ -1,6 +1,8 @@
 package pod
 
 import (
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -25,10 +27,30 @@ type Desired struct {
 	// Rejected, when not nil, says that the node does not admit the pod: its
 	// phase is Failed and nothing of it is started.
 	Rejected *Rejection
+	// Ended, when not nil, says that the node ends the pod before its time: it is
+	// stopped, within Grace where that is shorter than its own, its phase is Failed
+	// unless it has succeeded, and it is not started again.
+	Ended *Ending
+}
+
+// Ending is why a node ends a pod before its time, in kubelet's words.
+type Ending struct {
+	Reason  string
+	Message string
+	// Grace in seconds bounds the pod's own grace period.
+	Grace int64
 }
 
 // Rejection is why a node does not admit a pod, in kubelet's words.
 type Rejection struct {
 	Reason  string
 	Message string
+}
+
+// within bounds a grace period by that of the pod's end, where the node ends it.
+func (d Desired) within(grace time.Duration) time.Duration {
+	if d.Ended == nil {
+		return grace
+	}
+	return max(min(grace, time.Duration(d.Ended.Grace)*time.Second), leastPodGrace)
 }

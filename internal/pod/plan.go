@@ -23,7 +23,7 @@ func Plan(d Desired, o Observed, now time.Time) Steps {
 	switch {
 	case d.Wish == WishAbsent || d.Pod == nil:
 		p.absent()
-	case d.Rejected != nil, terminal(d, o, now):
+	case d.Rejected != nil, d.Ended != nil, terminal(d, o, now):
 		p.finish()
 	default:
 		p.run()

@@ -152,7 +152,7 @@ func (p *planner) grace() time.Duration {
 	case s != nil:
 		g = time.Duration(s.Grace) * time.Second
 	}
-	return g
+	return p.d.within(g)
 }
 
 // probeGrace is the time that a container gets to obey TERM when a probe wants its
@@ -162,7 +162,7 @@ func (p *planner) probeGrace(h Health) time.Duration {
 	if p.d.Grace != nil || h.Grace == nil {
 		return p.grace()
 	}
-	return time.Duration(*h.Grace) * time.Second
+	return p.d.within(time.Duration(*h.Grace) * time.Second)
 }
 
 // ContainerOf finds the container of that name in a pod: a container of the pod

@@ -75,6 +75,12 @@ func (b *statusBuilder) phase(s *corev1.PodStatus) {
 	if exceeded(b.d, b.o, b.now) {
 		s.Phase, s.Reason, s.Message = corev1.PodFailed, ReasonDeadlineExceeded, messageDeadline
 	}
+	if e := b.d.Ended; e != nil {
+		s.Reason, s.Message = e.Reason, e.Message
+		if s.Phase != corev1.PodSucceeded {
+			s.Phase = corev1.PodFailed
+		}
+	}
 	if b.d.Rejected != nil {
 		s.Phase, s.Reason, s.Message = corev1.PodFailed, b.d.Rejected.Reason, messageRejected+b.d.Rejected.Message
 	}

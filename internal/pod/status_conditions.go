@@ -44,6 +44,12 @@ func (b *statusBuilder) conditions(s *corev1.PodStatus) []corev1.PodCondition {
 	if couldReset(&b.d.Pod.Spec) {
 		all = append(all, b.restartingAll(s))
 	}
+	if e := b.d.Ended; e != nil && Over(s.Phase) && s.Reason == e.Reason {
+		foreign = slices.DeleteFunc(foreign, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget })
+		all = append(all, corev1.PodCondition{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonTerminationByKubelet, Message: e.Message,
+		})
+	}
 	for i := range all {
 		all[i].LastTransitionTime = metav1.NewTime(b.now)
 		all[i].ObservedGeneration = b.d.Pod.Generation

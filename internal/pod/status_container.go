@@ -161,7 +161,7 @@ func lastEnd(told *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
 func (b *statusBuilder) exited(s *corev1.ContainerStatus, c *corev1.Container, last *Container, as role) {
 	s.Ready = as == isInit && !isSidecar(c) && last.ExitCode == 0
 	s.State.Terminated = terminated(last)
-	if b.d.Wish != WishRun || b.d.Rejected != nil || terminal(b.d, b.o, b.now) || !runsAgain(&b.d.Pod.Spec, c, last.ExitCode, as) {
+	if b.d.Wish != WishRun || b.d.Rejected != nil || b.d.Ended != nil || terminal(b.d, b.o, b.now) || !runsAgain(&b.d.Pod.Spec, c, last.ExitCode, as) {
 		return
 	}
 	var waiting *corev1.ContainerStateWaiting

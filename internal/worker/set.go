@@ -75,6 +75,8 @@ type Set struct {
 	mu        sync.Mutex
 	snapshots map[string]Snapshot
 	workers   map[types.UID]*worker
+	endings   map[types.UID]*pod.Ending
+	rested    chan struct{} // closed and replaced when the end of a pod is through
 	poke      chan struct{}
 
 	ops      sync.WaitGroup // operations in flight
@@ -99,7 +101,7 @@ func New(cfg Config) (*Set, error) {
 	}
 	return &Set{
 		cfg: cfg, board: newBoard(), slots: newSlots(cfg.AtOnce, slotLease),
-		snapshots: map[string]Snapshot{}, workers: map[types.UID]*worker{},
+		snapshots: map[string]Snapshot{}, workers: map[types.UID]*worker{}, rested: make(chan struct{}),
 		poke: make(chan struct{}, 1), crashes: make(chan time.Time, maxCrashes),
 	}, nil
 }
@@ -249,6 +251,7 @@ func (s *Set) drain(cut context.CancelFunc) {
 func (s *Set) forget(w *worker) {
 	s.mu.Lock()
 	delete(s.workers, w.uid)
+	s.tellRested()
 	wanted, _, _ := s.wanted()
 	s.mu.Unlock()
 	_, listed := wanted[w.uid]
@@ -323,6 +326,7 @@ func (s *Set) wanted() (all map[types.UID]pod.Desired, synced, trusted bool) {
 		trusted = trusted && snap.Synced && snap.Trusted
 		for _, d := range snap.Pods {
 			if _, taken := all[d.Pod.UID]; !taken {
+				d.Ended = s.endings[d.Pod.UID]
 				all[d.Pod.UID] = d
 			}
 		}

@@ -34,6 +34,7 @@ type worker struct {
 	flights map[pod.Op]pod.Flight
 	asking  *question
 	ended   bool // no turn follows
+	rests   bool // guarded by the set's mu: the node ends the pod, and all is done
 
 	wanted   context.Context // ends when the pod is to go
 	unwanted context.CancelFunc
@@ -97,8 +98,13 @@ func (w *worker) offer(d pod.Desired) {
 			w.objects++ // it may refer to others now
 		}
 		w.desired = d
-	} else if d.Grace != nil && (w.desired.Grace == nil || *d.Grace < *w.desired.Grace) {
-		w.desired.Grace = d.Grace // only less time: the plan sees to it
+	} else {
+		if d.Grace != nil && (w.desired.Grace == nil || *d.Grace < *w.desired.Grace) {
+			w.desired.Grace = d.Grace // only less time: the plan sees to it
+		}
+		if d.Ended != nil {
+			w.desired.Ended = d.Ended
+		}
 	}
 	if w.desired.Wish == pod.WishAbsent {
 		w.unwanted()
@@ -181,6 +187,7 @@ func (w *worker) decide(ctx, ops context.Context, now time.Time) (steps pod.Step
 		o.Running[a.Op()] = true
 	}
 	w.report(d, o, now)
+	w.rest(d, steps)
 	w.answer(d, o)
 	return steps
 }

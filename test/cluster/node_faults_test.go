@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"nodeagent/internal/logind/logindtest"
 	"nodeagent/test/bed"
 	"nodeagent/test/image"
 )
@@ -95,6 +96,68 @@ func (n *node) names(t *testing.T, address string) bool {
 		t.Fatal(err)
 	}
 	return c.ConnectionState().PeerCertificates[0].VerifyHostname(address) == nil
+}
+
+// TestNodeShutdown is a node whose machine goes down: its pods end group by group with
+// kubelet's words, it takes no new ones, and the machine goes last. Before, a shutdown
+// is called off.
+func TestNodeShutdown(t *testing.T) {
+	n := newControlPlane(t)
+	file, err := n.c.Node("node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	machine := logindtest.New(t, time.Hour)
+	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{
+		Kubelet: n.authentication() + "shutdownGracePeriod: 60s\nshutdownGracePeriodCriticalPods: 30s\n",
+		Env:     []string{"DBUS_SYSTEM_BUS_ADDRESS=" + machine.Address}, Args: []string{"--kubeconfig", file},
+	})
+	n.kubectl("wait", "--for=create", "node/node", "--timeout=60s")
+	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	const notReady, ended = `--for=condition=Ready=False`, `--for=jsonpath={.status.reason}=Terminated`
+	machine.Prepare(true)
+	n.kubectl("wait", notReady, "node/node", "--timeout=30s")
+	if got := n.jsonpath(`{.status.conditions[?(@.type=="Ready")].message}`, "node", "node"); got != "node is shutting down" {
+		t.Errorf("the node is not ready because %q", got)
+	}
+	machine.Prepare(false)
+	n.kubectl("wait", ready, "node/node", "--timeout=30s")
+
+	n.apply(sleeper("usual", "") + "---" + sleeper("critical", "  priorityClassName: system-node-critical\n"))
+	n.kubectl("wait", ready, "pod/usual", "pod/critical", "--timeout=60s")
+	released := machine.Released()
+	machine.Prepare(true)
+	n.kubectl("wait", ended, "pod/critical", "--timeout=60s")
+	for _, name := range []string{"usual", "critical"} {
+		if got := n.jsonpath(`{.status.phase} {.status.message} {.status.conditions[?(@.type=="DisruptionTarget")].reason}`, "pod", name); got !=
+			"Failed Pod was terminated in response to imminent node shutdown. TerminationByKubelet" {
+			t.Errorf("pod %s is told as %s", name, got)
+		}
+	}
+	usual, critical := n.finished("usual"), n.finished("critical")
+	if critical.Before(usual) {
+		t.Errorf("the critical pod ended at %s, before the usual one at %s", critical, usual)
+	}
+	select {
+	case <-released:
+	case <-time.After(limit):
+		t.Error("the machine waits although all pods have ended")
+	}
+	n.apply(strings.Replace(sleeper("late", ""), "spec:", "spec:\n  nodeName: node\n  tolerations: [{operator: Exists}]", 1))
+	n.kubectl("wait", "--for=jsonpath={.status.reason}=NodeShutdown", "pod/late", "--timeout=30s")
+	if got := n.kubectl("get", "events", "-A", "--field-selector", "reason=NodeShutdown", "-o", "jsonpath={.items[*].message}"); !strings.Contains(got, "shutdown cancellation") {
+		t.Errorf("events tell %q", got)
+	}
+}
+
+// finished is when the pod's container ended.
+func (n *node) finished(name string) time.Time {
+	n.t.Helper()
+	at, err := time.Parse(time.RFC3339, n.jsonpath("{.status.containerStatuses[0].state.terminated.finishedAt}", "pod", name))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return at
 }
 
 func sleeper(name, more string) string {

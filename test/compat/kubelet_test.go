@@ -96,7 +96,7 @@ var (
 		"authentication": "{x509: {clientCAFile: /x}}", "authentication.anonymous": "{enabled: false}", "authentication.webhook": "{enabled: true}",
 		"authentication.x509": "{clientCAFile: /x}", "authorization": "{mode: Webhook}", "authorization.webhook": "{cacheAuthorizedTTL: 1s}",
 		"registerWithTaints": "[{key: k, effect: NoSchedule}]", "reservedMemory": "[{numaNode: 0, limits: {memory: 1Gi}}]",
-		"shutdownGracePeriodByPodPriority": "[{priority: 1, shutdownGracePeriodSeconds: 1}]", "staticPodURLHeader": "{a: [b]}",
+		"shutdownGracePeriodByPodPriority": "[{priority: 1, shutdownGracePeriodSeconds: 1}]", "shutdownGracePeriodCriticalPods": "1s\nshutdownGracePeriod: 2s", "staticPodURLHeader": "{a: [b]}",
 		"logging": "{verbosity: 3}", "memorySwap": "{swapBehavior: LimitedSwap}", "crashLoopBackOff": "{maxContainerRestartPeriod: 1s}",
 		"tracing": "{samplingRatePerMillion: 1}", "userNamespaces": "{idsPerPod: 65536}", "cpuManagerPolicy": "static",
 	}
