@@ -3,53 +3,63 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
-	"time"
 
-	runcC "github.com/containerd/go-runc"
 	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/shimapi"
 )
 
-// deleteHere removes what runc keeps of a container that has ended without a
-// process: all that "runc delete" does then is to remove the container's empty
-// cgroups and its state directory (opencontainers/runc delete.go and
-// state_linux.go, 1.1 to 1.5), at the price of one more exec of a large program.
-// It returns nil where there is more to do, or where it is not sure of that: then
-// runc does it, and what was removed here is what runc would have begun with.
-func deleteHere(cmd *exec.Cmd) chan runcC.Exit {
-	dir := deletedState(cmd.Args)
-	if dir == "" {
-		return nil
+// runcRoot is where containerd's library has runc keep its containers, unless the
+// options say something else.
+const runcRoot = "/run/containerd/runc"
+
+// ended gives the end of a container of which nothing is left to clean up: runc has
+// forgotten it, nothing is mounted in its bundle, its exit is on record and its shim
+// is not dead. False leaves all to the shim's program, which finds out by itself.
+func ended(a arguments) (shimapi.ExitRecord, bool) {
+	none := shimapi.ExitRecord{}
+	cwd, err := os.Getwd()
+	if err != nil || shimapi.CheckID(a.id) != nil {
+		return none, false
 	}
-	state, err := readState(dir)
-	if err != nil || !state.plain(filepath.Base(dir)) || state.alive() {
-		return nil
+	bundle := filepath.Join(filepath.Dir(cwd), a.id)
+	note, err := os.ReadFile(filepath.Join(bundle, shimapi.NoteFile))
+	if err != nil || !forgotten(bundle, a) {
+		return none, false
 	}
-	for _, path := range state.Cgroups {
-		// One that is still in use, or has others below it, is runc's to end.
-		if err := unix.Rmdir(path); err != nil && !errors.Is(err, unix.ENOENT) {
-			return nil
-		}
+	uri, err := shimapi.ParseLogURI(string(note))
+	if err != nil {
+		return none, false
 	}
-	if err := os.RemoveAll(dir); err != nil { // last: until then runc knows the container
-		return nil
+	end, err := shimapi.ReadExit(uri.RunDir, a.id)
+	if err != nil {
+		return none, false
 	}
-	done := make(chan runcC.Exit, 1)
-	done <- runcC.Exit{Timestamp: time.Now()}
-	return done
+	if s, err := shimapi.ReadShim(uri.RunDir, uri.Sandbox); err == nil && !s.Alive() {
+		return none, false
+	}
+	err = unix.Unmount(filepath.Join(bundle, "rootfs"), unix.UMOUNT_NOFOLLOW)
+	return end, err == nil || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT)
 }
 
-// deletedState is the state directory of the container that "runc --root <root> …
-// delete <id>" is to delete; "" for every other command, and with systemd, whose
-// scopes runc ends over the bus.
-func deletedState(args []string) string {
-	n, root := len(args), slices.Index(args, "--root")
-	if n < 5 || args[n-2] != "delete" || root < 0 || root+1 >= n-2 || slices.Contains(args, "--systemd-cgroup") {
-		return ""
+// forgotten tells whether runc keeps nothing of the container: "runc delete --force"
+// would find that and do nothing.
+func forgotten(bundle string, a arguments) bool {
+	text, err := os.ReadFile(filepath.Join(bundle, "options.json"))
+	var options struct {
+		Root string `json:"root"`
 	}
-	return filepath.Join(args[root+1], args[n-1])
+	if err != nil || json.Unmarshal(text, &options) != nil {
+		return false
+	}
+	root := options.Root
+	if root == "" {
+		root = runcRoot
+	}
+	_, err = os.Lstat(filepath.Join(root, a.namespace, a.id))
+	return errors.Is(err, os.ErrNotExist)
 }

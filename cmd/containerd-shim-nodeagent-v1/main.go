@@ -2,13 +2,14 @@
 
 // Command containerd-shim-nodeagent-v1 is what containerd runs to begin the shim
 // of a pod, or to find it: a pod's first container needs a process that stays,
-// each further one only its address. That is all that it does itself, since it
-// runs once for each container's start; whatever else is asked for (cleaning up
-// after a dead shim, containers without a pod, versions) it leaves to nodeagent-shim,
-// which is the shim and lies beside it.
+// each further one only its address. And at the end of each task containerd runs it
+// to clean up after a shim that may have died: it looks whether there is anything to
+// do. That is all that it does itself, since it runs twice in each container's life;
+// whatever else is asked for (cleaning up, containers without a pod, versions) it
+// leaves to nodeagent-shim, which is the shim and lies beside it.
 //
 // It never talks to containerd or to a shim, and imports next to nothing: begun
-// as one program with the shim, it took five times as long to start.
+// as one program with the shim, it took five times as long.
 //
 // It is one goroutine, and ends within milliseconds.
 package main
@@ -28,14 +29,14 @@ func main() {
 	os.Exit(1)
 }
 
-// arguments are those of containerd's command line that a start needs.
+// arguments are those of containerd's command line that are needed here.
 type arguments struct {
 	namespace, id, address string
 	debug                  bool
 }
 
-// parse tells whether the arguments ask for a start.
-func parse(args []string) (a arguments, start bool) {
+// parse reads them and the verb; "" for a form of them that is not known here.
+func parse(args []string) (a arguments, verb string) {
 	fs := flag.NewFlagSet(shimapi.Runtime, flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.StringVar(&a.namespace, "namespace", "", "")
@@ -44,16 +45,37 @@ func parse(args []string) (a arguments, start bool) {
 	fs.BoolVar(&a.debug, "debug", false, "")
 	fs.String("publish-binary", "", "")
 	fs.String("bundle", "", "")
-	return a, fs.Parse(args) == nil && fs.NArg() == 1 && fs.Arg(0) == "start" && a.namespace != "" && a.id != ""
+	if fs.Parse(args) != nil || fs.NArg() != 1 || a.namespace == "" || a.id == "" {
+		return a, ""
+	}
+	return a, fs.Arg(0)
 }
 
 // run returns only with an error: it ends the process with what was asked for
 // done, or becomes the shim's program.
 func run(args []string, in io.Reader, out io.Writer) error {
-	a, ok := parse(args)
-	if !ok {
-		return become(args, nil)
+	a, verb := parse(args)
+	switch verb {
+	case "start":
+		return runStart(args, a, in, out)
+	case "delete":
+		if end, ok := ended(a); ok {
+			return answer(out, deleted(end))
+		}
 	}
+	return become(args, nil)
+}
+
+// answer ends the process with an answer for containerd.
+func answer(out io.Writer, b []byte) error {
+	if _, err := out.Write(b); err != nil {
+		return fmt.Errorf("answer containerd: %w", err)
+	}
+	os.Exit(0)
+	return nil
+}
+
+func runStart(args []string, a arguments, in io.Reader, out io.Writer) error {
 	asked, err := io.ReadAll(io.LimitReader(in, maxParams+1))
 	if err != nil || len(asked) > maxParams {
 		return fmt.Errorf("read what containerd asks for: at most %d bytes: %w", maxParams, err)
@@ -70,9 +92,5 @@ func run(args []string, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if _, err := out.Write(result(address)); err != nil {
-		return fmt.Errorf("answer containerd: %w", err)
-	}
-	os.Exit(0)
-	return nil
+	return answer(out, started(address))
 }

@@ -110,14 +110,29 @@ func fields(b []byte, f func(protowire.Number, []byte) error) error {
 	return nil
 }
 
-// result is the BootstrapResult: version 3, the address, "ttrpc".
-func result(address string) []byte {
+// started is the BootstrapResult: version 3, the address, "ttrpc".
+func started(address string) []byte {
 	b := protowire.AppendTag(nil, 1, protowire.VarintType)
 	b = protowire.AppendVarint(b, 3)
 	b = protowire.AppendTag(b, 2, protowire.BytesType)
 	b = protowire.AppendString(b, address)
 	b = protowire.AppendTag(b, 3, protowire.BytesType)
 	return protowire.AppendString(b, "ttrpc")
+}
+
+// deleted is the task service's DeleteResponse: pid, exit status, and when.
+func deleted(r shimapi.ExitRecord) []byte {
+	var at []byte
+	at = protowire.AppendTag(at, 1, protowire.VarintType)
+	at = protowire.AppendVarint(at, uint64(r.ExitedAt.Unix()))
+	at = protowire.AppendTag(at, 2, protowire.VarintType)
+	at = protowire.AppendVarint(at, uint64(r.ExitedAt.Nanosecond()))
+	b := protowire.AppendTag(nil, 1, protowire.VarintType)
+	b = protowire.AppendVarint(b, uint64(r.Pid))
+	b = protowire.AppendTag(b, 2, protowire.VarintType)
+	b = protowire.AppendVarint(b, uint64(r.ExitCode))
+	b = protowire.AppendTag(b, 3, protowire.BytesType)
+	return protowire.AppendBytes(b, at)
 }
 
 // readGroup reads the pod that a bundle's container belongs to; empty for none.

@@ -6,11 +6,15 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types/runc/options"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"nodeagent/internal/shimapi"
 )
 
 // ask is what containerd sends.
@@ -60,10 +64,22 @@ func FuzzParseParams(f *testing.F) {
 // TestResult is read by containerd's own type.
 func TestResult(t *testing.T) {
 	var r bootapi.BootstrapResult
-	if err := proto.Unmarshal(result("unix:///run/s/1"), &r); err != nil {
+	if err := proto.Unmarshal(started("unix:///run/s/1"), &r); err != nil {
 		t.Fatal(err)
 	}
 	if r.Version != 3 || r.Address != "unix:///run/s/1" || r.Protocol != "ttrpc" {
+		t.Errorf("%v", &r)
+	}
+}
+
+// TestDeleted is read by containerd's own type.
+func TestDeleted(t *testing.T) {
+	at := time.Unix(1790000000, 123456789)
+	var r taskapi.DeleteResponse
+	if err := proto.Unmarshal(deleted(shimapi.ExitRecord{Pid: 77, ExitCode: 137, ExitedAt: at}), &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Pid != 77 || r.ExitStatus != 137 || !r.ExitedAt.AsTime().Equal(at) {
 		t.Errorf("%v", &r)
 	}
 }
@@ -72,16 +88,16 @@ func TestParse(t *testing.T) {
 	usual := []string{"-namespace", "k8s.io", "-address", "/a", "-publish-binary", "/c", "-id", "x"}
 	for _, c := range []struct {
 		args  []string
-		start bool
+		verb  string
 		debug bool
 	}{
-		{append(usual, "start"), true, false}, {append(usual, "-bundle", "/b", "-debug", "start"), true, true},
-		{append(usual, "delete"), false, false}, {usual, false, false}, {append(usual, "-new", "start"), false, false},
-		{[]string{"-namespace", "k8s.io", "start"}, false, false}, {[]string{"-info"}, false, false}, {nil, false, false},
+		{append(usual, "start"), "start", false}, {append(usual, "-bundle", "/b", "-debug", "start"), "start", true},
+		{append(usual, "-bundle", "/b", "delete"), "delete", false}, {usual, "", false}, {append(usual, "-new", "start"), "", false},
+		{[]string{"-namespace", "k8s.io", "start"}, "", false}, {[]string{"-info"}, "", false}, {nil, "", false},
 	} {
-		a, start := parse(c.args)
-		if start != c.start || start && a != (arguments{"k8s.io", "x", "/a", c.debug}) {
-			t.Errorf("parse(%q) = %+v, %t", c.args, a, start)
+		a, verb := parse(c.args)
+		if verb != c.verb || verb != "" && a != (arguments{"k8s.io", "x", "/a", c.debug}) {
+			t.Errorf("parse(%q) = %+v, %q", c.args, a, verb)
 		}
 	}
 }

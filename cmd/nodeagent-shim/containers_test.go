@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -593,7 +594,7 @@ func notRun(n *node, log, verb string) (root string) {
 	}
 	for line := range strings.Lines(string(verbs)) {
 		args := strings.Fields(line)
-		if at := len(args) - 2; at >= 0 && args[at] == verb {
+		if slices.Contains(args, verb) {
 			n.t.Errorf("runc was run to %s it: %s", verb, line)
 		}
 		if len(args) > 1 && args[0] == "--root" {

@@ -19,12 +19,8 @@ import (
 // cleaner of a dead one. How a pod's shim begins is containerd-shim-nodeagent-v1's.
 type podManager struct{ shim.Shim }
 
-// noteFile holds a container's log URI in its bundle, for who has to clean up
-// after a dead shim.
-const noteFile = "nodeagent-log"
-
 func writeNote(bundle, uri string) error {
-	return os.WriteFile(filepath.Join(bundle, noteFile), []byte(uri), 0o600)
+	return os.WriteFile(filepath.Join(bundle, shimapi.NoteFile), []byte(uri), 0o600)
 }
 
 // Stop is called by containerd when the shim of a container is dead. It kills
@@ -34,7 +30,7 @@ func (m *podManager) Stop(ctx context.Context, id string) (shim.StopStatus, erro
 	if err != nil {
 		return shim.StopStatus{}, fmt.Errorf("find bundle: %w", err)
 	}
-	note, noteErr := os.ReadFile(filepath.Join(filepath.Dir(cwd), id, noteFile))
+	note, noteErr := os.ReadFile(filepath.Join(filepath.Dir(cwd), id, shimapi.NoteFile))
 	status, err := m.Shim.Stop(ctx, id)
 	if err != nil || noteErr != nil {
 		return status, err

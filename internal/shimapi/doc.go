@@ -21,6 +21,10 @@ const DefaultRunDir = "/run/nodeagent"
 // the name of the binary that begins it, containerd-shim-nodeagent-v1.
 const Runtime = "io.containerd.nodeagent.v1"
 
+// NoteFile holds a container's log URI in its bundle, for who has to clean up after
+// a dead shim.
+const NoteFile = "nodeagent-log"
+
 // GroupAnnotation is the OCI annotation whose value, the sandbox id, makes all
 // containers of a pod share one shim.
 const GroupAnnotation = "io.containerd.runc.v2.group"
