@@ -24,9 +24,10 @@ func TestNodeEndsPods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := workertest.New(1, workertest.Faults{}, behaviour)
 		g := &gate{t: t, w: w}
-		deaf := podNamed("deaf")
+		deaf := podNamed("job")
+		deaf.Name, deaf.UID, deaf.Spec.RestartPolicy = "deaf", "deaf", corev1.RestartPolicyAlways
 		deaf.Spec.TerminationGracePeriodSeconds = new(int64(3600))
-		deaf.Spec.Containers = []corev1.Container{{Name: "deaf", Image: "deaf"}}
+		deaf.Spec.Containers = containers("deaf")
 		wanted := []pod.Desired{{Wish: pod.WishRun, Pod: podNamed("web")}, {Wish: pod.WishRun, Pod: deaf}}
 		g.start()
 		defer func() { g.stop() }()
