@@ -41,15 +41,24 @@ func BenchmarkProgram(b *testing.B) {
 // kernel has it, and what it costs of processors.
 func BenchmarkChange(b *testing.B) {
 	need.Have(b, need.Root)
-	for _, what := range []string{"moved", "gone and back"} {
+	for _, what := range []string{oneMoved, oneGone, oneAlone} {
 		for _, n := range []int{100, 1000, 10_000} {
-			b.Run(fmt.Sprintf("%s/%d", what, n), func(b *testing.B) { benchChange(b, n, what == "moved") })
+			b.Run(fmt.Sprintf("%s/%d", what, n), func(b *testing.B) { benchChange(b, n, what) })
 		}
 	}
 }
 
-func benchChange(b *testing.B, n int, moved bool) {
+const (
+	oneMoved = "moved"
+	oneGone  = "gone and back"                 // other services have as many endpoints
+	oneAlone = "gone and back, a number alone" // no other service has
+)
+
+func benchChange(b *testing.B, n int, what string) {
 	services, endpoints := nettest.Many(n, 5)
+	if what == oneGone {
+		endpoints[n-1].Endpoints = endpoints[n-1].Endpoints[1:]
+	}
 	m := net.NewModel(thisNode)
 	for i := range services {
 		m.SetService(services[i])
@@ -62,10 +71,10 @@ func benchChange(b *testing.B, n int, moved bool) {
 	ctx := hosttest.Ctx(b)
 	user, kernel := cpu()
 	for i := 0; b.Loop(); i++ {
-		s := endpoints[i*7%n].DeepCopy()
+		s := endpoints[i*7%(n-1)].DeepCopy()
 		if i%2 == 1 {
-			s = endpoints[(i-1)*7%n]
-		} else if moved {
+			s = endpoints[(i-1)*7%(n-1)]
+		} else if what == oneMoved {
 			s.Endpoints[2].Addresses[0] = "10.255.0.1"
 		} else {
 			s.Endpoints = s.Endpoints[1:]

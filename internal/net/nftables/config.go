@@ -53,9 +53,10 @@ type Backend struct {
 
 	// What the kernel holds as far as we know. Not known after an error, and
 	// before the first Sync.
-	known  bool
-	picks  map[pick]int // chains that pick an endpoint, and how many need them
-	orders map[pool][]netip.AddrPort
+	known   bool
+	picks   map[pick]int // chains that pick an endpoint, and how many need them
+	numbers numbers      // by which these are found
+	orders  map[pool][]netip.AddrPort
 }
 
 // New returns a backend that has not looked at the kernel yet.
@@ -78,7 +79,7 @@ func New(cfg Config) (*Backend, error) {
 	b := &Backend{
 		cfg: cfg, mark: 1 << bit,
 		table: &nftables.Table{Name: cfg.Table, Family: nftables.TableFamilyINet},
-		picks: map[pick]int{}, orders: map[pool][]netip.AddrPort{},
+		picks: map[pick]int{}, numbers: numbers{}, orders: map[pool][]netip.AddrPort{},
 	}
 	b.sets = setsOf(b.table)
 	return b, nil
@@ -88,7 +89,7 @@ func New(cfg Config) (*Backend, error) {
 // when the rules themselves change.
 func (b *Backend) layout() string {
 	h := fnv.New64a()
-	fmt.Fprintln(h, 1, b.cfg.Table, b.cfg.Pods, b.cfg.NodePorts, b.cfg.MasqueradeAll, b.mark)
+	fmt.Fprintln(h, 2, b.cfg.Table, b.cfg.Pods, b.cfg.NodePorts, b.cfg.MasqueradeAll, b.mark)
 	return fmt.Sprintf("%016x", h.Sum64())
 }
 

@@ -63,7 +63,7 @@ type shape struct{ cluster, local []netip.AddrPort }
 
 // put adds the elements of an entry. The endpoints are kept once for every
 // address of the service.
-func (els elements) put(e *net.Entry, s shape) {
+func (els elements) put(e *net.Entry, s shape, ns numbers) {
 	f := famOf(e.Addr.IP)
 	key, v := addressPort(e.Addr), e.ForClusterIP()
 	to := pools{f.name(endpoints), f.name(choices), key, e.Affinity > 0}
@@ -73,9 +73,9 @@ func (els elements) put(e *net.Entry, s shape) {
 	case net.ToLocal:
 		els.putPool(to, s.local, localFirst)
 	}
-	els.serve(f.name(services), f.name(unserved), key, e.Name()+" cluster IP", v, pickInside(e), "")
+	els.serve(place{f, f.name(services), f.name(unserved), key, e.Name() + " cluster IP"}, v, pickInside(e), "", ns)
 	for _, x := range e.Fronts {
-		els.putFront(f, e, x, s)
+		els.putFront(f, e, x, s, ns)
 	}
 }
 
@@ -101,8 +101,7 @@ func (els elements) putPool(to pools, order []netip.AddrPort, first uint32) {
 	}
 }
 
-func (els elements) putFront(f fam, e *net.Entry, x net.Front, s shape) {
-	name := e.Name() + " " + x.Kind.String()
+func (els elements) putFront(f fam, e *net.Entry, x net.Front, s shape, ns numbers) {
 	key, open, closed, by, gate := addressPort(x.Address), services, unserved, address, ""
 	to := pools{f.name(endpoints), f.name(choices), key, e.Affinity > 0}
 	if x.Kind == net.NodePort {
@@ -121,30 +120,35 @@ func (els elements) putFront(f fam, e *net.Entry, x net.Front, s shape) {
 			els[slot{f.name(sourceRanges), key + string(p.Masked().Addr().AsSlice()), key + string(last(p).AsSlice())}] = content{comment: comment(e.Name())}
 		}
 	}
-	els.serve(f.name(open), f.name(closed), key, name, e.ForOutside(), pickOutside(e, by), gate)
+	els.serve(place{f, f.name(open), f.name(closed), key, e.Name() + " " + x.Kind.String()}, e.ForOutside(), pickOutside(e, by), gate, ns)
+}
+
+// place is an address in the maps that have those that are served and not served.
+type place struct {
+	fam
+	open, closed, key, name string
 }
 
 // serve leads an address to its chain, and closes it to whom it does not serve.
-func (els elements) serve(open, closed, key, name string, v net.Verdict, p pick, gate string) {
-	name = comment(name)
+func (els elements) serve(at place, v net.Verdict, p pick, gate string, ns numbers) {
+	name := comment(at.name)
 	if v != net.Refuse && (v != net.Drop || p.how == mixed) {
-		els[slot{set: open, key: key}] = content{verdict: p.name(), comment: name}
+		els[slot{set: at.open, key: at.key}] = content{value: number(ns[p]), comment: name}
 	}
-	family := open[len(open)-1:]
 	switch {
 	case v == net.Refuse && gate != "":
-		gate = rangesRefuse + family
+		gate = at.fam.name(rangesRefuse)
 	case v == net.Refuse:
 		gate = "refuse"
 	case v == net.Drop && gate != "":
-		gate = rangesInside + family
+		gate = at.fam.name(rangesInside)
 	case v == net.Drop && p.how == mixed:
 		gate = "inside-only"
 	case v == net.Drop:
 		gate = "drop"
 	}
 	if gate != "" {
-		els[slot{set: closed, key: key}] = content{verdict: gate, comment: name}
+		els[slot{set: at.closed, key: at.key}] = content{value: at.reason(gate), comment: name}
 	}
 }
 

@@ -112,9 +112,13 @@ func look(i, to uint32, set string) exprs {
 	return exprs{&expr.Lookup{SourceRegister: reg(i), DestRegister: reg(to), IsDestRegSet: true, SetName: set}}
 }
 
-// branch goes where the verdict map says for the key from register 0.
-func branch(set string) exprs {
-	return exprs{&expr.Lookup{SourceRegister: reg(0), DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: set}}
+// lead takes a number from the map numbers for the key from register 0, which ends
+// before register end, and goes where the verdict map says for it. The number is
+// carried in the packet's priority.
+func lead(end uint32, numbers, verdicts string) exprs {
+	return join(look(0, end, numbers), setPriority(end), priority(0), exprs{
+		&expr.Lookup{SourceRegister: reg(0), DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: verdicts},
+	})
 }
 
 // dnat sends the packet to the address and port from register i.
@@ -176,7 +180,7 @@ func setPriority(i uint32) exprs {
 	return exprs{&expr.Meta{Key: expr.MetaKeyPRIORITY, SourceRegister: true, Register: reg(i)}}
 }
 
-// clearPriority takes out what names left there.
+// clearPriority takes out the number or name that was left there.
 func clearPriority() exprs {
 	return join(priority(0), exprs{
 		&expr.Bitwise{SourceRegister: reg(0), DestRegister: reg(0), Len: 4, Mask: native(named), Xor: native(0)},

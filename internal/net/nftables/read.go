@@ -21,11 +21,32 @@ import (
 type state struct {
 	whole    bool              // the fixed part is as it shall be
 	chains   map[string][]rule // chains that pick endpoints; of rules, text and kinds of expressions
+	sets     map[string]held
 	elements elements
 }
 
 // read looks at everything.
 func (b *Backend) read(c *nftables.Conn) (state, error) {
+	s, err := b.readShape(c)
+	if err != nil || !s.whole {
+		return s, err
+	}
+	for name, set := range b.sets {
+		if set.Dynamic {
+			continue // clients' business
+		}
+		if err := b.readSet(c, set, s.elements); errors.Is(err, unix.ENOENT) {
+			s.whole = false
+			return s, nil
+		} else if err != nil {
+			return s, fmt.Errorf("read set %s: %w", name, err)
+		}
+	}
+	return s, nil
+}
+
+// readShape looks at everything but elements.
+func (b *Backend) readShape(c *nftables.Conn) (state, error) {
 	s := state{chains: map[string][]rule{}, elements: elements{}}
 	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
@@ -50,15 +71,12 @@ func (b *Backend) read(c *nftables.Conn) (state, error) {
 	if s.whole, err = b.readFixed(c, got); err != nil || !s.whole {
 		return s, err
 	}
+	if s.sets, err = b.listSets(); err != nil {
+		return s, err
+	}
 	for name, set := range b.sets {
-		if set.Dynamic {
-			continue // clients' business
-		}
-		if err := b.readSet(c, set, s.elements); errors.Is(err, unix.ENOENT) {
+		if h, ok := s.sets[name]; !ok || h.dynamic != set.Dynamic {
 			s.whole = false
-			return s, nil
-		} else if err != nil {
-			return s, fmt.Errorf("read set %s: %w", name, err)
 		}
 	}
 	return s, nil
@@ -82,17 +100,7 @@ func (b *Backend) readFixed(c *nftables.Conn, got map[string]*nftables.Chain) (b
 			return false, nil
 		}
 	}
-	sets, err := c.GetSets(b.table)
-	if err != nil {
-		return false, fmt.Errorf("list sets: %w", err)
-	}
-	n := 0
-	for _, s := range sets {
-		if b.sets[s.Name] != nil && b.sets[s.Name].Dynamic == s.Dynamic {
-			n++
-		}
-	}
-	return n == len(b.sets), nil
+	return true, nil
 }
 
 func (b *Backend) readRules(c *nftables.Conn, name string) ([]rule, error) {

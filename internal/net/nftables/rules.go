@@ -59,7 +59,7 @@ func (b *Backend) plain() []chain {
 	inside := chain{name: "inside-only"}
 	outside := chain{name: "mark-outsiders"}
 	guard, serve, unknown := chain{name: "guard"}, chain{name: services}, chain{name: "unknown"}
-	unknown.rules = []rule{{"what affinity left there", clearPriority()}}
+	unknown.rules = []rule{{"what our maps left there", clearPriority()}}
 	for _, f := range families {
 		for _, p := range f.of(b.cfg.Pods) {
 			inside.rules = append(inside.rules, rule{"from a pod", join(f.only(), f.in(f.saddr, p), back())})
@@ -77,14 +77,14 @@ func (b *Backend) plain() []chain {
 	for _, f := range families {
 		out = append(out, f.ranges()...)
 		ips, np := f.name(clusterIPs), b.atNodePort(f)
-		guard.rules = append(guard.rules, rule{"", join(f.only(), f.called(0), branch(f.name(unserved)))})
+		guard.rules = append(guard.rules, rule{"", join(f.only(), f.called(0), lead(f.words+2, f.name(unserved), f.name(reasons)))})
 		if len(f.of(b.cfg.Pods)) > 0 || b.cfg.MasqueradeAll {
 			serve.rules = append(serve.rules, rule{"", join(f.only(), f.load(f.daddr, 0), has(0, ips), jump(outside.name))})
 		}
-		serve.rules = append(serve.rules, rule{"", join(f.only(), f.called(0), branch(f.name(services)))})
+		serve.rules = append(serve.rules, rule{"", join(f.only(), f.called(0), lead(f.words+2, f.name(services), f.name(picks)))})
 		for _, at := range np {
-			guard.rules = append(guard.rules, rule{"", join(at, loadProto(0), loadPort(1), branch(f.name(unservedNP)))})
-			serve.rules = append(serve.rules, rule{"", join(at, loadProto(0), loadPort(1), branch(f.name(nodePorts)))})
+			guard.rules = append(guard.rules, rule{"", join(at, loadProto(0), loadPort(1), lead(2, f.name(unservedNP), f.name(reasons)))})
+			serve.rules = append(serve.rules, rule{"", join(at, loadProto(0), loadPort(1), lead(2, f.name(nodePorts), f.name(picks)))})
 		}
 		unknown.rules = append(unknown.rules, rule{"", join(f.only(), f.load(f.daddr, 0), has(0, ips), goTo(refuse.name))})
 	}

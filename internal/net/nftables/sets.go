@@ -4,12 +4,14 @@ import "github.com/google/nftables"
 
 // The sets and maps, by their names without the family's digit.
 const (
-	services     = "services"           // address -> chain that picks an endpoint
+	services     = "services"           // address -> number in picks
 	endpoints    = "endpoints"          // address and number or name -> endpoint
-	unserved     = "unserved"           // address -> why not, or who may
-	nodePorts    = "nodeports"          // node port -> chain that picks an endpoint
+	unserved     = "unserved"           // address -> number in reasons
+	nodePorts    = "nodeports"          // node port -> number in picks
 	nodePortEnds = "nodeport-endpoints" // node port and number or name -> endpoint
-	unservedNP   = "unserved-nodeports" // node port -> why not, or who may
+	unservedNP   = "unserved-nodeports" // node port -> number in reasons
+	picks        = "picks"              // number -> chain that picks an endpoint
+	reasons      = "reasons"            // number -> why not, or who may
 	sourceRanges = "source-ranges"      // address and who may call it
 	clusterIPs   = "cluster-ips"        // all cluster IPs: what is not served there is refused
 	hairpin      = "hairpin"            // endpoints on this node: they may call themselves
@@ -23,7 +25,7 @@ const (
 // setNames is all of them, in the order in which their elements are written:
 // endpoints before what leads to them.
 var setNames = []string{
-	endpoints, nodePortEnds, choices, nodePortName, sourceRanges, hairpin, clusterIPs, services, nodePorts, unserved, unservedNP,
+	endpoints, nodePortEnds, choices, nodePortName, sourceRanges, hairpin, clusterIPs, picks, reasons, services, nodePorts, unserved, unservedNP,
 	affinity, affinityHere,
 }
 
@@ -50,17 +52,21 @@ func (f fam) set(name string) *nftables.Set {
 	key := nftables.MustConcatSetType
 	switch name {
 	case services:
-		return &nftables.Set{IsMap: true, KeyType: key(addr, proto, port), DataType: nftables.TypeVerdict, Comment: "service address: how its endpoint is picked"}
+		return &nftables.Set{IsMap: true, KeyType: key(addr, proto, port), DataType: mark, Comment: "service address: which of the picks"}
 	case endpoints:
 		return &nftables.Set{IsMap: true, KeyType: key(addr, proto, port, mark), DataType: key(addr, port), Comment: "service address and number: endpoint"}
 	case nodePorts:
-		return &nftables.Set{IsMap: true, KeyType: key(proto, port), DataType: nftables.TypeVerdict, Comment: "node port: how its endpoint is picked"}
+		return &nftables.Set{IsMap: true, KeyType: key(proto, port), DataType: mark, Comment: "node port: which of the picks"}
 	case nodePortEnds:
 		return &nftables.Set{IsMap: true, KeyType: key(proto, port, mark), DataType: key(addr, port), Comment: "node port and number: endpoint"}
 	case unserved:
-		return &nftables.Set{IsMap: true, KeyType: key(addr, proto, port), DataType: nftables.TypeVerdict, Comment: "service address that not everybody is served at"}
+		return &nftables.Set{IsMap: true, KeyType: key(addr, proto, port), DataType: mark, Comment: "service address that not everybody is served at: which of the reasons"}
 	case unservedNP:
-		return &nftables.Set{IsMap: true, KeyType: key(proto, port), DataType: nftables.TypeVerdict, Comment: "node port that not everybody is served at"}
+		return &nftables.Set{IsMap: true, KeyType: key(proto, port), DataType: mark, Comment: "node port that not everybody is served at: which of the reasons"}
+	case picks:
+		return &nftables.Set{IsMap: true, KeyType: mark, DataType: nftables.TypeVerdict, Comment: "number: how an endpoint is picked"}
+	case reasons:
+		return &nftables.Set{IsMap: true, KeyType: mark, DataType: nftables.TypeVerdict, Comment: "number: why an address is closed, or to whom it is open"}
 	case sourceRanges:
 		return &nftables.Set{Interval: true, Concatenation: true, KeyType: key(addr, proto, port, addr), Comment: "service address and who may call it"}
 	case clusterIPs:

@@ -1,6 +1,7 @@
 package nftables
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,16 +55,27 @@ func (b *Backend) sync(c *nftables.Conn, t *net.Table) (net.Report, error) {
 		b.known = true
 		return r, nil
 	}
-	// The kernel takes over-long messages in part and says nothing.
-	now, want, err := b.compare(c, t)
-	if err != nil {
+	if err := b.check(c, t, want); err != nil {
 		return r, err
-	}
-	if gone, lost := differ(now.elements, want); !now.whole || len(gone)+len(lost) > 0 {
-		return r, fmt.Errorf("%w: %d elements are missing and %d too many", errUnlike, len(lost), len(gone))
 	}
 	b.known = true
 	return r, b.sweep(c, stale)
+}
+
+// check holds what the kernel has against what was written: it takes over-long
+// messages in part and says nothing. What one does not count is read.
+func (b *Backend) check(c *nftables.Conn, t *net.Table, want elements) error {
+	now, err := b.readShape(c)
+	if err != nil || now.whole && counted(now.sets, want) {
+		return err
+	}
+	if now, want, err = b.compare(c, t); err != nil {
+		return err
+	}
+	if gone, lost := differ(now.elements, want); !now.whole || len(gone)+len(lost) > 0 {
+		return fmt.Errorf("%w: %d elements are missing and %d too many", errUnlike, len(lost), len(gone))
+	}
+	return nil
 }
 
 // maxLooks is how often the kernel is asked before it is believed that it lacks
@@ -75,13 +87,14 @@ const maxLooks = 4
 // runs meanwhile misses some: an element is there if one of some looks saw it.
 func (b *Backend) compare(c *nftables.Conn, t *net.Table) (state, elements, error) {
 	have, err := b.read(c)
-	want := b.want(t, ordersOf(have.elements))
+	was := maps.Clone(b.numbers)
+	want := b.want(t, have.elements)
 	for looks := 1; err == nil && have.whole && looks < maxLooks && lacksAny(have.elements, want); looks++ {
 		var again state
 		again, err = b.read(c)
 		maps.Copy(again.elements, have.elements)
-		have = again
-		want = b.want(t, ordersOf(have.elements))
+		have, b.numbers = again, maps.Clone(was)
+		want = b.want(t, have.elements)
 	}
 	return have, want, err
 }
@@ -95,21 +108,29 @@ func lacksAny(have, want elements) bool {
 	return false
 }
 
-// want makes all elements, taking over the order of endpoints that is there, and
-// counts the chains that they need.
-func (b *Backend) want(t *net.Table, have orders) elements {
+// want makes all elements, taking over the numbers of chains and the order of
+// endpoints that are there, and counts the chains that they need.
+func (b *Backend) want(t *net.Table, have elements) elements {
 	clear(b.picks)
 	clear(b.orders)
-	els := elements{}
 	for _, e := range t.Entries {
-		was := have.of(e)
-		s := shape{arrange(was.cluster, e.Cluster), arrange(was.local, e.Local)}
-		b.setShape(e, s)
-		els.put(e, s)
 		for _, p := range picksOf(e) {
 			b.picks[p]++
 		}
 	}
+	b.numbers.keep(b.picks)
+	b.numbers.assign(b.sortedPicks(), have)
+	els, orders := elements{}, ordersOf(have)
+	for _, e := range t.Entries {
+		was := orders.of(e)
+		s := shape{arrange(was.cluster, e.Cluster), arrange(was.local, e.Local)}
+		b.setShape(e, s)
+		els.put(e, s, b.numbers)
+	}
+	for p := range b.picks {
+		b.numbers.put(els, p)
+	}
+	els.putReasons()
 	for _, a := range t.ClusterIPs() {
 		els.putAddress(clusterIPs, a)
 	}
@@ -148,14 +169,14 @@ func (b *Backend) syncChains(c *nftables.Conn, have map[string][]rule, r *net.Re
 	return stale
 }
 
-// sortedPicks has mixed chains last: they name others.
-func (b *Backend) sortedPicks() []pick {
-	out := make([]pick, 0, len(b.picks))
-	for p := range b.picks {
-		out = append(out, p)
-	}
-	slices.SortFunc(out, func(a, b pick) int { return int(a.how) - int(b.how) })
-	return out
+func (b *Backend) sortedPicks() []pick { return sortPicks(slices.Collect(maps.Keys(b.picks))) }
+
+// sortPicks puts mixed chains last: they name others.
+func sortPicks(all []pick) []pick {
+	slices.SortFunc(all, func(a, b pick) int {
+		return cmp.Or(cmp.Compare(a.how, b.how), cmp.Compare(a.n, b.n), cmp.Compare(a.name(), b.name()))
+	})
+	return all
 }
 
 // deleteChains queues the removal of chains, emptied first, since they may name
@@ -200,9 +221,19 @@ func (b *Backend) Apply(ctx context.Context, t *net.Table, d *net.Diff) error {
 // any more.
 func (b *Backend) apply(c *nftables.Conn, d *net.Diff) ([]string, error) {
 	have, want := elements{}, elements{}
+	fresh, stale := b.countPicks(d)
+	b.numbers.assign(fresh, nil)
+	for _, p := range fresh {
+		b.writePick(c, p)
+		b.numbers.put(want, p)
+	}
+	for _, p := range stale {
+		b.numbers.put(have, p)
+	}
 	for _, x := range d.Entries {
 		b.change(x, have, want)
 	}
+	b.numbers.keep(b.picks)
 	for set, x := range map[string]net.Addresses{clusterIPs: d.ClusterIPs, hairpin: d.Here} {
 		for _, a := range x.Removed {
 			have.putAddress(set, a)
@@ -211,14 +242,10 @@ func (b *Backend) apply(c *nftables.Conn, d *net.Diff) ([]string, error) {
 			want.putAddress(set, a)
 		}
 	}
-	fresh, stale := b.countPicks(d)
-	for _, p := range fresh {
-		b.writePick(c, p)
-	}
 	if _, err := b.writeChanges(c, have, want); err != nil {
 		return nil, err
 	}
-	return stale, c.Flush()
+	return names(stale), c.Flush()
 }
 
 // change adds what the kernel has of an entry and what it shall have.
@@ -226,7 +253,7 @@ func (b *Backend) change(x net.Change, have, want elements) {
 	var was shape
 	if x.Old != nil {
 		was = b.shapeOf(x.Old)
-		have.put(x.Old, was)
+		have.put(x.Old, was, b.numbers)
 	}
 	if x.New == nil {
 		b.setShape(x.Old, shape{})
@@ -234,7 +261,7 @@ func (b *Backend) change(x net.Change, have, want elements) {
 	}
 	s := shape{arrange(was.cluster, x.New.Cluster), arrange(was.local, x.New.Local)}
 	b.setShape(x.New, s)
-	want.put(x.New, s)
+	want.put(x.New, s, b.numbers)
 }
 
 func (b *Backend) shapeOf(e *net.Entry) shape {
@@ -248,7 +275,7 @@ func (b *Backend) setShape(e *net.Entry, s shape) {
 
 // countPicks counts the users of chains anew: which have their first, and which
 // lost their last.
-func (b *Backend) countPicks(d *net.Diff) (fresh []pick, stale []string) {
+func (b *Backend) countPicks(d *net.Diff) (fresh, stale []pick) {
 	was := map[pick]int{}
 	add := func(e *net.Entry, n int) {
 		if e == nil {
@@ -270,15 +297,21 @@ func (b *Backend) countPicks(d *net.Diff) (fresh []pick, stale []string) {
 		case n == 0 && b.picks[p] > 0:
 			fresh = append(fresh, p)
 		case n > 0 && b.picks[p] == 0:
-			stale = append(stale, p.name())
+			stale = append(stale, p)
 		}
 		if b.picks[p] == 0 {
 			delete(b.picks, p)
 		}
 	}
-	slices.SortFunc(fresh, func(a, b pick) int { return int(a.how) - int(b.how) })
-	slices.Sort(stale)
-	return fresh, stale
+	return sortPicks(fresh), sortPicks(stale)
+}
+
+func names(all []pick) []string {
+	var out []string
+	for _, p := range all {
+		out = append(out, p.name())
+	}
+	return out
 }
 
 // sweep removes chains that lost their last user, in a transaction of its own:

@@ -165,6 +165,8 @@ func TestHealing(t *testing.T) {
 		"flush table inet nodeagent-services",
 		"flush chain inet nodeagent-services nat-prerouting",
 		"flush map inet nodeagent-services services4",
+		"flush map inet nodeagent-services picks4",
+		"flush map inet nodeagent-services reasons6",
 		"delete element inet nodeagent-services cluster-ips4 { 10.96.0.1 }",
 		"add element inet nodeagent-services cluster-ips4 { 10.96.77.77 }",
 		"add rule inet nodeagent-services services drop",
@@ -255,8 +257,13 @@ func TestReadable(t *testing.T) {
 	must(t, err)
 	list := nft(t, "list", "table", "inet", "nodeagent-services")
 	for _, want := range []string{
-		`10.96.0.10 . tcp . 80 comment "default/web:http cluster IP" : goto cluster4-2`,
-		`tcp . 30080 comment "default/web:http nodePort" : goto nodeport4-2`,
+		`10.96.0.10 . tcp . 80 comment "default/web:http cluster IP" : 0x00000180`,
+		`tcp . 30080 comment "default/web:http nodePort" : 0x00000280`,
+		`10.96.0.11 . tcp . 80 comment "default/quote`,
+		`0x00000180 : goto cluster4-2`,
+		`0x00000280 : goto nodeport4-2`,
+		`meta priority set ip daddr . meta l4proto . th dport map @services4 meta priority vmap @picks4`,
+		`meta priority set ip daddr . meta l4proto . th dport map @unserved4 meta priority vmap @reasons4`,
 		`10.96.0.10 . tcp . 80 . 0x00000001 : 10.0.7.5 . 8080`,
 		`dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @endpoints4`,
 	} {

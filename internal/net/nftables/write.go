@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -91,12 +92,7 @@ func (b *Backend) writeFixed(c *nftables.Conn) error {
 	c.AddTable(b.table)
 	c.DelTable(b.table)
 	c.AddTable(b.table)
-	names := make([]string, 0, len(b.sets))
-	for n := range b.sets {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	for _, n := range names {
+	for _, n := range slices.Sorted(maps.Keys(b.sets)) {
 		if err := c.AddSet(b.sets[n], nil); err != nil {
 			return fmt.Errorf("add set %s: %w", n, err)
 		}
