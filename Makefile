@@ -55,6 +55,10 @@ bench-cluster: deps build ## one table: our times over those of kubelet on the s
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/bench-cluster ./test/cluster/bench
 	@exec bin/test/bench-cluster $(if $(filter 1,$(ALONE)),-alone)
 
+bench-services: deps build ## one table: our service rules beside kube-proxy's on the same control plane (root; MODE=iptables; the first time: long)
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/bench-services ./test/cluster/benchservices
+	@exec bin/test/bench-services $(if $(MODE),-mode $(MODE)) $(if $(SERVICES),-services $(SERVICES))
+
 soak: deps ## churn pods and inject faults for TIME (default 10m), then look for leaks (root)
 	SOAK=$(or $(TIME),10m) $(GO) test ./test/soak -run TestSoak -v -count=1 -timeout 0
 	EXECS=10000 $(GO) test ./test/node -run TestExecProbesLeakNothing -v -count=1 -timeout 0
@@ -70,4 +74,4 @@ clean: ## remove what make built here (the cache of tools stays)
 # One after the other: both hold times against limits.
 .NOTPARALLEL:
 
-.PHONY: help build run cluster deps test test-host test-machine test-cluster e2e bench bench-cluster soak lint clean
+.PHONY: help build run cluster deps test test-host test-machine test-cluster e2e bench bench-cluster bench-services soak lint clean

@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,27 @@ func CPUTime(pid int) (time.Duration, error) {
 		sum += time.Duration(n)
 	}
 	return sum, nil
+}
+
+// tick is the unit in which the kernel tells of times that are over.
+const tick = time.Second / 100
+
+// ChildrenTime is what those children of a process used that ended and were waited
+// for, in ticks.
+func ChildrenTime(pid int) (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, fmt.Errorf("read the CPU time of children of process %d: %w", pid, err)
+	}
+	// The name, in parentheses, may have anything in it.
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	const user, system = 16 - 3, 17 - 3
+	if len(fields) <= system {
+		return 0, fmt.Errorf("read the CPU time of children of process %d: %d fields", pid, len(fields))
+	}
+	u, err := strconv.ParseInt(fields[user], 10, 64)
+	s, err2 := strconv.ParseInt(fields[system], 10, 64)
+	return time.Duration(u+s) * tick, errors.Join(err, err2)
 }
 
 // Share is the part of one core that a process takes while nothing happens, as a

@@ -1,0 +1,200 @@
+// Command benchservices is "make bench-services": kube-proxy and the daemon in turn as
+// the only program that serves the services of one control plane, in one network
+// namespace on one machine, and one table of what each took.
+//
+// How the rows are measured:
+//   - every endpoint is an address of the namespace itself, and one server answers at
+//     all of them with the address that was called: so each connection is a real one,
+//     and who answers is known.
+//   - until it is answered: the clock starts before the request to the API server; then
+//     a connection is begun each millisecond, and the first that is answered by whom it
+//     should be is the end. Changes come one at a time, with a pause that is longer
+//     than kube-proxy's own least time between two batches.
+//   - CPU: /proc/PID/task/*/schedstat of the program, the median of the changes; and of
+//     its children that ended, /proc/PID/stat, the mean. From before the request until
+//     a fifth of a second after the answer.
+//   - programmed: what the program itself says its first batch took
+//     (kubeproxy_sync_full_proxy_rules_duration_seconds), for only it knows when it had
+//     read everything.
+//   - memory: /proc/PID/smaps_rollup, at rest after all of that; of the whole daemon,
+//     which is also the node.
+//   - over a direct connection: connect(2) alone, to services all over the range and to
+//     their endpoints, in turn.
+//
+// A row is a median over all turns of a side with the most services. It exits 1 when a
+// row is over its limit. A busy machine spoils both sides; the ratio says more than the
+// times.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"k8s.io/client-go/rest"
+
+	"nodeagent/test/bed"
+	"nodeagent/test/cluster"
+	"nodeagent/test/measure"
+)
+
+func main() {
+	var o options
+	flag.StringVar(&o.mode, "mode", "nftables", "mode of both: nftables or iptables")
+	flag.IntVar(&o.services, "services", 10_000, "services, of 5 endpoints each; the growth to that is shown, too")
+	flag.IntVar(&o.turns, "turns", 1, "turns of each side with all services")
+	flag.IntVar(&o.changes, "changes", 15, "changes of a kind in a turn of ours")
+	flag.IntVar(&o.peerChanges, "peer-changes", 5, "changes of a kind in a turn of kube-proxy's")
+	flag.IntVar(&o.calls, "calls", 2000, "connections in a turn, by each way")
+	flag.Parse()
+	o.services, o.turns, o.changes, o.peerChanges, o.calls = min(max(o.services, 100), 10_000), max(o.turns, 1), max(o.changes, 1), max(o.peerChanges, 1), max(o.calls, 1)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	over, err := run(ctx, o)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench-services:", err)
+		os.Exit(1)
+	}
+	if over {
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	mode                                         string
+	services, turns, changes, peerChanges, calls int
+}
+
+// sizes are the numbers of services that both sides are looked at with.
+func (o options) sizes() []int {
+	var all []int
+	for _, n := range []int{100, 1000} {
+		if n < o.services {
+			all = append(all, n)
+		}
+	}
+	return append(all, o.services)
+}
+
+// bench is one run.
+type bench struct {
+	options
+	goals           goals
+	bed             *bed.Bed
+	cluster         *cluster.Cluster
+	core, discovery *rest.RESTClient
+	there           int     // services that there are
+	serial          int     // names and addresses that were used once
+	sides           []*side // ours and kube-proxy's
+}
+
+func run(ctx context.Context, o options) (over bool, err error) {
+	limits, ok := limits[o.mode]
+	if !ok {
+		return false, fmt.Errorf("mode %q is neither nftables nor iptables", o.mode)
+	}
+	// As on a node: what lasts until a reboot is on a tmpfs. It is removed last.
+	memory, err := measure.Tmpfs()
+	if err != nil {
+		return false, err
+	}
+	lasting, err := os.MkdirTemp(memory, "nodeagent-bench-")
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(lasting)) }()
+	runDir, state := filepath.Join(lasting, "agent"), filepath.Join(lasting, "containerd")
+	if err := errors.Join(os.Mkdir(runDir, 0o700), os.Mkdir(state, 0o711)); err != nil {
+		return false, err
+	}
+	// Before the bed, so that nobody waits in it for a build.
+	for _, get := range []func(context.Context) error{programs, peers} {
+		if err := get(ctx); err != nil {
+			return false, err
+		}
+	}
+	b, err := bed.Start(ctx, bed.Options{State: state, Talk: os.Stderr})
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	be := &bench{options: o, goals: limits, bed: b}
+	if err := be.up(ctx, runDir); err != nil {
+		return false, err
+	}
+	for _, n := range o.sizes() {
+		if err := be.grow(ctx, n); err != nil {
+			return false, err
+		}
+		if err := be.takeTurns(ctx, n); err != nil {
+			return false, err
+		}
+	}
+	fmt.Println()
+	over = measure.Table(os.Stdout, "KUBE-PROXY", be.rows())
+	fmt.Println()
+	be.printGrowth(os.Stdout)
+	return over, nil
+}
+
+func programs(ctx context.Context) error { _, err := cluster.Programs(ctx, os.Stderr); return err }
+func peers(ctx context.Context) error    { _, err := cluster.Peers(ctx, os.Stderr); return err }
+
+// up brings everything up but the two sides.
+func (b *bench) up(ctx context.Context, runDir string) error {
+	var err error
+	if b.cluster, err = cluster.Start(ctx, b.bed, cluster.Options{Talk: os.Stderr}); err != nil {
+		return err
+	}
+	if b.core, err = b.cluster.Core(); err != nil {
+		return err
+	}
+	if b.discovery, err = b.cluster.Discovery(); err != nil {
+		return err
+	}
+	// Nobody needs them for services without a selector, and ten thousand keep them busy.
+	if err := errors.Join(b.cluster.ControllerManager.Kill(), b.cluster.Scheduler.Kill()); err != nil {
+		return err
+	}
+	if err := b.register(ctx); err != nil {
+		return err
+	}
+	if err := b.answer(ctx); err != nil {
+		return err
+	}
+	ours, err := b.daemon(ctx, runDir)
+	if err != nil {
+		return err
+	}
+	b.sides = []*side{ours, b.kubeProxy()}
+	return nil
+}
+
+// takeTurns lets both sides take turns with n services.
+func (b *bench) takeTurns(ctx context.Context, n int) error {
+	turns := 1
+	if n == b.services {
+		turns = b.turns
+	}
+	for i := range turns {
+		order := []*side{b.sides[1], b.sides[0]}
+		if i%2 == 1 {
+			slices.Reverse(order)
+		}
+		for _, s := range order {
+			b.say(fmt.Sprintf("%d services, turn %d of %d: %s", n, i+1, turns, s.name))
+			if err := b.take(ctx, s, n); err != nil {
+				return fmt.Errorf("%s with %d services: %w\n%s\n%s", s.name, n, err, s.tail(), b.cluster.Logs(5))
+			}
+		}
+	}
+	return nil
+}
+
+func (b *bench) say(s string) { fmt.Fprintln(os.Stderr, "bench-services:", s) }

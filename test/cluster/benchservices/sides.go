@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"nodeagent/test/bed"
+	"nodeagent/test/cluster"
+	"nodeagent/test/measure"
+)
+
+// nodeName is that of the node for which either side works.
+const nodeName = "node"
+
+// side is one of the two programs, with what was measured of it.
+type side struct {
+	name    string
+	changes int // of a kind in a turn
+	start   func(context.Context) error
+	pid     func() int
+	kill    func() error
+	tail    func() string
+	values  map[int]*values // by number of services
+}
+
+func (s *side) of(n int) *values {
+	if s.values[n] == nil {
+		s.values[n] = &values{}
+	}
+	return s.values[n]
+}
+
+// daemon is ours, whole: it is the node, too.
+func (b *bench) daemon(ctx context.Context, runDir string) (*side, error) {
+	file, err := b.cluster.Node(nodeName)
+	if err != nil {
+		return nil, err
+	}
+	a, err := b.bed.NewAgent(ctx, bed.AgentOptions{
+		Name: nodeName, RunDir: runDir,
+		Kubelet: fmt.Sprintf("authentication: {x509: {clientCAFile: %q}}\n", b.cluster.CA()),
+		// What belongs to the whole machine stays as it is.
+		Proxy: fmt.Sprintf("mode: %s\nclusterCIDR: %s\nconntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}\n", b.mode, cluster.PodCIDR),
+		Args:  []string{"--kubeconfig", file},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &side{
+		name: "nodeagent", changes: b.changes, values: map[int]*values{}, start: a.Start, kill: a.Kill,
+		pid:  func() int { return a.Pid },
+		tail: func() string { return a.LogTail(40) },
+	}, nil
+}
+
+// kubeProxy makes its files with its first start.
+func (b *bench) kubeProxy() *side {
+	var p *cluster.Component
+	return &side{
+		name: "kube-proxy", changes: b.peerChanges, values: map[int]*values{},
+		start: func(ctx context.Context) (err error) {
+			if p != nil {
+				return p.Start(ctx)
+			}
+			p, err = b.cluster.KubeProxy(ctx, nodeName, b.mode)
+			return err
+		},
+		pid: func() int { return p.Pid },
+		kill: func() error {
+			if p == nil || p.Process == nil {
+				return nil
+			}
+			return p.Kill()
+		},
+		tail: func() string {
+			if p == nil || p.Process == nil {
+				return ""
+			}
+			return p.LogTail(20)
+		},
+	}
+}
+
+const (
+	// startLimit bounds how long a side may take until all services are answered.
+	startLimit = 15 * time.Minute
+	// changeLimit bounds how long a change may take.
+	changeLimit = 2 * time.Minute
+	// settle is how long a side is left alone before what it does counts.
+	settle = 8 * time.Second
+	// apart is the time between two changes: kube-proxy writes once a second at most.
+	apart = 1200 * time.Millisecond
+	// after is how long the work for a change goes on when it is in force.
+	after = 200 * time.Millisecond
+)
+
+// take is a side's turn: it serves n services.
+func (b *bench) take(ctx context.Context, s *side, n int) (err error) {
+	v := s.of(n)
+	begun := time.Now()
+	if err := s.start(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.kill(), b.clear(ctx)) }()
+	last, err := b.served(ctx, n)
+	if err != nil {
+		return err
+	}
+	v.add(answering, last.Sub(begun).Seconds())
+	if err := measure.Pause(ctx, settle); err != nil {
+		return err
+	}
+	first, err := b.figure(ctx, "sync_full_proxy_rules_duration_seconds_sum")
+	if err != nil {
+		return err
+	}
+	v.add(programmed, first)
+	for _, step := range []func(context.Context, *side, *values, int) error{b.create, b.move, b.more, b.atOnce, b.connections} {
+		if err := step(ctx, s, v, n); err != nil {
+			return err
+		}
+	}
+	if err := measure.Pause(ctx, settle); err != nil {
+		return err
+	}
+	pss, err := measure.Rollup(s.pid(), "Pss")
+	if err != nil {
+		return err
+	}
+	v.add(memory, float64(pss))
+	b.say(fmt.Sprintf("created %s, moved %s, CPU %s %s %s, programmed %s, %s, +%s", measure.MS(v.median(createdLatency)), measure.MS(v.median(movedLatency)),
+		measure.MS(v.median(createdCPU)), measure.MS(v.median(movedCPU)), measure.MS(v.median(cameCPU)), measure.MS(v.median(programmed)),
+		measure.MB(v.median(memory)), micro(v.median(extra))))
+	return nil
+}
+
+// clear takes all rules away, whoever made them.
+func (b *bench) clear(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeLimit)
+	defer cancel()
+	out, err := b.bed.Run(ctx, "nft", "flush", "ruleset")
+	if err != nil {
+		fmt.Fprint(os.Stderr, out)
+	}
+	return err
+}
