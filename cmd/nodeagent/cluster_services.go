@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 	"nodeagent/internal/config"
 	svcnet "nodeagent/internal/net"
 	"nodeagent/internal/net/conntrack"
+	"nodeagent/internal/net/iptables"
 	"nodeagent/internal/net/nftables"
 	"nodeagent/internal/net/proxy"
 	"nodeagent/internal/server"
@@ -42,9 +42,10 @@ func (d *daemon) fitServices() error {
 	if err != nil {
 		return err
 	}
+	mode := d.serviceMode()
 	d.services, err = proxy.New(proxy.Config{
-		NodeName: d.cfg.NodeName, Rest: api, HTTP: h, Mode: serviceMode(d.cfg),
-		Backend: func(f proxy.Facts) (proxy.Backend, error) { return d.backend(binding, f) },
+		NodeName: d.cfg.NodeName, Rest: api, HTTP: h, Mode: mode,
+		Backend: func(f proxy.Facts) (proxy.Backend, error) { return d.backend(mode, binding, f) },
 		Needs:   proxy.Needs{Addrs: binding.Primary && !binding.All && bindAddress(d.cfg) == nil, PodCIDRs: binding.NodeCIDR},
 		Flows:   conntrack.Table{}, Teller: serviceEvents{events}, Serve: server.ServePort,
 		Settings: d.cfg.Proxy, Logger: d.log,
@@ -59,27 +60,22 @@ func (d *daemon) fitServices() error {
 	return nil
 }
 
-// serviceMode is how the rules are programmed: where the file leaves it open, by
-// the best that there is.
-func serviceMode(cfg *config.Config) string {
-	if cfg.Proxy.Mode == "" {
-		return config.ModeNFTables
-	}
-	return string(cfg.Proxy.Mode)
-}
-
 // backend programs the rules in the mode that is asked for. A mode that comes to
-// it needs a case here, and no other place.
-func (d *daemon) backend(binding config.ProxyBinding, facts proxy.Facts) (proxy.Backend, error) {
+// it needs a case here, and in removals.
+func (d *daemon) backend(mode string, binding config.ProxyBinding, facts proxy.Facts) (proxy.Backend, error) {
 	pods, at := binding.Pods, nodePorts(binding, facts, bindAddress(d.cfg))
 	if binding.NodeCIDR {
 		pods = facts.PodCIDRs
 	}
-	switch mode := serviceMode(d.cfg); mode {
+	switch mode {
 	case config.ModeNFTables:
 		of := &d.cfg.Proxy.NFTables
 		b, err := nftables.New(nftables.Config{Pods: pods, NodePorts: at, MasqueradeAll: of.MasqueradeAll, MasqueradeBit: of.MasqueradeBit})
-		return nftBackend{b, d}, err
+		return rules{b, mode, d}, err
+	case config.ModeIPTables:
+		of := &d.cfg.Proxy.IPTables
+		b, err := iptables.New(iptables.Config{Pods: pods, NodePorts: at, MasqueradeAll: of.MasqueradeAll, MasqueradeBit: of.MasqueradeBit})
+		return rules{b, mode, d}, err
 	default:
 		return nil, fmt.Errorf("program services in mode %q: it is not built", mode)
 	}
@@ -111,31 +107,6 @@ func nodePorts(b config.ProxyBinding, facts proxy.Facts, bound []netip.Addr) []n
 	return out
 }
 
-// nftBackend does around the rules what has to wait for them.
-type nftBackend struct {
-	*nftables.Backend
-	d *daemon
-}
-
-// manyEntries is from where on a look at everything leaves much behind.
-const manyEntries = 1000
-
-// Sync gives back the memory that it took: at rest there is a fraction.
-func (b nftBackend) Sync(ctx context.Context, t *svcnet.Table) (svcnet.Report, error) {
-	r, err := b.Backend.Sync(ctx, t)
-	if len(t.Entries) > manyEntries {
-		debug.FreeOSMemory()
-	}
-	return r, err
-}
-
-// TakeOver is called when the rules are in force: the kernel now has what tracks
-// connections, and nobody needs kube-proxy's rules.
-func (b nftBackend) TakeOver(ctx context.Context) ([]string, error) {
-	b.d.tuneConnections()
-	return b.Backend.TakeOver(ctx)
-}
-
 // tuneConnections sets how much the kernel remembers of connections.
 func (d *daemon) tuneConnections() {
 	t := &d.cfg.Proxy.Conntrack
@@ -148,24 +119,6 @@ func (d *daemon) tuneConnections() {
 	if err := limits.Tune("/"); err != nil {
 		d.log.Warn("leave settings of the kernel as they are", "err", err)
 	}
-}
-
-// removeTimeout bounds the removal of rules that are not wanted any more.
-const removeTimeout = 10 * time.Second
-
-// removeRules takes our rules away where another program is to serve services.
-func (d *daemon) removeRules(ctx context.Context) error {
-	b, err := nftables.New(nftables.Config{})
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	bounded, cancel := context.WithTimeout(ctx, removeTimeout)
-	defer cancel()
-	if err := b.Remove(bounded); err != nil && ctx.Err() == nil {
-		d.log.Warn("leave rules of services that this node had in mode nftables", "err", err)
-	}
-	return nil
 }
 
 // serviceClient is the API server for who watches services: by the kubeconfig of

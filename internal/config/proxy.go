@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"go.yaml.in/yaml/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeproxyv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
 )
@@ -19,6 +20,7 @@ import (
 // Modes of the service proxy.
 const (
 	ModeNFTables = "nftables"
+	ModeIPTables = "iptables"
 	ModeNone     = "none" // somebody else does it
 )
 
@@ -47,6 +49,10 @@ var usedProxy = []string{
 	"nodePortAddresses", "conntrack",
 }
 
+// unusedProxy are fields below these that nobody acts on: changes are written when
+// they come, and node ports never are at loopback addresses.
+var unusedProxy = []string{"syncPeriod", "minSyncPeriod", "localhostNodePorts"}
+
 // decodeProxy lays a KubeProxyConfiguration over what is there.
 func (c *Config) decodeProxy(path string, d document) error {
 	if c.Proxy == nil {
@@ -60,7 +66,25 @@ func (c *Config) decodeProxy(path string, d document) error {
 		used = nil // nobody says which services there are
 	}
 	c.noteUnused(path, d, reflect.TypeFor[kubeproxyv1alpha1.KubeProxyConfiguration](), func(f string) bool { return slices.Contains(used, f) })
+	if used != nil {
+		c.noteUnusedOfModes(path, d)
+	}
 	return nil
+}
+
+// noteUnusedOfModes remembers such fields of the modes that there are.
+func (c *Config) noteUnusedOfModes(path string, d document) {
+	for i, mode := range d.fields {
+		of := d.root.Content[2*i+1]
+		if mode != ModeNFTables && mode != ModeIPTables || of.Kind != yaml.MappingNode {
+			continue
+		}
+		for j := 0; j+1 < len(of.Content); j += 2 {
+			if f := of.Content[j].Value; slices.Contains(unusedProxy, f) && !empty(of.Content[j+1]) {
+				c.Unused = append(c.Unused, fmt.Sprintf("%s: %s.%s.%s", filepath.Base(path), d.kind, mode, f))
+			}
+		}
+	}
 }
 
 // Services tells whether the daemon programs the rules of services: it is told to
@@ -87,8 +111,10 @@ func (c *Config) defaultProxy() {
 	if p.DetectLocalMode == "" {
 		p.DetectLocalMode = localByClusterCIDR
 	}
-	if p.NFTables.MasqueradeBit == nil {
-		p.NFTables.MasqueradeBit = new(int32(defaultMasqueradeBit))
+	for _, bit := range []**int32{&p.NFTables.MasqueradeBit, &p.IPTables.MasqueradeBit} {
+		if *bit == nil {
+			*bit = new(int32(defaultMasqueradeBit))
+		}
 	}
 	t := &p.Conntrack
 	if t.TCPEstablishedTimeout == nil {
@@ -197,13 +223,11 @@ func (c *Config) checkProxy(bad func(field, format string, args ...any)) {
 		return
 	}
 	switch p.Mode {
-	case "", ModeNFTables, ModeNone:
-	case "iptables":
-		bad("mode", "iptables is not to be had yet: leave it out or say nftables, which the kernel of this node may have; none where another program serves services")
+	case "", ModeNFTables, ModeIPTables, ModeNone:
 	case "ipvs":
-		bad("mode", "ipvs is not built, and Kubernetes is about to drop it: leave it out or say nftables; none where another program serves services")
+		bad("mode", "ipvs is not built, and Kubernetes is about to drop it: leave it out, or say nftables or iptables; none where another program serves services")
 	default:
-		bad("mode", "%q is neither nftables nor none", p.Mode)
+		bad("mode", "%q is neither nftables, iptables nor none", p.Mode)
 	}
 	if c.Agent.ProxyOnly && !c.Services() {
 		bad("proxyOnly", "it needs an API server (--kubeconfig, or clientConnection.kubeconfig), and a mode other than none")
@@ -214,8 +238,10 @@ func (c *Config) checkProxy(bad func(field, format string, args ...any)) {
 	if _, err := c.Binding(); err != nil {
 		bad("KubeProxyConfiguration", "%v", err)
 	}
-	if bit := *p.NFTables.MasqueradeBit; bit < 0 || bit > 31 {
-		bad("nftables.masqueradeBit", "%d is not 0 to 31", bit)
+	for field, bit := range map[string]*int32{"nftables.masqueradeBit": p.NFTables.MasqueradeBit, "iptables.masqueradeBit": p.IPTables.MasqueradeBit} {
+		if *bit < 0 || *bit > 31 {
+			bad(field, "%d is not 0 to 31", *bit)
+		}
 	}
 	if path := p.ClientConnection.Kubeconfig; path != "" && !filepath.IsAbs(path) {
 		bad("clientConnection.kubeconfig", "%q is not an absolute path", path)

@@ -80,6 +80,31 @@ func TestProxy(t *testing.T) {
 	}
 }
 
+// TestProxyMode: each mode has fields of its own, and what nobody acts on is said.
+func TestProxyMode(t *testing.T) {
+	c, err := loadProxy(t, kubeProxy+"mode: iptables\niptables: {masqueradeAll: true, masqueradeBit: 3, syncPeriod: 30s, minSyncPeriod: 0s, localhostNodePorts: true}\nnftables: {minSyncPeriod: 1s}\n", "/k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := c.Proxy; !c.Services() || p.Mode != ModeIPTables || !p.IPTables.MasqueradeAll || *p.IPTables.MasqueradeBit != 3 || *p.NFTables.MasqueradeBit != 14 {
+		t.Errorf("it became %+v", p)
+	}
+	if b, err := c.Binding(); err != nil || !b.All || b.Primary {
+		t.Errorf("the binding is %+v, %v", b, err)
+	}
+	want := []string{"iptables.localhostNodePorts", "iptables.syncPeriod", "nftables.minSyncPeriod"}
+	for i := range want {
+		want[i] = "c.yaml: KubeProxyConfiguration." + want[i]
+	}
+	if !slices.Equal(c.Unused, want) {
+		t.Errorf("unused are %v", c.Unused)
+	}
+	c, err = loadProxy(t, kubeProxy+"mode: iptables\niptables: {localhostNodePorts: false}\n", "/k")
+	if err != nil || len(c.Unused) != 0 || *c.Proxy.IPTables.MasqueradeBit != 14 {
+		t.Errorf("who does not want node ports at loopback addresses is answered with %v, %v", c.Unused, err)
+	}
+}
+
 // TestProxyWhen: who is not told, or has nobody to ask, leaves services alone.
 func TestProxyWhen(t *testing.T) {
 	for _, c := range []struct {
@@ -117,6 +142,7 @@ func TestProxyRefused(t *testing.T) {
 		kubeProxy + "hostnameOverride: other\n":                       `hostnameOverride: "other" is not the node's name`,
 		kubeProxy + "healthzBindAddress: here\n":                      `healthzBindAddress: "here" is not an address and a port`,
 		kubeProxy + "nftables: {masqueradeBit: 32}\n":                 "nftables.masqueradeBit: 32",
+		kubeProxy + "iptables: {masqueradeBit: -1}\n":                 "iptables.masqueradeBit: -1",
 		kubeProxy + "conntrack: {maxPerCore: -1, udpTimeout: -1s}\n":  "conntrack.udpTimeout: -1s",
 		agent + "proxyOnly: true\n---\n" + kubeProxy + "mode: none\n": "proxyOnly: it needs an API server",
 		kubeProxy + "clientConnection: {kubeconfig: p}\n":             `clientConnection.kubeconfig: "p" is not an absolute path`,

@@ -24,6 +24,7 @@ type node struct {
 	ctx context.Context
 	bed *bed.Bed
 	c   *cluster.Cluster
+	by  firewall // of a test of services
 }
 
 // newNode brings a control plane and a daemon up, which is its only node.

@@ -18,12 +18,14 @@ import (
 	"nodeagent/test/image"
 )
 
-// serviceConfig has the daemon program services; what belongs to the whole machine
-// stays as it is.
-const serviceConfig = `mode: nftables
+// serviceConfig has the daemon program services in a mode; what belongs to the
+// whole machine stays as it is.
+func serviceConfig(mode string) string {
+	return "mode: " + mode + `
 clusterCIDR: ` + cluster.PodCIDR + `
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
 `
+}
 
 const webService = `
 apiVersion: apps/v1
@@ -85,16 +87,15 @@ func TestServices(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := n.bed.Run(n.ctx, "nft", "add table ip kube-proxy; add table ip others"); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{Kubelet: n.authentication(), Proxy: serviceConfig, Args: []string{"--kubeconfig", file}})
+	n.by = byNftables
+	n.plant()
+	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{Kubelet: n.authentication(), Proxy: serviceConfig(n.by.mode), Args: []string{"--kubeconfig", file}})
 	n.kubectl("wait", ready, "node/node", "--timeout=60s")
 	n.apply(webService)
 	n.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
 	n.kubectl("wait", ready, "pod/client", "--timeout=60s")
 	t.Run("addresses", func(t *testing.T) { n.in(t).addresses() })
-	t.Run("succeeded", func(t *testing.T) { n.in(t).succeeded() })
+	t.Run("succeeded", func(t *testing.T) { n.in(t).succeeded(n.by) })
 	t.Run("stuck", func(t *testing.T) { n.in(t).stuck() })
 	t.Run("rolling", func(t *testing.T) { n.in(t).rolling() })
 	t.Run("killed", func(t *testing.T) { n.in(t).killed() })
@@ -117,12 +118,18 @@ func TestProxyOnly(t *testing.T) {
 	if text, err := n.asked(webIP); err == nil {
 		t.Fatalf("without a proxy a service answers %q", text)
 	}
-	bed.Agent(t, n.bed, bed.AgentOptions{
-		Name: "proxy", NodeAgent: "proxyOnly: true\n", Proxy: serviceConfig + fmt.Sprintf("clientConnection: {kubeconfig: %q}\n", file),
-		Args: []string{"--hostname-override", "node"},
-	})
-	n.addresses()
-	n.healthy()
+	for _, by := range []firewall{byNftables, byIptables("nft")} {
+		t.Run(by.name(), func(t *testing.T) {
+			n := n.in(t)
+			n.by = by
+			bed.Agent(t, n.bed, bed.AgentOptions{ // it ends with this test, and the next has to take its place
+				Name: "proxy", NodeAgent: "proxyOnly: true\n", Proxy: serviceConfig(by.mode) + fmt.Sprintf("clientConnection: {kubeconfig: %q}\n", file),
+				Args: []string{"--hostname-override", "node"},
+			})
+			n.addresses()
+			n.succeeded(by)
+		})
+	}
 }
 
 // asked asks an address from the node, by a connection of its own.
@@ -170,15 +177,6 @@ func (n *node) addresses() {
 	}
 	if _, err := n.asked(nobodyIP); err == nil || !strings.Contains(err.Error(), "refused") {
 		n.t.Errorf("a service without endpoints is %v, want refused", err)
-	}
-}
-
-// succeeded: of an earlier proxy nothing is left, and of others everything.
-func (n *node) succeeded() {
-	n.healthy()
-	out, err := n.bed.Run(n.ctx, "nft", "list", "tables")
-	if err != nil || strings.Contains(out, "kube-proxy") || !strings.Contains(out, "table ip others\n") {
-		n.t.Errorf("the tables are %s, %v", out, err)
 	}
 }
 
@@ -245,24 +243,15 @@ func (n *node) rolling() {
 func (n *node) replaced() {
 	n.t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {
+		slices := n.jsonpath("{.items[*].metadata.name}", "endpointslices", "-l", "kubernetes.io/service-name in (web,late)")
 		ends := n.jsonpath("{.items[*].endpoints[*].addresses[0]}", "endpointslices", "-l", "kubernetes.io/service-name in (web,late)")
-		if len(strings.Fields(ends)) == 6 {
+		if len(strings.Fields(ends)) == 3*len(strings.Fields(slices)) {
 			return
 		}
 		if time.Now().After(deadline) {
-			n.t.Fatalf("the endpoints of two services of three pods are %s", ends)
+			n.t.Fatalf("the endpoints of services of three pods are %s in %s", ends, slices)
 		}
 	}
-}
-
-// rules lists the rules with the kernel's handles: what is written anew has others.
-func (n *node) rules() string {
-	n.t.Helper()
-	out, err := n.bed.Run(n.ctx, "nft", "-a", "list", "table", "inet", "nodeagent-services")
-	if err != nil {
-		n.t.Fatalf("%v: %s", err, out)
-	}
-	return out
 }
 
 // killed: a daemon that is killed and started again cuts no connection and writes
@@ -323,26 +312,6 @@ func (n *node) healthy() {
 		if time.Now().After(deadline) {
 			n.t.Fatalf("the proxy is not healthy: %v", err)
 		}
-	}
-}
-
-// flushed: who takes the rules away does so for a moment.
-func (n *node) flushed() {
-	for _, how := range []string{"delete table inet nodeagent-services", "flush ruleset"} {
-		if out, err := n.bed.Run(n.ctx, "nft", how); err != nil {
-			n.t.Fatalf("%v: %s", err, out)
-		}
-		for begun := time.Now(); ; {
-			out, err := n.bed.Run(n.ctx, "nft", "list", "table", "inet", "nodeagent-services")
-			if err == nil && strings.Contains(out, "default/web cluster IP") {
-				n.t.Logf("after %q the rules were there again at the latest %s later", how, time.Since(begun))
-				break
-			}
-			if time.Since(begun) > time.Minute {
-				n.t.Fatalf("after %q there is %s, %v", how, out, err)
-			}
-		}
-		n.served(webIP)
 	}
 }
 

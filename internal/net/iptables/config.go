@@ -62,6 +62,8 @@ type Backend struct {
 	marks    map[key]mark // legacy: what we left; nil if nobody watches
 	writing  int
 	missed   bool // somebody changed our rules just before we did
+	watched  bool // somebody listens
+	changed  bool // somebody else changed our rules since we looked at everything
 	seed     maphash.Seed
 
 	// What the kernel holds as far as we know. Not known after an error, and

@@ -16,15 +16,22 @@ import (
 // nobody off. Each table changes as a whole, but in the nft flavour, where many
 // chains differ, in steps: what leads to a service comes after the service.
 func (b *Backend) Sync(ctx context.Context, t *net.Table) (net.Report, error) {
-	b.known = false
 	tools, err := b.choose(ctx)
 	if err != nil {
 		return net.Report{}, fmt.Errorf("program service rules: %w", err)
 	}
-	r, err := b.sync(ctx, tools, t)
+	r, err := b.level(ctx, tools, t)
 	if err != nil && !IsLocked(err) && ctx.Err() == nil { // somebody wrote between our look and our change
-		r, err = b.sync(ctx, tools, t)
+		r, err = b.level(ctx, tools, t)
 	}
+	return r, err
+}
+
+// level is one try of a Sync.
+func (b *Backend) level(ctx context.Context, tools []tool, t *net.Table) (net.Report, error) {
+	b.known = false
+	b.settle() // what others did before is seen now
+	r, err := b.sync(ctx, tools, t)
 	if err != nil {
 		return r, fmt.Errorf("program service rules: %w", err)
 	}
@@ -150,38 +157,61 @@ func (s *seen) differJumps(l *layout, p *patch, r *net.Report) {
 
 // Apply makes the changes of a diff, in one transaction a table; t is the table
 // after it. If the kernel holds something else than expected, or that is not
-// known, it does a Sync.
+// known, it does what Sync does. Changes that the kernel refuses are taken back.
 func (b *Backend) Apply(ctx context.Context, t *net.Table, d *net.Diff) error {
-	if !b.known {
-		_, err := b.Sync(ctx, t)
-		return err
-	}
-	if d.Empty() {
+	if b.known && d.Empty() {
 		return nil
 	}
-	b.known = false
 	tools, err := b.choose(ctx)
 	if err != nil {
 		return fmt.Errorf("change service rules: %w", err)
 	}
-	for i, l := range b.layouts {
-		l.apply(d)
-		ps := patches(l)
-		for _, x := range tools {
-			if x.f.v6 == (i == 1) {
-				err = errors.Join(err, b.write(ctx, x, ps))
-			}
-		}
+	if !b.known {
+		_, err := b.level(ctx, tools, t)
+		return err
 	}
+	b.known = false
+	err = b.change(ctx, tools, d)
 	switch {
 	case err == nil:
 		b.known = true
 		return nil
 	case IsLocked(err) || ctx.Err() != nil:
 		return fmt.Errorf("change service rules: %w", err)
+	case net.IsRefused(err) && b.undisturbed(tools):
+		back := reversed(d)
+		b.known = b.change(ctx, tools, &back) == nil
+		return fmt.Errorf("change service rules: %w", err)
 	}
-	_, err = b.Sync(ctx, t)
+	_, err = b.level(ctx, tools, t)
 	return err
+}
+
+// change writes the changes of a diff.
+func (b *Backend) change(ctx context.Context, tools []tool, d *net.Diff) error {
+	var errs []error
+	for i, l := range b.layouts {
+		l.apply(d)
+		ps := patches(l)
+		for _, x := range tools {
+			if x.f.v6 == (i == 1) {
+				errs = append(errs, b.write(ctx, x, ps))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// reversed undoes a diff.
+func reversed(d *net.Diff) net.Diff {
+	out := net.Diff{
+		ClusterIPs: net.Addresses{Added: d.ClusterIPs.Removed, Removed: d.ClusterIPs.Added},
+		Here:       net.Addresses{Added: d.Here.Removed, Removed: d.Here.Added},
+	}
+	for _, c := range d.Entries {
+		out.Entries = append(out.Entries, net.Change{Old: c.New, New: c.Old})
+	}
+	return out
 }
 
 // patches are what changed in a layout.

@@ -398,11 +398,67 @@ func TestRefused(t *testing.T) {
 		before := dump(t, flavour)
 		c := chain{nat, "NODEAGENT-IP", []string{"-j RETURN", "-j NODEAGENT-SVC-NOWHERE"}}
 		err = b.write(hosttest.Ctx(t), tools[0], []patch{{table: nat, write: []chain{c}}})
-		if !IsRefused(err) || !strings.Contains(err.Error(), "(line ") {
+		if !net.IsRefused(err) || !strings.Contains(err.Error(), "(line ") {
 			t.Errorf("a rule that leads nowhere: %v", err)
 		}
 		if now := dump(t, flavour); strings.Contains(now, "NODEAGENT") {
 			t.Errorf("there was\n%s\nand is\n%s", before, now)
+		}
+	})
+}
+
+// TestTakenBack: a change that the kernel refuses leaves what was, and the next one
+// is written by itself. Where somebody else wrote meanwhile everything is compared.
+func TestTakenBack(t *testing.T) {
+	eachFlavour(t, func(t *testing.T, flavour Flavour) {
+		m := net.NewModel(thisNode)
+		services, endpoints := Many(40, 3)
+		for i := range services {
+			m.SetService(services[i])
+			m.SetSlice(endpoints[i])
+		}
+		m.Take()
+		b := backend(t, Config{Flavour: flavour})
+		woken(t, watch(t, b), "the start")
+		_, err := b.Sync(hosttest.Ctx(t), m.Table())
+		must(t, err)
+		before := dump(t, flavour)
+
+		// An IPv4 rule that leads to IPv6 is nothing to iptables: in the second of three changes.
+		bad := m.Table().Clone()
+		all := bad.Sorted()
+		late := *all[1]
+		late.Cluster = []netip.AddrPort{netip.MustParseAddrPort("[fd00::1]:80")}
+		d := bad.Change([]net.Change{{Old: all[0]}, {Old: all[1], New: &late}, {Old: all[2]}})
+		try := func(known bool) {
+			t.Helper()
+			if err := b.Apply(hosttest.Ctx(t), bad, &d); !net.IsRefused(err) || b.known != known {
+				t.Fatalf("the kernel answers %v; what it holds is known: %v, want %v", err, b.known, known)
+			}
+		}
+		try(true)
+		if now := dump(t, flavour); sorted(now) != sorted(before) {
+			t.Errorf("there was\n%s\nand is\n%s", before, now)
+		}
+		good := m.Table().Clone()
+		one := good.Change([]net.Change{{Old: all[0]}})
+		must(t, b.Apply(hosttest.Ctx(t), good, &one))
+		if r, err := b.Sync(hosttest.Ctx(t), good); err != nil || r != (net.Report{}) {
+			t.Errorf("after a change that was taken back the next one left to do %+v, %v", r, err)
+		}
+
+		_, err = b.Sync(hosttest.Ctx(t), m.Table())
+		must(t, err)
+		command(t, "iptables", flavour, "", "-t", "nat", "-F", b.layouts[0].chainOf(toCluster, all[3]))
+		if flavour == NFT {
+			for b.undisturbed(b.tools) { // the kernel tells, in a moment
+				must(t, t.Context().Err())
+			}
+		}
+		try(false)
+		must(t, b.Apply(hosttest.Ctx(t), m.Table(), &net.Diff{}))
+		if now := dump(t, flavour); sorted(now) != sorted(before) {
+			t.Errorf("what somebody else took away, and was to change: there was\n%s\nand is\n%s", before, now)
 		}
 	})
 }

@@ -8,9 +8,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"nodeagent/internal/net"
 )
 
 // tool is the programs of one flavour for one family.
@@ -39,19 +42,6 @@ func (e *LockedError) Unwrap() error { return e.Err }
 // IsLocked tells whether a later try can go well.
 func IsLocked(err error) bool {
 	var e *LockedError
-	return errors.As(err, &e)
-}
-
-// RefusedError tells that the rules are not taken as they are.
-type RefusedError struct{ Err error }
-
-func (e *RefusedError) Error() string { return e.Err.Error() }
-
-func (e *RefusedError) Unwrap() error { return e.Err }
-
-// IsRefused tells whether these very rules, and not the moment, are the reason.
-func IsRefused(err error) bool {
-	var e *RefusedError
 	return errors.As(err, &e)
 }
 
@@ -198,7 +188,11 @@ func (t tool) has(table string) bool {
 	return false
 }
 
-// write runs iptables-restore, which takes all lines of a table or none.
+// passing are errors of the kernel that are about the moment.
+var passing = []string{"Cannot allocate memory", "Operation not permitted", "Permission denied", "No buffer space", "Interrupted system call", "Resource temporarily unavailable"}
+
+// write runs iptables-restore, which takes all lines of a table or none. Where it
+// complains of a line, the error is one for which net.IsRefused holds.
 func (t tool) write(ctx context.Context, text []byte, start func(*exec.Cmd) error) error {
 	err := run(ctx, bytes.NewReader(text), io.Discard, start, t.restore, "--noflush", "-w", lockSeconds)
 	var exit *exec.ExitError
@@ -206,10 +200,11 @@ func (t tool) write(ctx context.Context, text []byte, start func(*exec.Cmd) erro
 		return err
 	}
 	line := lineOf(text, err.Error())
-	if line == "" {
+	said := func(what string) bool { return strings.Contains(err.Error(), what) }
+	if line == "" || slices.ContainsFunc(passing, said) {
 		return err
 	}
-	return &RefusedError{fmt.Errorf("%w%s", err, line)}
+	return net.AsRefused(fmt.Errorf("%w%s", err, line))
 }
 
 // lineOf quotes the line that a program complains of by its number.

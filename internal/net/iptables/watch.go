@@ -21,20 +21,48 @@ import (
 // counts of rules, which cost microseconds, are compared every second, and our
 // rules themselves when the counts differ and every ten seconds.
 func (b *Backend) Watch(ctx context.Context, wake func()) error {
+	defer b.listens(false)
+	told := func() {
+		b.listens(true)
+		wake()
+	}
 	tools, err := b.choose(ctx)
 	if err == nil && tools[0].flavour == NFT {
 		err = news.Listen(ctx, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES, func(m netlink.Message) {
 			if b.concerns(m) {
-				wake()
+				told()
 			}
-		}, wake)
+		}, told)
 	} else if err == nil {
-		err = b.watchLegacy(ctx, tools, wake)
+		err = b.watchLegacy(ctx, tools, told)
 	}
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("watch iptables: %w", err)
 	}
 	return nil
+}
+
+// listens notes whether somebody listens; what changed before is not known then.
+func (b *Backend) listens(yes bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.watched, b.changed = yes, true
+}
+
+// settle is before a look at everything.
+func (b *Backend) settle() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.changed = false
+}
+
+// undisturbed tells whether our rules are those that we left, as far as it can be
+// known without a look at everything.
+func (b *Backend) undisturbed(tools []tool) bool {
+	moved := tools[0].flavour == Legacy && b.moved(tools, true)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.watched && !b.changed && !moved
 }
 
 // concerns tells whether a message is about a chain of ours, or a rule in one or
@@ -116,14 +144,14 @@ func (b *Backend) watchLegacy(ctx context.Context, tools []tool, wake func()) er
 			return nil
 		case <-tick.C:
 		}
-		if b.changed(tools, n%readEvery == 0) {
+		if b.moved(tools, n%readEvery == 0) {
 			wake()
 		}
 	}
 }
 
-// changed tells whether our rules are others than those that we left.
-func (b *Backend) changed(tools []tool, all bool) bool {
+// moved tells whether our rules are others than those that we left.
+func (b *Backend) moved(tools []tool, all bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.writing > 0 {

@@ -56,7 +56,7 @@ func (p *Proxy) next(now time.Time) time.Time {
 	case p.model.Dirty():
 		return p.batch.due()
 	}
-	return time.Time{}
+	return p.heirAt
 }
 
 func latest(ts ...time.Time) time.Time {
@@ -231,10 +231,16 @@ func linger(ctx context.Context, wait time.Duration) {
 	}
 }
 
+// The waits for the next try to remove what another proxy left.
+const (
+	firstHeirWait = 30 * time.Second
+	lastHeirWait  = time.Hour
+)
+
 // succeed removes what another proxy left, once, when our rules are in force.
 func (p *Proxy) succeed(ctx context.Context) {
 	s, ok := p.backend.(successor)
-	if !ok || p.state.succeeded() {
+	if !ok || p.heir || time.Now().Before(p.heirAt) {
 		return
 	}
 	var gone []string
@@ -242,10 +248,14 @@ func (p *Proxy) succeed(ctx context.Context) {
 		gone, err = s.TakeOver(ctx)
 		return err
 	})
-	switch {
-	case err != nil:
-		p.cfg.Logger.Warn("leave what another proxy left", "err", err)
-	case len(gone) > 0:
+	if len(gone) > 0 {
 		p.cfg.Logger.Info("removed what kube-proxy left", "tables", gone)
 	}
+	if err == nil {
+		p.heir, p.heirAt = true, time.Time{}
+		return
+	}
+	p.heirWait = min(max(2*p.heirWait, firstHeirWait), lastHeirWait)
+	p.heirAt = time.Now().Add(p.heirWait)
+	p.cfg.Logger.Warn("rules of another proxy, or of another mode, may still be there, and lead connections to where nobody is", "again", p.heirWait, "err", err)
 }

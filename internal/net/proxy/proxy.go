@@ -78,9 +78,13 @@ type Proxy struct {
 	again   pause     // after errors
 	retryAt time.Time
 	heal    pace // of what others change
-	batch   batch
-	stale   net.Flows
-	trigger []time.Time // when the changes that wait were made
+
+	heir     bool // what another proxy left is removed
+	heirAt   time.Time
+	heirWait time.Duration
+	batch    batch
+	stale    net.Flows
+	trigger  []time.Time // when the changes that wait were made
 }
 
 // New checks the configuration. It asks nobody and touches nothing.

@@ -87,6 +87,25 @@ func TestFollows(t *testing.T) {
 	})
 }
 
+// TestTakesOver: what another proxy left goes in the end, also where nothing else
+// changes, and is not looked for again.
+func TestTakesOver(t *testing.T) {
+	play(t, func(s *scene) {
+		s.stays = 3
+		s.put(append(webs(3, 2), aNode())...)
+		s.begin()
+		for i, wait := range []time.Duration{0, 30 * time.Second, time.Minute, 2 * time.Minute, 24 * time.Hour} {
+			s.after(wait)
+			s.kernel.set(func() {
+				if want := min(i+1, 4); s.took != want {
+					t.Errorf("another proxy's place was tried to take %d times, want %d", s.took, want)
+				}
+			})
+		}
+		s.want("what is written meanwhile", s.told(), []string{"sync 3"})
+	})
+}
+
 // TestNothingBeforeAll: as long as anything is not known, what an earlier daemon
 // wrote stays.
 func TestNothingBeforeAll(t *testing.T) {

@@ -37,6 +37,7 @@ type kernel struct {
 	at      []time.Time
 	wake    func()
 	took    int
+	stays   int // what another proxy left, for so many tries
 }
 
 func newKernel(t *testing.T) *kernel {
@@ -122,6 +123,9 @@ func (k *kernel) TakeOver(context.Context) ([]string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.took++
+	if k.stays >= k.took {
+		return nil, errors.New("somebody holds the lock")
+	}
 	return nil, nil
 }
 

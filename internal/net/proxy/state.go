@@ -23,7 +23,6 @@ type state struct {
 	able     bool      // the Node is neither deleted nor about to be
 	troubles [kinds]string
 	failure  string // why rules are not what they should be
-	took     bool   // another proxy's place
 	figures  figures
 }
 
@@ -104,15 +103,6 @@ func (s *state) eligible(yes bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.able = yes
-}
-
-// succeeded tells whether another proxy's place was taken already, and takes it.
-func (s *state) succeeded() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	was := s.took
-	s.took = true
-	return was
 }
 
 // trouble notes what is wrong with the API server; new tells that it is.

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"nodeagent/internal/config"
+	svcnet "nodeagent/internal/net"
+	"nodeagent/internal/net/iptables"
+	"nodeagent/internal/net/nftables"
+)
+
+// serviceMode is how the rules are programmed: where the file leaves it open, by
+// the best that the kernel has.
+func (d *daemon) serviceMode() string {
+	if mode := d.cfg.Proxy.Mode; mode != "" {
+		return string(mode)
+	}
+	if err := nftables.Probe(); nftables.IsMissing(err) {
+		d.log.Warn("the kernel has no nftables; the rules of services are made by iptables, which costs more (modprobe nf_tables and restart, or say mode: iptables)", "err", err)
+		return config.ModeIPTables
+	}
+	return config.ModeNFTables
+}
+
+// ruler writes rules in one mode.
+type ruler interface {
+	Sync(context.Context, *svcnet.Table) (svcnet.Report, error)
+	Apply(context.Context, *svcnet.Table, *svcnet.Diff) error
+	Watch(ctx context.Context, wake func()) error
+	Close()
+}
+
+// rules do around a mode's own what has to wait for it.
+type rules struct {
+	ruler
+	mode string
+	d    *daemon
+}
+
+// manyEntries is from where on a look at everything leaves much behind.
+const manyEntries = 1000
+
+// Sync gives back the memory that it took: at rest there is a fraction.
+func (r rules) Sync(ctx context.Context, t *svcnet.Table) (svcnet.Report, error) {
+	out, err := r.ruler.Sync(ctx, t)
+	if len(t.Entries) > manyEntries {
+		debug.FreeOSMemory()
+	}
+	return out, err
+}
+
+// TakeOver is called when the rules are in force: the kernel now has what tracks
+// connections, and nobody needs kube-proxy's rules, nor ours of another mode.
+func (r rules) TakeOver(ctx context.Context) ([]string, error) {
+	r.d.tuneConnections()
+	tables, err1 := removeProxyTables(ctx)
+	chains, err2 := iptables.RemoveKubeProxy(ctx)
+	return append(tables, chains...), errors.Join(err1, err2, removeRulesBut(ctx, r.mode))
+}
+
+// removeProxyTables removes what kube-proxy's mode nftables left.
+func removeProxyTables(ctx context.Context) ([]string, error) {
+	b, err := nftables.New(nftables.Config{})
+	if err != nil || nftables.IsMissing(nftables.Probe()) {
+		return nil, err
+	}
+	defer b.Close()
+	return b.TakeOver(ctx)
+}
+
+// removals take away what the daemon wrote in each mode that there is, if it did.
+var removals = map[string]func(context.Context) error{
+	config.ModeNFTables: func(ctx context.Context) error {
+		b, err := nftables.New(nftables.Config{})
+		if err != nil || nftables.IsMissing(nftables.Probe()) {
+			return err
+		}
+		defer b.Close()
+		return b.Remove(ctx)
+	},
+	config.ModeIPTables: func(ctx context.Context) error {
+		b, err := iptables.New(iptables.Config{})
+		if err != nil {
+			return err
+		}
+		return b.Remove(ctx)
+	},
+}
+
+// removeRulesBut removes the rules of all modes but one.
+func removeRulesBut(ctx context.Context, mode string) error {
+	var errs []error
+	for m, remove := range removals {
+		if m == mode {
+			continue
+		}
+		if err := remove(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("remove rules of services that this node had in mode %s: %w", m, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeTimeout bounds the removal of rules that are not wanted any more.
+const removeTimeout = 30 * time.Second
+
+// removeRules takes our rules away where another program is to serve services.
+func (d *daemon) removeRules(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	if err := removeRulesBut(bounded, config.ModeNone); err != nil && ctx.Err() == nil {
+		d.log.Warn("leave rules of services", "err", err)
+	}
+	return nil
+}
