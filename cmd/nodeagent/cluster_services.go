@@ -67,14 +67,25 @@ func (d *daemon) backend(mode string, binding config.ProxyBinding, facts proxy.F
 	if binding.NodeCIDR {
 		pods = facts.PodCIDRs
 	}
+	var through []string
+	if binding.Interface != "" {
+		through = []string{binding.Interface}
+	}
+	keep := d.cfg.Proxy.Conntrack.TCPBeLiberal
 	switch mode {
 	case config.ModeNFTables:
 		of := &d.cfg.Proxy.NFTables
-		b, err := nftables.New(nftables.Config{Pods: pods, NodePorts: at, MasqueradeAll: of.MasqueradeAll, MasqueradeBit: of.MasqueradeBit})
+		b, err := nftables.New(nftables.Config{
+			Pods: pods, PodInterfaces: through, KeepInvalid: keep, NodePorts: at,
+			MasqueradeAll: of.MasqueradeAll, MasqueradeBit: of.MasqueradeBit,
+		})
 		return rules{b, mode, d}, err
 	case config.ModeIPTables:
 		of := &d.cfg.Proxy.IPTables
-		b, err := iptables.New(iptables.Config{Pods: pods, NodePorts: at, MasqueradeAll: of.MasqueradeAll, MasqueradeBit: of.MasqueradeBit})
+		b, err := iptables.New(iptables.Config{
+			Pods: pods, PodInterfaces: through, KeepInvalid: keep, NodePorts: at,
+			MasqueradeAll: of.MasqueradeAll, MasqueradeBit: of.MasqueradeBit,
+		})
 		return rules{b, mode, d}, err
 	default:
 		return nil, fmt.Errorf("program services in mode %q: it is not built", mode)

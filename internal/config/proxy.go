@@ -28,6 +28,8 @@ const (
 const (
 	localByClusterCIDR = "ClusterCIDR"
 	localByNodeCIDR    = "NodeCIDR"
+	localByBridge      = "BridgeInterface"
+	localByPrefix      = "InterfaceNamePrefix"
 )
 
 // Defaults of KubeProxyConfiguration, as kube-proxy has them.
@@ -45,7 +47,7 @@ const (
 // Those of a mode that is not this one's have no effect with kube-proxy, either.
 var usedProxy = []string{
 	"apiVersion", "kind", "clientConnection", "hostnameOverride", "bindAddress", "healthzBindAddress", "metricsBindAddress",
-	"bindAddressHardFail", "mode", "iptables", "ipvs", "nftables", "winkernel", "detectLocalMode", "clusterCIDR",
+	"bindAddressHardFail", "mode", "iptables", "ipvs", "nftables", "winkernel", "detectLocalMode", "detectLocal", "clusterCIDR",
 	"nodePortAddresses", "conntrack",
 }
 
@@ -158,8 +160,9 @@ func (c *Config) Connections(cores int) (most int, chosen bool) {
 
 // ProxyBinding is where node ports are served, and whose packets are a pod's.
 type ProxyBinding struct {
-	Pods      []netip.Prefix // all pods'; empty: see NodeCIDR
+	Pods      []netip.Prefix // all pods'; empty: see NodeCIDR and Interface
 	NodeCIDR  bool           // those of the Node are
+	Interface string         // what comes in here is a pod's; with + at the end: at all that begin so
 	Primary   bool           // node ports at the Node's primary addresses
 	NodePorts []netip.Prefix // and at these; none of both: at all addresses
 	All       bool           // node ports at all addresses
@@ -187,8 +190,14 @@ func (c *Config) Binding() (ProxyBinding, error) {
 		}
 	case localByNodeCIDR:
 		b.NodeCIDR = true
+	case localByBridge:
+		b.Interface = p.DetectLocal.BridgeInterface
+		errs = append(errs, interfaceName("bridgeInterface", b.Interface))
+	case localByPrefix:
+		b.Interface = p.DetectLocal.InterfaceNamePrefix + "+"
+		errs = append(errs, interfaceName("interfaceNamePrefix", p.DetectLocal.InterfaceNamePrefix))
 	default:
-		errs = append(errs, fmt.Errorf("detectLocalMode: %q is not built: say %s, with clusterCIDR, or %s", p.DetectLocalMode, localByClusterCIDR, localByNodeCIDR))
+		errs = append(errs, fmt.Errorf("detectLocalMode: %q is none of %s, %s, %s and %s", p.DetectLocalMode, localByClusterCIDR, localByNodeCIDR, localByBridge, localByPrefix))
 	}
 	if len(p.NodePortAddresses) == 0 {
 		b.Primary = p.Mode == ModeNFTables
@@ -214,6 +223,18 @@ func (c *Config) Binding() (ProxyBinding, error) {
 		}
 	}
 	return b, errors.Join(errs...)
+}
+
+// maxInterface is the most bytes that the kernel takes for an interface's name.
+const maxInterface = 15
+
+// interfaceName refuses what is no interface's name.
+func interfaceName(field, name string) error {
+	odd := func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/:+\"'\\", r) }
+	if name == "" || len(name) > maxInterface || strings.ContainsFunc(name, odd) {
+		return fmt.Errorf("detectLocal.%s: %q is not the name of an interface", field, name)
+	}
+	return nil
 }
 
 // checkProxy refuses what the proxy of services cannot do.

@@ -105,6 +105,22 @@ func TestProxyMode(t *testing.T) {
 	}
 }
 
+// TestProxyByInterface: whose packets are a pod's may be told by where they come in.
+func TestProxyByInterface(t *testing.T) {
+	for text, want := range map[string]string{
+		"detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: cni0}\n":           "cni0",
+		"detectLocalMode: InterfaceNamePrefix\ndetectLocal: {interfaceNamePrefix: veth-x}\n": "veth-x+",
+	} {
+		c, err := loadProxy(t, kubeProxy+text, "/k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := c.Binding(); err != nil || b.Interface != want || len(b.Pods) != 0 || b.NodeCIDR || len(c.Unused) != 0 {
+			t.Errorf("%q: the binding is %+v, %v; unused are %v", text, b, err, c.Unused)
+		}
+	}
+}
+
 // TestProxyWhen: who is not told, or has nobody to ask, leaves services alone.
 func TestProxyWhen(t *testing.T) {
 	for _, c := range []struct {
@@ -132,20 +148,22 @@ func TestProxyWhen(t *testing.T) {
 
 func TestProxyRefused(t *testing.T) {
 	for text, want := range map[string]string{
-		kubeProxy + "clusterCIDRs: x\n":                               `line 3: KubeProxyConfiguration: unknown field "clusterCIDRs"`,
-		kubeProxy + "conntrack:\n  max: 5\n":                          `line 4: KubeProxyConfiguration: unknown field "conntrack.max"`,
-		kubeProxy + "mode: ipvs\n":                                    "mode: ipvs is not built",
-		kubeProxy + "mode: kernelspace\n":                             `mode: "kernelspace" is neither`,
-		kubeProxy + "clusterCIDR: ten\n":                              "clusterCIDR: \"ten\" is not a range",
-		kubeProxy + "detectLocalMode: BridgeInterface\n":              `detectLocalMode: "BridgeInterface" is not built`,
-		kubeProxy + "nodePortAddresses: [everywhere]\n":               `nodePortAddresses: "everywhere" is neither`,
-		kubeProxy + "hostnameOverride: other\n":                       `hostnameOverride: "other" is not the node's name`,
-		kubeProxy + "healthzBindAddress: here\n":                      `healthzBindAddress: "here" is not an address and a port`,
-		kubeProxy + "nftables: {masqueradeBit: 32}\n":                 "nftables.masqueradeBit: 32",
-		kubeProxy + "iptables: {masqueradeBit: -1}\n":                 "iptables.masqueradeBit: -1",
-		kubeProxy + "conntrack: {maxPerCore: -1, udpTimeout: -1s}\n":  "conntrack.udpTimeout: -1s",
-		agent + "proxyOnly: true\n---\n" + kubeProxy + "mode: none\n": "proxyOnly: it needs an API server",
-		kubeProxy + "clientConnection: {kubeconfig: p}\n":             `clientConnection.kubeconfig: "p" is not an absolute path`,
+		kubeProxy + "clusterCIDRs: x\n":                  `line 3: KubeProxyConfiguration: unknown field "clusterCIDRs"`,
+		kubeProxy + "conntrack:\n  max: 5\n":             `line 4: KubeProxyConfiguration: unknown field "conntrack.max"`,
+		kubeProxy + "mode: ipvs\n":                       "mode: ipvs is not built",
+		kubeProxy + "mode: kernelspace\n":                `mode: "kernelspace" is neither`,
+		kubeProxy + "clusterCIDR: ten\n":                 "clusterCIDR: \"ten\" is not a range",
+		kubeProxy + "detectLocalMode: Psychic\n":         `detectLocalMode: "Psychic" is none of`,
+		kubeProxy + "detectLocalMode: BridgeInterface\n": `detectLocal.bridgeInterface: "" is not`,
+		kubeProxy + "detectLocalMode: InterfaceNamePrefix\ndetectLocal: {interfaceNamePrefix: \"veth -j ACCEPT\"}\n": `detectLocal.interfaceNamePrefix: "veth -j ACCEPT" is not`,
+		kubeProxy + "nodePortAddresses: [everywhere]\n":                                                              `nodePortAddresses: "everywhere" is neither`,
+		kubeProxy + "hostnameOverride: other\n":                                                                      `hostnameOverride: "other" is not the node's name`,
+		kubeProxy + "healthzBindAddress: here\n":                                                                     `healthzBindAddress: "here" is not an address and a port`,
+		kubeProxy + "nftables: {masqueradeBit: 32}\n":                                                                "nftables.masqueradeBit: 32",
+		kubeProxy + "iptables: {masqueradeBit: -1}\n":                                                                "iptables.masqueradeBit: -1",
+		kubeProxy + "conntrack: {maxPerCore: -1, udpTimeout: -1s}\n":                                                 "conntrack.udpTimeout: -1s",
+		agent + "proxyOnly: true\n---\n" + kubeProxy + "mode: none\n":                                                "proxyOnly: it needs an API server",
+		kubeProxy + "clientConnection: {kubeconfig: p}\n":                                                            `clientConnection.kubeconfig: "p" is not an absolute path`,
 	} {
 		if _, err := loadProxy(t, text, "/k"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is answered with %v, want %s", text, err, want)

@@ -6,7 +6,11 @@ import (
 	"hash/maphash"
 	"net/netip"
 	"regexp"
+	"strings"
 	"sync"
+	"unicode"
+
+	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/net"
 )
@@ -32,6 +36,12 @@ type Config struct {
 	// from elsewhere is masqueraded, and a pod that calls an external address is
 	// served as one inside. Empty: nobody can be told apart.
 	Pods []netip.Prefix
+	// PodInterfaces are the interfaces through which packets of pods come in, in
+	// place of Pods or beside them. One that ends in + stands for all that begin so.
+	PodInterfaces []string
+	// KeepInvalid lets packets through that belong to no connection which the kernel
+	// knows.
+	KeepInvalid bool
 	// NodePorts are the addresses of the node at which node ports are served.
 	// Empty: all. Loopback addresses never are: the kernel would have to route
 	// them (CVE-2020-8558).
@@ -94,6 +104,11 @@ func New(cfg Config) (*Backend, error) {
 	for _, p := range append(append([]netip.Prefix{}, cfg.Pods...), cfg.NodePorts...) {
 		if !p.IsValid() {
 			return nil, errors.New("a prefix of pods or node ports is not valid")
+		}
+	}
+	for _, name := range cfg.PodInterfaces {
+		if n := len(strings.TrimSuffix(name, "+")); n == 0 || n >= unix.IFNAMSIZ || strings.ContainsFunc(name, unicode.IsSpace) || strings.ContainsAny(name, "\"'\\") {
+			return nil, fmt.Errorf("%q is no name of an interface", name)
 		}
 	}
 	return &Backend{cfg: cfg, mark: 1 << bit, seed: maphash.MakeSeed()}, nil

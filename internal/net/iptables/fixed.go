@@ -28,11 +28,21 @@ func (l *layout) fixed() []chain {
 			"-p tcp -j REJECT --reject-with tcp-reset",
 			"-j REJECT --reject-with " + l.f.refuse,
 		}},
-		{filter, l.name(accept), []string{ // as kube-proxy does
-			words("-m mark --mark", l.mark, "-j ACCEPT"),
-			"-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-		}},
+		{filter, l.name(accept), l.forwarded()},
 	}
+}
+
+// forwarded does as kube-proxy. What belongs to no connection would not be
+// translated back, and who gets it would reset a connection that is sound.
+func (l *layout) forwarded() []string {
+	out := []string{
+		words("-m mark --mark", l.mark, "-j ACCEPT"),
+		"-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+	}
+	if l.invalid {
+		return out
+	}
+	return append([]string{"-m conntrack --ctstate INVALID -j DROP"}, out...)
 }
 
 const masquerade = "-j MASQUERADE --random-fully"
@@ -53,8 +63,8 @@ func (l *layout) served(t *tree) []string {
 func (l *layout) markOutsiders() []string {
 	var out []string
 	if !l.all {
-		for _, p := range l.pods {
-			out = append(out, words(within("-s", p), "-j RETURN"))
+		for _, pod := range l.fromPods {
+			out = append(out, words(pod, "-j RETURN"))
 		}
 	}
 	return append(out, l.setMark())

@@ -28,7 +28,8 @@ type chain struct {
 type layout struct {
 	f         fam
 	prefix    string
-	pods      []netip.Prefix
+	fromPods  []string // matches, each of which tells that a pod sent a packet
+	invalid   bool     // let through what belongs to no connection
 	nodePorts []netip.Prefix
 	anyNode   bool // node ports at all addresses
 	mark      string
@@ -44,8 +45,14 @@ type layout struct {
 func newLayout(cfg Config, mark uint32, f fam) *layout {
 	l := &layout{
 		f: f, prefix: cfg.Prefix, all: cfg.MasqueradeAll, mark: fmt.Sprintf("0x%x/0x%x", mark, mark),
-		pods: f.of(cfg.Pods), nodePorts: f.of(cfg.NodePorts), anyNode: len(cfg.NodePorts) == 0,
+		invalid: cfg.KeepInvalid, nodePorts: f.of(cfg.NodePorts), anyNode: len(cfg.NodePorts) == 0,
 		write: map[string]chain{}, drop: map[string]string{},
+	}
+	for _, p := range f.of(cfg.Pods) {
+		l.fromPods = append(l.fromPods, within("-s", p))
+	}
+	for _, name := range cfg.PodInterfaces {
+		l.fromPods = append(l.fromPods, "-i "+name)
 	}
 	l.ips = newTree(nat, l.name(addresses), byAddressAndPort(f), l.open)
 	l.ports = newTree(nat, l.name(ports), byPort, l.open)

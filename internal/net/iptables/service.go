@@ -43,7 +43,7 @@ func leads(e *net.Entry, x net.Front) bool {
 // lead is what comes before an endpoint is picked: who calls the cluster IP from
 // outside the cluster must be answered through this node.
 func (l *layout) lead(e *net.Entry, clusterIP bool) []string {
-	if !clusterIP || (len(l.pods) == 0 && !l.all) {
+	if !clusterIP || (len(l.fromPods) == 0 && !l.all) {
 		return nil
 	}
 	return []string{words(at("-d", e.Addr.IP), "-j", l.name(outsiders))}
@@ -57,8 +57,8 @@ func (l *layout) outsideRules(e *net.Entry) []string {
 	}
 	const node = "-m addrtype --src-type LOCAL"
 	var out []string
-	for _, p := range l.pods {
-		out = append(out, words(within("-s", p), comment("a pod: as if it came in anywhere"), "-g", svc))
+	for _, pod := range l.fromPods {
+		out = append(out, words(pod, comment("a pod: as if it came in anywhere"), "-g", svc))
 	}
 	out = append(out,
 		words(node, comment("the node itself"), l.setMark()),

@@ -38,7 +38,7 @@ func eachFlavour(t *testing.T, f func(*testing.T, Flavour)) {
 
 func backend(t testing.TB, cfg Config) *Backend {
 	t.Helper()
-	if cfg.Pods == nil {
+	if cfg.Pods == nil && cfg.PodInterfaces == nil {
 		cfg.Pods = pods
 	}
 	b, err := New(cfg)
@@ -101,6 +101,26 @@ func dump(t testing.TB, flavour Flavour) string {
 
 func TestMatrix(t *testing.T) {
 	eachFlavour(t, func(t *testing.T, f Flavour) { hosttest.Matrix(t, kind(f)) })
+}
+
+// TestMatrixByInterface: a pod is known by where its packets come in.
+func TestMatrixByInterface(t *testing.T) {
+	eachFlavour(t, func(t *testing.T, f Flavour) {
+		k := kind(f)
+		k.New = func(t testing.TB) hosttest.Programmer {
+			return backend(t, Config{Flavour: f, PodInterfaces: []string{"v-here+"}})
+		}
+		hosttest.Matrix(t, k)
+	})
+}
+
+// TestInvalid: what belongs to no connection does not pass, unless it may.
+func TestInvalid(t *testing.T) {
+	eachFlavour(t, func(t *testing.T, f Flavour) {
+		hosttest.Invalid(t, func(t testing.TB, keep bool) hosttest.Programmer {
+			return backend(t, Config{Flavour: f, KeepInvalid: keep})
+		})
+	})
 }
 
 func TestBalance(t *testing.T) {

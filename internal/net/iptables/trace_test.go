@@ -313,7 +313,7 @@ func (t *tracer) matches(r *rule, p packet) float64 {
 		r.srcLocal && !isLocal(p.src),
 		r.dstLocal && !isLocal(p.dst),
 		r.state == "DNAT" && !p.dnat,
-		strings.Contains(r.state, "ESTABLISHED"),
+		strings.Contains(r.state, "ESTABLISHED"), r.state == "INVALID",
 		r.markOf != 0 && (p.mark&r.markOf == r.markIs) == r.markNot,
 		r.list != "" && !r.set && t.knows[r.list] != p.src:
 		return 0

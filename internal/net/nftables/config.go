@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/net"
 )
@@ -21,6 +23,12 @@ type Config struct {
 	// from elsewhere is masqueraded, and a pod that calls an external address is
 	// served as one inside. Empty: nobody can be told apart.
 	Pods []netip.Prefix
+	// PodInterfaces are the interfaces through which packets of pods come in, in
+	// place of Pods or beside them. One that ends in + stands for all that begin so.
+	PodInterfaces []string
+	// KeepInvalid lets packets through that belong to no connection which the kernel
+	// knows.
+	KeepInvalid bool
 	// NodePorts are the addresses of the node at which node ports are served.
 	// Empty: all. Loopback addresses never are: the kernel would have to route
 	// them (CVE-2020-8558).
@@ -76,6 +84,11 @@ func New(cfg Config) (*Backend, error) {
 			return nil, errors.New("a prefix of pods or node ports is not valid")
 		}
 	}
+	for _, name := range cfg.PodInterfaces {
+		if n := len(strings.TrimSuffix(name, "+")); n == 0 || n >= unix.IFNAMSIZ {
+			return nil, fmt.Errorf("%q is no name of an interface", name)
+		}
+	}
 	b := &Backend{
 		cfg: cfg, mark: 1 << bit,
 		table: &nftables.Table{Name: cfg.Table, Family: nftables.TableFamilyINet},
@@ -89,7 +102,7 @@ func New(cfg Config) (*Backend, error) {
 // when the rules themselves change.
 func (b *Backend) layout() string {
 	h := fnv.New64a()
-	fmt.Fprintln(h, 2, b.cfg.Table, b.cfg.Pods, b.cfg.NodePorts, b.cfg.MasqueradeAll, b.mark)
+	fmt.Fprintln(h, 2, b.cfg.Table, b.cfg.Pods, b.cfg.PodInterfaces, b.cfg.KeepInvalid, b.cfg.NodePorts, b.cfg.MasqueradeAll, b.mark)
 	return fmt.Sprintf("%016x", h.Sum64())
 }
 

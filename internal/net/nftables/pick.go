@@ -97,8 +97,8 @@ func (b *Backend) rulesOf(p pick) []rule {
 func (b *Backend) mixedRules(p pick) []rule {
 	f, to := p.fam(), p.parts()
 	var out []rule
-	for _, x := range f.of(b.cfg.Pods) {
-		out = append(out, rule{"from a pod: as if it came in anywhere", join(f.only(), f.in(f.saddr, x), goTo(to[0].name()))})
+	for _, pod := range b.fromPods(f) {
+		out = append(out, rule{"from a pod: as if it came in anywhere", join(pod, goTo(to[0].name()))})
 	}
 	out = append(out, rule{"from the node itself", join(f.only(), fromNode(), goTo(to[1].name()))})
 	if len(to) > 2 {

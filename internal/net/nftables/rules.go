@@ -38,7 +38,11 @@ func (b *Backend) fixed() []chain {
 	guard := rule{"new connections: is the address closed, or to this caller?", join(isNew(), jump("guard"))}
 	serve := rule{"", jump(services)}
 	unknown := rule{"still to a cluster IP: no service has this port", join(isNew(), jump("unknown"))}
-	return append(b.plain(),
+	out := b.plain()
+	if !b.cfg.KeepInvalid {
+		out = append(out, invalid())
+	}
+	return append(out,
 		prerouting("guard-prerouting", filter, -110, guard),
 		output("guard-output", filter, -110, guard),
 		prerouting("nat-prerouting", nat, -100, serve),
@@ -61,9 +65,9 @@ func (b *Backend) plain() []chain {
 	guard, serve, unknown := chain{name: "guard"}, chain{name: services}, chain{name: "unknown"}
 	unknown.rules = []rule{{"what our maps left there", clearPriority()}}
 	for _, f := range families {
-		for _, p := range f.of(b.cfg.Pods) {
-			inside.rules = append(inside.rules, rule{"from a pod", join(f.only(), f.in(f.saddr, p), back())})
-			outside.rules = append(outside.rules, rule{"from a pod", join(f.only(), f.in(f.saddr, p), back())})
+		for _, pod := range b.fromPods(f) {
+			inside.rules = append(inside.rules, rule{"from a pod", join(pod, back())})
+			outside.rules = append(outside.rules, rule{"from a pod", join(pod, back())})
 		}
 	}
 	if b.cfg.MasqueradeAll {
@@ -78,7 +82,7 @@ func (b *Backend) plain() []chain {
 		out = append(out, f.ranges()...)
 		ips, np := f.name(clusterIPs), b.atNodePort(f)
 		guard.rules = append(guard.rules, rule{"", join(f.only(), f.called(0), lead(f.words+2, f.name(unserved), f.name(reasons)))})
-		if len(f.of(b.cfg.Pods)) > 0 || b.cfg.MasqueradeAll {
+		if len(b.fromPods(f)) > 0 || b.cfg.MasqueradeAll {
 			serve.rules = append(serve.rules, rule{"", join(f.only(), f.load(f.daddr, 0), has(0, ips), jump(outside.name))})
 		}
 		serve.rules = append(serve.rules, rule{"", join(f.only(), f.called(0), lead(f.words+2, f.name(services), f.name(picks)))})

@@ -21,7 +21,7 @@ func must(t testing.TB, err error) {
 
 func backend(t testing.TB, cfg Config) *Backend {
 	t.Helper()
-	if cfg.Pods == nil {
+	if cfg.Pods == nil && cfg.PodInterfaces == nil {
 		cfg.Pods = hosttest.Pods
 	}
 	b, err := New(cfg)
@@ -56,6 +56,22 @@ var kind = hosttest.Kind{
 }
 
 func TestMatrix(t *testing.T) { hosttest.Matrix(t, kind) }
+
+// TestMatrixByInterface: a pod is known by where its packets come in.
+func TestMatrixByInterface(t *testing.T) {
+	for _, names := range [][]string{{"v-here+"}, {"v-here1", "v-here2", "v-here3"}} {
+		t.Run(names[0], func(t *testing.T) {
+			k := kind
+			k.New = func(t testing.TB) hosttest.Programmer { return backend(t, Config{PodInterfaces: names}) }
+			hosttest.Matrix(t, k)
+		})
+	}
+}
+
+// TestInvalid: what belongs to no connection does not pass, unless it may.
+func TestInvalid(t *testing.T) {
+	hosttest.Invalid(t, func(t testing.TB, keep bool) hosttest.Programmer { return backend(t, Config{KeepInvalid: keep}) })
+}
 
 func TestBalance(t *testing.T) { hosttest.Balance(t, kind) }
 
