@@ -43,6 +43,7 @@ var rooms = map[string]ring{
 	"internal/net/nftables":     edge,
 	"internal/net/conntrack":    edge,
 	"internal/net/iptables":     edge,
+	"internal/net/ipvs":         edge,
 	"internal/net/news":         small,
 	"internal/net/proxy":        loop,
 	"internal/cri":              edge,
