@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"nodeagent/internal/config"
 	svcnet "nodeagent/internal/net"
 	"nodeagent/internal/net/iptables"
+	"nodeagent/internal/net/ipvs"
 	"nodeagent/internal/net/nftables"
 )
 
@@ -59,7 +61,8 @@ func (r rules) TakeOver(ctx context.Context) ([]string, error) {
 	r.d.tuneConnections()
 	tables, err1 := removeProxyTables(ctx)
 	chains, err2 := iptables.RemoveKubeProxy(ctx)
-	return append(tables, chains...), errors.Join(err1, err2, removeRulesBut(ctx, r.mode))
+	servers, err3 := ipvs.RemoveKubeProxy(ctx)
+	return slices.Concat(tables, chains, servers), errors.Join(err1, err2, err3, removeRulesBut(ctx, r.mode))
 }
 
 // removeProxyTables removes what kube-proxy's mode nftables left.
@@ -87,6 +90,14 @@ var removals = map[string]func(context.Context) error{
 		if err != nil {
 			return err
 		}
+		return b.Remove(ctx)
+	},
+	config.ModeIPVS: func(ctx context.Context) error {
+		b, err := ipvs.New(ipvs.Config{})
+		if err != nil {
+			return err
+		}
+		defer b.Close()
 		return b.Remove(ctx)
 	},
 }

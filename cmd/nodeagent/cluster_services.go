@@ -19,6 +19,7 @@ import (
 	svcnet "nodeagent/internal/net"
 	"nodeagent/internal/net/conntrack"
 	"nodeagent/internal/net/iptables"
+	"nodeagent/internal/net/ipvs"
 	"nodeagent/internal/net/nftables"
 	"nodeagent/internal/net/proxy"
 	"nodeagent/internal/server"
@@ -46,7 +47,7 @@ func (d *daemon) fitServices() error {
 	d.services, err = proxy.New(proxy.Config{
 		NodeName: d.cfg.NodeName, Rest: api, HTTP: h, Mode: mode,
 		Backend: func(f proxy.Facts) (proxy.Backend, error) { return d.backend(mode, binding, f) },
-		Needs:   proxy.Needs{Addrs: binding.Primary && !binding.All && bindAddress(d.cfg) == nil, PodCIDRs: binding.NodeCIDR},
+		Needs:   proxy.Needs{Addrs: bindAddress(d.cfg) == nil && (binding.Primary && !binding.All || mode == config.ModeIPVS), PodCIDRs: binding.NodeCIDR},
 		Flows:   conntrack.Table{}, Teller: serviceEvents{events}, Serve: server.ServePort,
 		Settings: d.cfg.Proxy, Logger: d.log,
 	})
@@ -87,6 +88,11 @@ func (d *daemon) backend(mode string, binding config.ProxyBinding, facts proxy.F
 			MasqueradeAll: of.MasqueradeAll, MasqueradeBit: of.MasqueradeBit,
 		})
 		return rules{b, mode, d}, err
+	case config.ModeIPVS:
+		b, err := d.virtualServers(ipvs.Config{
+			Addrs: append(facts.Addrs, bindAddress(d.cfg)...), Pods: pods, PodInterfaces: through, NodePorts: at,
+		})
+		return virtual{rules{b, mode, d}, b}, err
 	default:
 		return nil, fmt.Errorf("program services in mode %q: it is not built", mode)
 	}

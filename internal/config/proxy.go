@@ -21,6 +21,7 @@ import (
 const (
 	ModeNFTables = "nftables"
 	ModeIPTables = "iptables"
+	ModeIPVS     = "ipvs"
 	ModeNone     = "none" // somebody else does it
 )
 
@@ -244,11 +245,9 @@ func (c *Config) checkProxy(bad func(field, format string, args ...any)) {
 		return
 	}
 	switch p.Mode {
-	case "", ModeNFTables, ModeIPTables, ModeNone:
-	case "ipvs":
-		bad("mode", "ipvs is not built, and Kubernetes is about to drop it: leave it out, or say nftables or iptables; none where another program serves services")
+	case "", ModeNFTables, ModeIPTables, ModeIPVS, ModeNone:
 	default:
-		bad("mode", "%q is neither nftables, iptables nor none", p.Mode)
+		bad("mode", "%q is neither nftables, iptables, ipvs nor none", p.Mode)
 	}
 	if c.Agent.ProxyOnly && !c.Services() {
 		bad("proxyOnly", "it needs an API server (--kubeconfig, or clientConnection.kubeconfig), and a mode other than none")
@@ -278,6 +277,7 @@ func (c *Config) checkProxy(bad func(field, format string, args ...any)) {
 			bad(field, "%q is not an address and a port", addr)
 		}
 	}
+	c.checkIPVS(bad)
 	t := &p.Conntrack
 	for field, n := range map[string]*int32{"conntrack.maxPerCore": t.MaxPerCore, "conntrack.min": t.Min} {
 		if n != nil && *n < 0 {
@@ -291,5 +291,42 @@ func (c *Config) checkProxy(bad func(field, format string, args ...any)) {
 		if d < 0 {
 			bad(field, "%s is less than 0", d)
 		}
+	}
+}
+
+// schedulers are those that IPVS has.
+var schedulers = []string{"", "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "mh", "fo", "ovf", "twos"}
+
+// Excluded are the addresses that the mode ipvs leaves as they are.
+func (c *Config) Excluded() []netip.Prefix {
+	var out []netip.Prefix
+	for _, x := range c.Proxy.IPVS.ExcludeCIDRs {
+		if p, err := netip.ParsePrefix(strings.TrimSpace(x)); err == nil {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
+}
+
+// checkIPVS refuses what IPVS cannot do.
+func (c *Config) checkIPVS(bad func(field, format string, args ...any)) {
+	v := &c.Proxy.IPVS
+	if !slices.Contains(schedulers, v.Scheduler) {
+		bad("ipvs.scheduler", "%q is none of %s", v.Scheduler, strings.Join(schedulers[1:], ", "))
+	}
+	for _, x := range v.ExcludeCIDRs {
+		if _, err := netip.ParsePrefix(strings.TrimSpace(x)); err != nil {
+			bad("ipvs.excludeCIDRs", "%q is not a range of addresses", x)
+		}
+	}
+	for field, d := range map[string]time.Duration{
+		"ipvs.tcpTimeout": v.TCPTimeout.Duration, "ipvs.tcpFinTimeout": v.TCPFinTimeout.Duration, "ipvs.udpTimeout": v.UDPTimeout.Duration,
+	} {
+		if d < 0 {
+			bad(field, "%s is less than 0", d)
+		}
+	}
+	if bit := c.Proxy.IPTables.MasqueradeBit; bit != nil && (*bit < 0 || *bit > 31) {
+		bad("iptables.masqueradeBit", "%d is not 0 to 31", *bit)
 	}
 }

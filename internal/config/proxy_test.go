@@ -150,7 +150,6 @@ func TestProxyRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		kubeProxy + "clusterCIDRs: x\n":                  `line 3: KubeProxyConfiguration: unknown field "clusterCIDRs"`,
 		kubeProxy + "conntrack:\n  max: 5\n":             `line 4: KubeProxyConfiguration: unknown field "conntrack.max"`,
-		kubeProxy + "mode: ipvs\n":                       "mode: ipvs is not built",
 		kubeProxy + "mode: kernelspace\n":                `mode: "kernelspace" is neither`,
 		kubeProxy + "clusterCIDR: ten\n":                 "clusterCIDR: \"ten\" is not a range",
 		kubeProxy + "detectLocalMode: Psychic\n":         `detectLocalMode: "Psychic" is none of`,
@@ -164,6 +163,9 @@ func TestProxyRefused(t *testing.T) {
 		kubeProxy + "conntrack: {maxPerCore: -1, udpTimeout: -1s}\n":                                                 "conntrack.udpTimeout: -1s",
 		agent + "proxyOnly: true\n---\n" + kubeProxy + "mode: none\n":                                                "proxyOnly: it needs an API server",
 		kubeProxy + "clientConnection: {kubeconfig: p}\n":                                                            `clientConnection.kubeconfig: "p" is not an absolute path`,
+		kubeProxy + "mode: ipvs\nipvs: {scheduler: best}\n":                                                          `ipvs.scheduler: "best" is none of rr,`,
+		kubeProxy + "mode: ipvs\nipvs: {excludeCIDRs: [x]}\n":                                                        `ipvs.excludeCIDRs: "x" is not a range`,
+		kubeProxy + "mode: ipvs\nipvs: {tcpTimeout: -1s}\n":                                                          "ipvs.tcpTimeout: -1s is less",
 	} {
 		if _, err := loadProxy(t, text, "/k"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is answered with %v, want %s", text, err, want)
