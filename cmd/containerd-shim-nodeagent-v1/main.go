@@ -77,8 +77,11 @@ func answer(out io.Writer, b []byte) error {
 
 func runStart(args []string, a arguments, in io.Reader, out io.Writer) error {
 	asked, err := io.ReadAll(io.LimitReader(in, maxParams+1))
-	if err != nil || len(asked) > maxParams {
-		return fmt.Errorf("read what containerd asks for: at most %d bytes: %w", maxParams, err)
+	if err == nil && len(asked) > maxParams {
+		err = fmt.Errorf("it is more than %d bytes", maxParams)
+	}
+	if err != nil {
+		return fmt.Errorf("read what containerd asks for: %w", err)
 	}
 	group, err := readGroup("config.json")
 	if err != nil {

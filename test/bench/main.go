@@ -25,11 +25,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"syscall"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -49,16 +47,7 @@ func main() {
 	flag.StringVar(&o.data, "data", "", "keep the node's files in `dir` (default below /tmp)")
 	flag.Parse()
 	o.single, o.many = max(o.single, 1), max(o.many, 1)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	over, err := run(ctx, o)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
-	if over {
-		os.Exit(1)
-	}
+	measure.Main("bench", func(ctx context.Context) (bool, error) { return run(ctx, o) })
 }
 
 type options struct {

@@ -3,6 +3,6 @@
 // containerd and runc alone, "make bench-cluster" against kubelet, and their figures
 // mean the same.
 //
-// It starts and ends nothing, and judges nothing. A Recorder may be used from any
+// It starts nothing, ends only a bench's own process (Main), and judges nothing. A Recorder may be used from any
 // goroutine; it has one of its own, which ends with the context that it was made with.
 package measure

@@ -5,35 +5,11 @@ import (
 	"runtime"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
-	"nodeagent/internal/test/apart"
+	"nodeagent/internal/net/hosttest"
 )
-
-// insideEnv marks the test process that runs in a network namespace of its own.
-const insideEnv = "NODEAGENT_IPTABLES_INSIDE"
 
 // The main thread stays with the main goroutine: one that changed its namespace
 // could not be destroyed.
 func init() { runtime.LockOSThread() }
 
-// TestMain runs the tests as root in a network namespace without an uplink: no
-// packet for a service address can get out. The lock of the programs is a file
-// of the test's own, so that it need not wait for others on this host. Not as
-// root, those that need it say so and skip.
-func TestMain(m *testing.M) {
-	if os.Geteuid() != 0 {
-		os.Exit(m.Run())
-	}
-	if os.Getenv(insideEnv) == "" {
-		os.Exit(apart.Rerun(insideEnv, unix.CLONE_NEWNET))
-	}
-	dir, err := os.MkdirTemp("", "iptables-test")
-	if err != nil {
-		panic(err)
-	}
-	os.Setenv("XTABLES_LOCKFILE", dir+"/xtables.lock")
-	code := m.Run()
-	os.RemoveAll(dir)
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(hosttest.Main(m, "NODEAGENT_IPTABLES_INSIDE")) }

@@ -66,29 +66,10 @@ func (b *bench) daemon(ctx context.Context, runDir string) (*side, error) {
 
 // kubelet makes its files with its first start.
 func (b *bench) kubelet() *side {
-	var k *cluster.Component
+	k := cluster.NewPeer(func(ctx context.Context) (*cluster.Component, error) { return b.cluster.Kubelet(ctx, nodeName) })
 	return &side{
-		name: "kubelet", link: "cni0",
-		start: func(ctx context.Context) (err error) {
-			if k != nil {
-				return k.Start(ctx)
-			}
-			k, err = b.cluster.Kubelet(ctx, nodeName)
-			return err
-		},
-		pid: func() int { return k.Pid },
-		kill: func() error {
-			if k == nil || k.Process == nil {
-				return nil
-			}
-			return k.Kill()
-		},
-		tail: func() string {
-			if k == nil || k.Process == nil {
-				return ""
-			}
-			return k.LogTail(20)
-		},
+		name: "kubelet", link: "cni0", start: k.Start, pid: k.Pid, kill: k.Kill,
+		tail: func() string { return k.LogTail(20) },
 	}
 }
 

@@ -25,10 +25,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -49,16 +47,7 @@ func main() {
 	flag.BoolVar(&o.alone, "alone", false, "the daemon alone, to see where its time goes: no table")
 	flag.Parse()
 	o.turns, o.single, o.ending, o.many = max(o.turns, 1), max(o.single, 1), max(o.ending, 1), max(o.many, 1)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	over, err := run(ctx, o)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench-cluster:", err)
-		os.Exit(1)
-	}
-	if over {
-		os.Exit(1)
-	}
+	measure.Main("bench-cluster", func(ctx context.Context) (bool, error) { return run(ctx, o) })
 }
 
 type options struct {

@@ -32,10 +32,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"k8s.io/client-go/rest"
 
@@ -54,16 +52,7 @@ func main() {
 	flag.IntVar(&o.calls, "calls", 2000, "connections in a turn, by each way")
 	flag.Parse()
 	o.services, o.turns, o.changes, o.peerChanges, o.calls = min(max(o.services, 100), 10_000), max(o.turns, 1), max(o.changes, 1), max(o.peerChanges, 1), max(o.calls, 1)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	over, err := run(ctx, o)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench-services:", err)
-		os.Exit(1)
-	}
-	if over {
-		os.Exit(1)
-	}
+	measure.Main("bench-services", func(ctx context.Context) (bool, error) { return run(ctx, o) })
 }
 
 type options struct {

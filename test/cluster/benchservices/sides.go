@@ -58,29 +58,12 @@ func (b *bench) daemon(ctx context.Context, runDir string) (*side, error) {
 
 // kubeProxy makes its files with its first start.
 func (b *bench) kubeProxy() *side {
-	var p *cluster.Component
+	p := cluster.NewPeer(func(ctx context.Context) (*cluster.Component, error) {
+		return b.cluster.KubeProxy(ctx, nodeName, b.mode)
+	})
 	return &side{
 		name: "kube-proxy", changes: b.peerChanges, values: map[int]*values{},
-		start: func(ctx context.Context) (err error) {
-			if p != nil {
-				return p.Start(ctx)
-			}
-			p, err = b.cluster.KubeProxy(ctx, nodeName, b.mode)
-			return err
-		},
-		pid: func() int { return p.Pid },
-		kill: func() error {
-			if p == nil || p.Process == nil {
-				return nil
-			}
-			return p.Kill()
-		},
-		tail: func() string {
-			if p == nil || p.Process == nil {
-				return ""
-			}
-			return p.LogTail(20)
-		},
+		start: p.Start, pid: p.Pid, kill: p.Kill, tail: func() string { return p.LogTail(20) },
 	}
 }
 
