@@ -5,6 +5,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -22,6 +23,9 @@ type watcher struct {
 	wake chan<- struct{}
 	dirs map[string]bool
 	done chan struct{}
+
+	mu    sync.Mutex
+	files map[string]bool // those that are followed, and what links lead to
 }
 
 func newWatcher(wake chan<- struct{}) (*watcher, error) {
@@ -45,9 +49,12 @@ func (w *watcher) run() {
 	var quiet <-chan time.Time
 	for {
 		select {
-		case _, ok := <-w.fs.Events:
+		case e, ok := <-w.fs.Events:
 			if !ok {
 				return
+			}
+			if w.elsewhere(e) {
+				continue
 			}
 		case _, ok := <-w.fs.Errors: // events were lost: look at everything
 			if !ok {
@@ -64,6 +71,18 @@ func (w *watcher) run() {
 	}
 }
 
+// elsewhere tells that only the content of another file has changed: whoever has a log
+// beside a kubeconfig would have all of it read anew with each line. What is made, renamed
+// or removed may be a link on the way to a file, and counts.
+func (w *watcher) elsewhere(e fsnotify.Event) bool {
+	if e.Op&^(fsnotify.Write|fsnotify.Chmod) != 0 {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.files[e.Name]
+}
+
 // poke wakes somebody up who has one slot.
 func poke(wake chan<- struct{}) {
 	select {
@@ -72,19 +91,25 @@ func poke(wake chan<- struct{}) {
 	}
 }
 
-// follow replaces the files that are watched. It tells whether a directory was
-// added: what changed there before that, nobody has told.
+// follow replaces the files that are watched. It tells whether a file or a directory
+// was added: what changed there before that, nobody has told.
 func (w *watcher) follow(paths []string) (added bool, err error) {
-	want := map[string]bool{}
+	want, files := map[string]bool{}, map[string]bool{}
 	for _, path := range paths {
 		if path == "" {
 			continue
 		}
-		want[filepath.Dir(path)] = true
+		want[filepath.Dir(path)], files[filepath.Clean(path)] = true, true
 		if target, err := filepath.EvalSymlinks(path); err == nil {
-			want[filepath.Dir(target)] = true
+			want[filepath.Dir(target)], files[target] = true, true
 		}
 	}
+	w.mu.Lock()
+	for file := range files { // what was written to it until now, nobody has told
+		added = added || !w.files[file]
+	}
+	w.files = files
+	w.mu.Unlock()
 	have := map[string]bool{}
 	for _, dir := range slices.Sorted(maps.Keys(want)) {
 		// Also one that is watched is added: it may be another of that name.
