@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -30,29 +29,42 @@ func newWatcher() *watcher {
 	return &watcher{pods: map[string]*sight{}, changed: make(chan struct{})}
 }
 
-// watch watches the API server until ctx ends. One watch serves the whole run: it is
-// asked to last longer than that.
+// watch watches the API server until ctx ends. The API server ends the watch of who does
+// not read as fast as a hundred pods change, which on a busy machine is anybody: the next
+// one begins where that one stopped, so that nothing is missed.
 func watch(ctx context.Context, core *rest.RESTClient) *watcher {
 	w := newWatcher()
-	go func() {
-		events, err := core.Get().Namespace(metav1.NamespaceDefault).Resource("pods").
-			Param("watch", "true").Param("timeoutSeconds", "7200").Watch(ctx)
-		if err != nil {
-			w.note("", nil, false, fmt.Errorf("watch the pods: %w", err))
-			return
-		}
-		defer events.Stop()
-		for e := range events.ResultChan() {
-			p, ok := e.Object.(*corev1.Pod)
-			if !ok {
-				w.note("", nil, false, fmt.Errorf("watch the pods: %s %v", e.Type, e.Object))
+	go func() { // ends with ctx, or at an error
+		from := ""
+		for ctx.Err() == nil {
+			var err error
+			if from, err = w.follow(ctx, core, from); err != nil {
+				w.note("", nil, false, fmt.Errorf("watch the pods: %w", err))
 				return
 			}
-			w.note(p.Name, p, e.Type == apiwatch.Deleted, nil)
 		}
-		w.note("", nil, false, errors.New("the API server ended the watch of the pods"))
 	}()
 	return w
+}
+
+// follow watches from a version of the pods on ("": as they are), and returns that
+// which was seen last.
+func (w *watcher) follow(ctx context.Context, core *rest.RESTClient, from string) (string, error) {
+	events, err := core.Get().Namespace(metav1.NamespaceDefault).Resource("pods").
+		Param("watch", "true").Param("timeoutSeconds", "7200").Param("resourceVersion", from).Watch(ctx)
+	if err != nil {
+		return from, err
+	}
+	defer events.Stop()
+	for e := range events.ResultChan() {
+		p, ok := e.Object.(*corev1.Pod)
+		if !ok {
+			return from, fmt.Errorf("%s %v", e.Type, e.Object)
+		}
+		from = p.ResourceVersion
+		w.note(p.Name, p, e.Type == apiwatch.Deleted, nil)
+	}
+	return from, nil
 }
 
 // watchAgent watches what the daemon says by its socket until ctx ends.

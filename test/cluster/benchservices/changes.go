@@ -28,11 +28,13 @@ type change struct {
 	by  []netip.Addr
 }
 
-// series makes changes one after another. Of what the side used itself the median is
+// series makes changes one after another. A change's time begins when the API server has
+// answered that it is made: how long it takes to make a service grows with their number,
+// and is neither side's. Of what the side used itself the median is
 // taken, since now and then it does something else meanwhile; of its children the mean,
 // since that is counted in hundredths of a second.
 func (b *bench) series(ctx context.Context, s *side, v *values, latency, cpu int, all []change) error {
-	var took, own, children []float64
+	var took, whole, own, children []float64
 	for _, c := range all {
 		if err := measure.Pause(ctx, apart); err != nil {
 			return err
@@ -45,6 +47,7 @@ func (b *bench) series(ctx context.Context, s *side, v *values, latency, cpu int
 		if err := c.ask(ctx); err != nil {
 			return err
 		}
+		answered := time.Now()
 		at, err := b.until(ctx, c.at, c.by...)
 		if err != nil {
 			return err
@@ -56,12 +59,13 @@ func (b *bench) series(ctx context.Context, s *side, v *values, latency, cpu int
 		if err != nil {
 			return err
 		}
-		took = append(took, at.Sub(begun).Seconds())
+		took, whole = append(took, at.Sub(answered).Seconds()), append(whole, at.Sub(begun).Seconds())
 		own = append(own, (now.own - before.own).Seconds())
 		children = append(children, (now.children - before.children).Seconds())
 	}
 	if latency >= 0 {
 		v[latency] = append(v[latency], took...)
+		v[latency+fromAsked] = append(v[latency+fromAsked], whole...)
 	}
 	v.add(cpu, measure.Median(own)+measure.Mean(children))
 	return nil

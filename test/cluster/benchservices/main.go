@@ -6,9 +6,10 @@
 //   - every endpoint is an address of the namespace itself, and one server answers at
 //     all of them with the address that was called: so each connection is a real one,
 //     and who answers is known.
-//   - until it is answered: the clock starts before the request to the API server; then
-//     a connection is begun each millisecond, and the first that is answered by whom it
-//     should be is the end. Changes come one at a time, with a pause that is longer
+//   - until it is answered: the clock starts when the API server has answered that the
+//     change is made (below the table: when it was asked to); then a connection is begun
+//     each millisecond, and the first that is answered by whom it should be is the end.
+//     Changes come one at a time, with a pause that is longer
 //     than kube-proxy's own least time between two batches.
 //   - CPU: /proc/PID/task/*/schedstat of the program, the median of the changes; and of
 //     its children that ended, /proc/PID/stat, the mean. From before the request until

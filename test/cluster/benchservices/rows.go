@@ -13,6 +13,8 @@ import (
 const (
 	createdLatency = iota
 	movedLatency
+	createdWhole // both from when they were asked for
+	movedWhole
 	createdCPU
 	movedCPU
 	cameCPU
@@ -25,6 +27,9 @@ const (
 	burstBatches
 	valueCount
 )
+
+// fromAsked leads from a latency to the same with the API server's own time in it.
+const fromAsked = createdWhole - createdLatency
 
 // values are what was measured of a side with some number of services.
 type values [valueCount][]float64
@@ -64,6 +69,8 @@ var kinds = []struct {
 	{"all programmed", programmed, measure.MS, "s", 1, func(g goals) float64 { return g.programmed }},
 	{"memory (PSS)", memory, measure.MB, "MB", 1e-6, func(g goals) float64 { return g.memory }},
 	{"a connection, over a direct one", extra, micro, "µs", 1e6, func(g goals) float64 { return g.extra }},
+	{"service asked for until it is answered", createdWhole, measure.MS, "s", 1, nil},
+	{"endpoint's move asked for until it answers", movedWhole, measure.MS, "s", 1, nil},
 	{"start until the last service is answered", answering, measure.MS, "s", 1, nil},
 	{"many changes at once until the last is in force", burstTook, measure.MS, "s", 1, nil},
 	{"their CPU", burstCPU, measure.MS, "s", 1, nil},
