@@ -7,17 +7,18 @@ import (
 
 // How changes are gathered. One that comes alone is written at once; where one was
 // written a moment ago more will follow, and those that come within a moment are
-// written together.
+// written together. While they go on coming that moment grows.
 const (
 	calm = 25 * time.Millisecond // after a batch: so long more is to be expected
-	gap  = 2 * time.Millisecond  // nothing came for so long: it was all
+	gap  = 2 * time.Millisecond  // nothing came for so long: it was all; twice that after each batch in a row
 	full = 50 * time.Millisecond // and no change waits longer
 )
 
 // batch is when the changes came that wait to be written.
 type batch struct {
-	first, last time.Time // zero: none waits
-	written     time.Time // when the batch before was
+	first, last time.Time     // zero: none waits
+	written     time.Time     // when the batch before was
+	gap         time.Duration // of the batches in a row
 }
 
 func (b *batch) add(now time.Time) {
@@ -27,12 +28,15 @@ func (b *batch) add(now time.Time) {
 	b.last = now
 }
 
+// alone tells that what waits came some time after the batch before.
+func (b *batch) alone() bool { return b.first.Sub(b.written) > calm }
+
 // due is when to write what waits.
 func (b *batch) due() time.Time {
-	if b.first.Sub(b.written) > calm {
+	if b.alone() {
 		return b.first
 	}
-	at := b.last.Add(gap)
+	at := b.last.Add(b.gap)
 	if most := b.first.Add(full); most.Before(at) {
 		return most
 	}
@@ -42,6 +46,11 @@ func (b *batch) due() time.Time {
 // done notes that nothing waits any more, and whether there was something to write.
 func (b *batch) done(now time.Time, some bool) {
 	if some {
+		if b.alone() {
+			b.gap = gap
+		} else {
+			b.gap = min(max(2*b.gap, gap), full)
+		}
 		b.written = now
 	}
 	b.first, b.last = time.Time{}, time.Time{}

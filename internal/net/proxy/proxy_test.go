@@ -177,6 +177,37 @@ func TestOneBatch(t *testing.T) {
 	})
 }
 
+// TestStream: changes that go on coming are gathered, and one that comes alone before or
+// after them is written at once.
+func TestStream(t *testing.T) {
+	play(t, func(s *scene) {
+		s.put(webs(300, 1)...)
+		s.begin()
+		s.told()
+		s.after(time.Minute)
+		s.put(web(0, 2)[1])
+		synctest.Wait()
+		if calls := s.told(); len(calls) != 1 {
+			t.Errorf("a change by itself was written by %v", calls)
+		}
+		for i := range 300 {
+			s.put(web(i, 3)[1])
+			time.Sleep(3 * time.Millisecond)
+			synctest.Wait()
+		}
+		s.after(0)
+		if calls := s.told(); len(calls) < 900/50 || len(calls) > 900/25 {
+			t.Errorf("a change each 3 ms, of which none waits for more than 50 ms, were written in %d batches: %v", len(calls), calls)
+		}
+		s.after(time.Second)
+		s.put(web(0, 4)[1])
+		synctest.Wait()
+		if calls := s.told(); len(calls) != 1 {
+			t.Errorf("a change by itself was written by %v", calls)
+		}
+	})
+}
+
 // TestServerFaults: whatever the API server does, rules stay, and become right when
 // it is well again.
 func TestServerFaults(t *testing.T) {
