@@ -20,7 +20,7 @@ func TestFactsV1(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := script(t, tree, parent+"/c", `x=$(head -c 5000000 /dev/zero | tr '\0' x)
+	cmd := script(t, tree, parent+"/c", `x=$(head -c 1500000 /dev/zero | tr '\0' x)
 i=0; while [ $i -lt 10000 ]; do i=$((i+1)); done; echo ready; read never`)
 	f, err := tree.Facts(t.Context(), parent)
 	if err != nil {
@@ -39,7 +39,7 @@ i=0; while [ $i -lt 10000 ]; do i=$((i+1)); done; echo ready; read never`)
 		t.Errorf("cpus: %q", l.CPUs)
 	}
 	u := f.Usage
-	if u.CPUNanos == 0 || u.CPUThrottled == 0 || u.CPUThrottledTime == 0 || u.MemoryAnon < 5000000 ||
+	if u.CPUNanos == 0 || u.CPUThrottled == 0 || u.CPUThrottledTime == 0 || u.MemoryAnon < 1500000 ||
 		u.MemoryWorkingSet < u.MemoryAnon || u.MemoryPeak < u.MemoryBytes || u.Pids != 1 {
 		t.Errorf("usage: %s", asJSON(t, u))
 	}
@@ -61,7 +61,7 @@ i=0; while [ $i -lt 10000 ]; do i=$((i+1)); done; echo ready; read never`)
 
 	figures, err := tree.Figures(t.Context(), parent)
 	if g := figures.Usage; err != nil || figures.Processes != nil || g.CPUNanos < u.CPUNanos || g.CPUUserNanos+g.CPUSystemNanos == 0 ||
-		g.MemoryAnon < 5000000 || g.PageFaults == 0 || g.Pids != 1 || *figures.Limits.MemoryMax != 64<<20 {
+		g.MemoryAnon < 1500000 || g.PageFaults == 0 || g.Pids != 1 || *figures.Limits.MemoryMax != 64<<20 {
 		t.Errorf("figures: %s, %v", asJSON(t, figures), err)
 	}
 	whole, err := tree.Figures(t.Context(), "/")

@@ -165,7 +165,7 @@ func TestEnsurePodRefusesToShrinkBelowUsage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	script(t, tree, parent+"/c", `x=$(head -c 20000000 /dev/zero | tr '\0' x); echo ready; read never`)
+	script(t, tree, parent+"/c", holds20MB)
 	_, err = tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBurstable, limits(0, 0, 4<<20, 0))
 	if !errors.Is(err, unix.EBUSY) {
 		t.Fatalf("the limit was lowered below the usage: %v", err)

@@ -81,6 +81,11 @@ func within(t testing.TB, d time.Duration) context.Context {
 // an emulated CPU needs half a minute for.)
 const eater = "echo ready; exec tail /dev/zero"
 
+// holds20MB is a script that has memory, which goes with its last process. A file in
+// memory is charged as other memory is, and costs an emulated CPU a fraction of a
+// shell's variable.
+const holds20MB = `f=/dev/shm/nodeagent-test.$$; head -c 20000000 /dev/zero >$f; exec 3<$f; rm $f; echo ready; read never`
+
 // script starts a shell in a cgroup, in every hierarchy as an OCI runtime does,
 // and waits until it says "ready".
 func script(t testing.TB, tree *Tree, cgroup, text string) *exec.Cmd {

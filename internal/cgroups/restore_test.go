@@ -65,7 +65,7 @@ func TestRestoreLimitsBelowUsage(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeFile(t, filepath.Join(tree.dir("memory", parent), "memory.limit_in_bytes"), "-1")
-	script(t, tree, parent+"/c", `x=$(head -c 20000000 /dev/zero | tr '\0' x); echo ready; read never`)
+	script(t, tree, parent+"/c", holds20MB)
 	for range 2 {
 		if changes, err := tree.RestoreLimits(t.Context()); err == nil || len(changes) != 1 || changes[0].Err == nil {
 			t.Errorf("%+v, %v", changes, err)

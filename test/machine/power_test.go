@@ -114,7 +114,7 @@ func (p *outage) cut() {
 		p.Fatal(err)
 	}
 	p.await("the daemon is ready", 2*time.Minute, p.ready)
-	p.Logf("up again after %.0f s with %d manifests", time.Since(began).Seconds(), len(p.wanted))
+	guest.Note(p, "up again after %.0f s with %d manifests", time.Since(began).Seconds(), len(p.wanted))
 	p.ledger.Boot()
 	p.follow()
 }

@@ -166,12 +166,13 @@ func (n *unitNode) rebooted(before map[string]unitPod, factor float64) {
 	}
 	took := last.Sub(served)
 	limit := time.Duration(float64(rebootLimit) * factor)
-	n.Logf("%d pods were back %.1f s after containerd served (limit %.0f s: %s times %.1f)", rebootPods, took.Seconds(), limit.Seconds(), rebootLimit, factor)
+	guest.Note(n, "%d pods were back %.1f s after containerd served (limit %.0f s: %s times %.1f)", rebootPods, took.Seconds(), limit.Seconds(), rebootLimit, factor)
 	if took > limit || took <= 0 {
 		n.Errorf("that is not within %s", limit)
 	}
-	if n.sh("systemctl show --value -p ActiveEnterTimestampMonotonic containerd.service") >= n.sh("systemctl show --value -p ExecMainStartTimestampMonotonic nodeagent.service") {
-		n.Error("the daemon was started before containerd served")
+	serves, started := n.micros("containerd.service", "ActiveEnter"), n.micros("nodeagent.service", "ExecMainStart")
+	if serves >= started {
+		n.Error("the daemon was started before containerd serves")
 	}
 }
 
@@ -186,6 +187,17 @@ func (n *unitNode) wall(unit string) time.Time {
 		n.Fatalf("times: %q", out)
 	}
 	return time.Unix(0, now).Add(-time.Duration((uptime - active/1e6) * 1e9))
+}
+
+// micros is when something of a unit happened, in microseconds since the boot.
+func (n *unitNode) micros(unit, what string) int64 {
+	n.Helper()
+	out := n.sh("systemctl show --value -p " + what + "TimestampMonotonic " + unit)
+	at, err := strconv.ParseInt(out, 10, 64)
+	if err != nil {
+		n.Fatalf("when %s of %s was: %q", what, unit, out)
+	}
+	return at
 }
 
 // noStale waits until every thing on the node belongs to a pod that is there.

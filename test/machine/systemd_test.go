@@ -79,7 +79,7 @@ func (n *unitNode) sub(f func(n *unitNode, excused map[string]bool)) func(*testi
 // testUnitScore prints what systemd thinks of the unit's hardening, and holds it.
 func testUnitScore(n *unitNode, _ map[string]bool) {
 	out := n.sh("systemd-analyze security --no-pager nodeagent.service | tail -1")
-	n.Log(out)
+	guest.Note(n, "%s", strings.TrimLeft(out, "→ "))
 	var score float64 = 10
 	for _, word := range strings.Fields(out) {
 		if f, err := strconv.ParseFloat(word, 64); err == nil {
@@ -214,7 +214,7 @@ func testUnitCrash(n *unitNode, _ map[string]bool) { n.ends("kill -ABRT") }
 // testUnitWatchdog: a daemon that stands still is ended and comes back.
 func testUnitWatchdog(n *unitNode, _ map[string]bool) {
 	took := n.ends("kill -STOP")
-	n.Logf("the watchdog needed %s", took.Round(time.Second))
+	guest.Note(n, "the watchdog needed %s", took.Round(time.Second))
 	if out := n.sh("journalctl -b --no-pager -u nodeagent.service"); !strings.Contains(out, "Watchdog timeout") {
 		n.Error("it was not the watchdog")
 	}

@@ -46,6 +46,7 @@ func entry(name string, parts ...any) (path string, made bool, unlock func(), er
 // what removes them. This process and those that it starts find it by their
 // environment. If the run dies, the next guest that starts removes it.
 func NewRun(ctx context.Context, arch string) (dir string, remove func() error, err error) {
+	dropOld()
 	d, err := newDirectory()
 	if err != nil {
 		return "", nil, err

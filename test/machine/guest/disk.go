@@ -89,7 +89,6 @@ func disk(ctx context.Context, arch string) (Image, error) {
 	if made {
 		return d, nil
 	}
-	dropOld()
 	tree, err := debian(ctx, arch)
 	if err != nil {
 		return Image{}, err

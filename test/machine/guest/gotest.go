@@ -279,6 +279,15 @@ func (r *report) cost(cpu float64) {
 	record(r.t, Result{Guest: r.guest, Package: r.pkg, Action: "cost", Seconds: cpu})
 }
 
+// Note says something that the whole run shall print: a figure that somebody wants to see
+// though the test has passed.
+func Note(t testing.TB, format string, args ...any) {
+	t.Helper()
+	text := fmt.Sprintf(format, args...)
+	t.Log(text)
+	record(t, Result{Test: t.Name(), Action: "note", Why: text})
+}
+
 // record adds the result to the file that the whole run is judged by.
 func (r *report) record(full string, n *tested) {
 	res := Result{Guest: r.guest, Package: r.pkg, Test: full, Host: r.t.Name() + "/" + full, Action: n.action, Seconds: n.elapsed}

@@ -18,7 +18,7 @@ const machine = "nodeagent/test/machine"
 
 // longest are the tests that take most, in this order: who begins with them ends
 // soonest. The others follow as they are declared.
-var longest = []string{"TestReboot", "TestEngine", "TestPowerCut", "TestUnit", "TestCgroupsV1", "TestCheckGuest", "TestInstall"}
+var longest = []string{"TestReboot", "TestEngine", "TestPowerCut", "TestUnit", "TestServices", "TestCgroupsV1", "TestCheckGuest", "TestInstall"}
 
 // lanes runs the tests of the bed itself and then those of test/machine, each in a
 // process of its own and two at a time: a guest has one CPU where nothing asks for

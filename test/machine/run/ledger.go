@@ -31,8 +31,12 @@ type ledger struct {
 func (l *ledger) inGuest(r guest.Result) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r.Action == "cost" {
+	switch r.Action {
+	case "cost":
 		fmt.Printf("=== [%s] %s: %.0f s of CPU\n", r.Guest, r.Package, r.Seconds)
+		return
+	case "note":
+		fmt.Printf("=== %s: %s\n", r.Test, r.Why)
 		return
 	}
 	if l.inside == nil {
@@ -129,6 +133,29 @@ func (l *ledger) onHost(e event) {
 			l.results = append(l.results, r)
 		}
 	}
+}
+
+// unseen are those of a package's tests that came to nothing on this host; no names are
+// all of them, of which there is one at least.
+func (l *ledger) unseen(pkg string, names []string) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	seen := map[string]bool{}
+	for _, r := range l.results {
+		if r.Guest == "host" && r.Package == pkg {
+			seen[r.Test] = true
+		}
+	}
+	if len(names) == 0 && len(seen) == 0 {
+		return []string{pkg}
+	}
+	var out []string
+	for _, name := range names {
+		if !seen[name] {
+			out = append(out, pkg+" "+name)
+		}
+	}
+	return out
 }
 
 // nowhere lists the tests that were skipped for a typed reason wherever they were

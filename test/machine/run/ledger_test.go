@@ -33,6 +33,30 @@ func TestNowhere(t *testing.T) {
 	}
 }
 
+// TestUnseen: what this host told nothing of cannot be taken for a test that skips
+// nowhere.
+func TestUnseen(t *testing.T) {
+	l := ledger{results: []guest.Result{
+		{Guest: "host", Package: "p", Test: "TestRan", Action: "pass"},
+		{Guest: "v2", Package: "p", Test: "TestInGuest", Action: "pass"},
+	}}
+	for _, c := range []struct {
+		pkg   string
+		names []string
+		want  []string
+	}{
+		{"p", nil, nil},
+		{"p", []string{"TestRan"}, nil},
+		{"p", []string{"TestRan", "TestInGuest"}, []string{"p TestInGuest"}},
+		{"broken", nil, []string{"broken"}},
+		{"broken", []string{"TestRan"}, []string{"broken TestRan"}},
+	} {
+		if got := l.unseen(c.pkg, c.names); !slices.Equal(got, c.want) {
+			t.Errorf("%s %q: %q, want %q", c.pkg, c.names, got, c.want)
+		}
+	}
+}
+
 // TestWanting: packages are found by what their tests ask for and this host has not.
 func TestWanting(t *testing.T) {
 	root := t.TempDir()

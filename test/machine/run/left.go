@@ -28,17 +28,26 @@ func (r *run) left(ctx context.Context) error {
 		return err
 	}
 	pkgs := slices.Sorted(maps.Keys(tests))
+	var unseen []string
 	for _, pkg := range pkgs {
 		args := []string{"-count=1", pkg}
 		if names := tests[pkg]; len(names) > 0 {
 			args = append(args, "-run", "^("+strings.Join(names, "|")+")$")
 		}
-		// A failure here is make test-host's to report; skips are what counts.
-		_ = goTest(ctx, nil, r.ledger.onHost, args...)
+		// A test that fails here is make test-host's to report: skips are what counts. But a
+		// package that cannot be built, or panics, tells of none.
+		err := goTest(ctx, nil, r.ledger.onHost, args...)
+		if names := r.ledger.unseen(pkg, tests[pkg]); len(names) > 0 {
+			fmt.Println("not told by this host:", strings.Join(names, ", "), err)
+			unseen = append(unseen, names...)
+		}
 	}
 	nowhere := r.ledger.nowhere(func(fact string) bool { return need.Lacks(need.Fact(fact)) != "" })
 	for _, n := range nowhere {
 		fmt.Println("ran nowhere:", n)
+	}
+	if len(unseen) > 0 {
+		return fmt.Errorf("%d tests of this host came to no result: whether they ran anywhere is not known", len(unseen))
 	}
 	if len(nowhere) > 0 {
 		return fmt.Errorf("%d tests skip on this host and passed in no guest", len(nowhere))
