@@ -72,7 +72,7 @@ var outageKinds = map[string]struct{ policy, script, after string }{
 func (p *outage) churn() {
 	p.Helper()
 	kinds := slices.Sorted(maps.Keys(outageKinds))
-	for range 3 + p.rng.IntN(3) {
+	for range 2 + p.rng.IntN(2) {
 		there := slices.Sorted(maps.Keys(p.wanted))
 		for _, name := range there {
 			if len(p.wanted) > 7 || p.rng.IntN(6) == 0 {
@@ -80,7 +80,7 @@ func (p *outage) churn() {
 			}
 		}
 		all := map[string]string{}
-		for range 1 + p.rng.IntN(3) {
+		for range 1 + p.rng.IntN(2) {
 			p.puts++
 			name, kind := fmt.Sprintf("c%d", p.puts), kinds[p.rng.IntN(len(kinds))]
 			p.wanted[name] = kind

@@ -20,9 +20,13 @@ const machine = "nodeagent/test/machine"
 // soonest. The others follow as they are declared.
 var longest = []string{"TestReboot", "TestEngine", "TestPowerCut", "TestUnit", "TestServices", "TestCgroupsV1", "TestCheckGuest", "TestInstall"}
 
+// side is how many guests run side by side: one more than the two CPUs on which the time
+// is promised, since a guest has one CPU where nothing asks for more, and a sixth of its
+// time it waits.
+const side = 3
+
 // lanes runs the tests of the bed itself and then those of test/machine, each in a
-// process of its own and two at a time: a guest has one CPU where nothing asks for
-// more.
+// process of its own.
 func (r *run) lanes(ctx context.Context, dir string, env []string, handle func(event)) error {
 	only, below, _ := strings.Cut(cmp.Or(r.only, "."), "/")
 	failed := goTest(ctx, env, handle, "-count=1", "-run", r.only, "./test/machine/guest/...", "./test/machine/run")
@@ -41,7 +45,7 @@ func (r *run) lanes(ctx context.Context, dir string, env []string, handle func(e
 	waiting := make(chan string)
 	var lane sync.WaitGroup
 	var mu sync.Mutex
-	for range 2 {
+	for range side {
 		lane.Go(func() { // ends with the last test
 			for name := range waiting {
 				pattern := "^" + name + "$"
