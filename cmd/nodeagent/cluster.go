@@ -189,7 +189,10 @@ func (d *daemon) fitObjects() error {
 	if c.services, err = object.NewServices(client, d.log); err != nil {
 		return err
 	}
-	d.parts = append(d.parts, part{"objects", quiet(c.objects.Run)}, part{"services", quiet(c.services.Run)})
+	d.parts = append(d.parts, part{"objects", quiet(c.objects.Run)})
+	if !d.servicesTold() {
+		d.parts = append(d.parts, part{"services", quiet(c.services.Run)})
+	}
 	return nil
 }
 

@@ -44,7 +44,12 @@ func (d *daemon) fitServices() error {
 		return err
 	}
 	mode := d.serviceMode()
+	var listener proxy.Listener
+	if d.servicesTold() {
+		listener = d.cluster.services
+	}
 	d.services, err = proxy.New(proxy.Config{
+		Listener: listener,
 		NodeName: d.cfg.NodeName, Rest: api, HTTP: h, Mode: mode,
 		Backend: func(f proxy.Facts) (proxy.Backend, error) { return d.backend(mode, binding, f) },
 		Needs:   proxy.Needs{Addrs: bindAddress(d.cfg) == nil && (binding.Primary && !binding.All || mode == config.ModeIPVS), PodCIDRs: binding.NodeCIDR},
@@ -59,6 +64,12 @@ func (d *daemon) fitServices() error {
 		d.openPort("health port of services", p.HealthzBindAddress, d.services.Health()),
 		d.openPort("metrics port of services", p.MetricsBindAddress, d.services.Metrics()))
 	return nil
+}
+
+// servicesTold tells whether the rules' watch of Services also serves containers'
+// variables: where both are asked for of the same API server as the same node.
+func (d *daemon) servicesTold() bool {
+	return d.cluster != nil && d.cfg.Services() && d.cfg.Proxy.ClientConnection.Kubeconfig == ""
 }
 
 // backend programs the rules in the mode that is asked for. A mode that comes to

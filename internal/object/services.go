@@ -26,15 +26,17 @@ type ServicesAPI interface {
 }
 
 // Services knows what containers are told of services by variables. It keeps
-// nothing else of them, and watches them all, as a node may.
+// nothing else of them, and watches them all, as a node may, unless somebody tells of
+// them who watches them anyway.
 type Services struct {
 	api  ServicesAPI
 	log  *slog.Logger
 	once sync.Once
 	read chan struct{} // closed when they were read once
 
-	mu  sync.Mutex
-	all byName
+	mu    sync.Mutex
+	all   byName
+	fresh byName // what was told since Begin, until Complete
 
 	version string // belongs to Run
 	listing bool

@@ -38,11 +38,12 @@ const (
 
 // follower tells of one kind of object, and keeps none.
 type follower struct {
-	kind   kind
-	server server
-	out    chan<- news
-	state  *state
-	log    *slog.Logger
+	kind     kind
+	server   server
+	listener Listener // of Services, or nil
+	out      chan<- news
+	state    *state
+	log      *slog.Logger
 
 	version string // from where the next watch goes on; "" asks for everything
 	plain   bool   // the server does not stream its list
@@ -92,6 +93,9 @@ func (f *follower) report(err error) {
 // follow watches until the watch ends, and says how it ended; nil means that it is
 // to begin anew.
 func (f *follower) follow(ctx context.Context) error {
+	if f.version == "" {
+		f.begin()
+	}
 	if f.version == "" && f.plain {
 		if err := f.list(ctx); err != nil {
 			return fmt.Errorf("list: %w", err)
@@ -173,6 +177,7 @@ func (f *follower) take(ctx context.Context, e watch.Event, all map[net.Key]bool
 	case o.GetAnnotations()[metav1.InitialEventsAnnotationKey] != "true":
 		return false, nil
 	default:
+		f.complete()
 		f.send(ctx, news{kind: f.kind, all: all})
 		complete = true
 	}
@@ -184,6 +189,7 @@ func (f *follower) take(ctx context.Context, e watch.Event, all map[net.Key]bool
 
 // tell hands an object on. Who read a list may not get what was deleted meanwhile.
 func (f *follower) tell(ctx context.Context, o metav1.Object, gone bool, all map[net.Key]bool) {
+	gone = f.hear(o, gone)
 	if k := (net.Key{Namespace: o.GetNamespace(), Name: o.GetName()}); all != nil && gone {
 		delete(all, k)
 	} else if all != nil {
@@ -236,6 +242,7 @@ func (f *follower) list(ctx context.Context) error {
 		}
 		if next = about.GetContinue(); next == "" {
 			f.version = about.GetResourceVersion()
+			f.complete()
 			f.send(ctx, news{kind: f.kind, all: all})
 			return nil
 		}

@@ -31,6 +31,8 @@ type Config struct {
 	Flows  Flows
 	Teller Teller
 	Serve  Serve // for health-check ports
+	// Listener hears of Services, if there is one.
+	Listener Listener
 	// Settings is what /configz shows.
 	Settings any
 	Logger   *slog.Logger
@@ -110,6 +112,7 @@ func New(cfg Config) (*Proxy, error) {
 	for k := range servers {
 		p.followers[k] = &follower{kind: kind(k), server: servers[k], out: p.news, state: p.state, log: cfg.Logger}
 	}
+	p.followers[services].listener = cfg.Listener
 	p.checks = newChecks(cfg, p.state)
 	if cfg.Flows != nil {
 		p.flows = &forgetter{table: cfg.Flows, state: p.state, log: cfg.Logger, poke: make(chan struct{}, 1)}

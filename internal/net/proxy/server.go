@@ -33,9 +33,6 @@ const (
 
 const protobuf = "application/vnd.kubernetes.protobuf"
 
-// notOurs are the labels of what no proxy of the node serves.
-const notOurs = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name"
-
 // server asks the API server for one kind of object.
 type server struct {
 	client        *rest.RESTClient
@@ -72,7 +69,11 @@ func newServers(cfg Config) ([kinds]server, error) {
 		return out, err
 	}
 	own := selectors.OneTermEqualSelector("metadata.name", cfg.NodeName).String()
-	out[services] = server{core, codec, "services", notOurs, "", func() runtime.Object { return &corev1.ServiceList{} }, is[*corev1.Service]}
+	served := notOurs
+	if cfg.Listener != nil { // it hears of all of them
+		served = ""
+	}
+	out[services] = server{core, codec, "services", served, "", func() runtime.Object { return &corev1.ServiceList{} }, is[*corev1.Service]}
 	out[endpointSlices] = server{discovery, codec, "endpointslices", notOurs, "", func() runtime.Object { return &discoveryv1.EndpointSliceList{} }, is[*discoveryv1.EndpointSlice]}
 	out[nodes] = server{core, codec, "nodes", "", own, func() runtime.Object { return &corev1.NodeList{} }, is[*corev1.Node]}
 	return out, nil

@@ -1,0 +1,44 @@
+package object
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"nodeagent/internal/pod"
+)
+
+// Where somebody else watches the Services already, Run is not called, and he tells of
+// them instead: one goroutine calls Begin, Tell for each Service, and Complete.
+
+// Begin: everything is told from the start. What was known before stays until Complete.
+func (s *Services) Begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fresh = byName{}
+}
+
+// Tell tells of one Service. It keeps nothing of the object but what variables need.
+func (s *Services) Tell(o *corev1.Service, gone bool) {
+	kept, told := pod.ServiceOf(o)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.all
+	if s.fresh != nil {
+		all = s.fresh
+	}
+	if told && !gone {
+		all.put(kept)
+	} else {
+		all.drop(o.Namespace, o.Name)
+	}
+}
+
+// Complete: what was not told since Begin is not there.
+func (s *Services) Complete() {
+	s.mu.Lock()
+	fresh := s.fresh
+	s.fresh = nil
+	s.mu.Unlock()
+	if fresh != nil {
+		s.replace(fresh)
+	}
+}
