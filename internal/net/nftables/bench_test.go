@@ -2,9 +2,14 @@ package nftables
 
 import (
 	"fmt"
+	stdnet "net"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 
 	"nodeagent/internal/net"
 	"nodeagent/internal/net/hosttest"
@@ -41,7 +46,7 @@ func BenchmarkProgram(b *testing.B) {
 // kernel has it, and what it costs of processors.
 func BenchmarkChange(b *testing.B) {
 	need.Have(b, need.Root)
-	for _, what := range []string{oneMoved, oneGone, oneAlone} {
+	for _, what := range []string{oneMoved, oneGone, oneAlone, oneSticky} {
 		for _, n := range []int{100, 1000, 10_000} {
 			b.Run(fmt.Sprintf("%s/%d", what, n), func(b *testing.B) { benchChange(b, n, what) })
 		}
@@ -49,9 +54,10 @@ func BenchmarkChange(b *testing.B) {
 }
 
 const (
-	oneMoved = "moved"
-	oneGone  = "gone and back"                 // other services have as many endpoints
-	oneAlone = "gone and back, a number alone" // no other service has
+	oneMoved  = "moved"
+	oneGone   = "gone and back"                           // other services have as many endpoints
+	oneAlone  = "gone and back, a number alone"           // no other service has
+	oneSticky = "gone and back, a number alone, affinity" // of all services
 )
 
 func benchChange(b *testing.B, n int, what string) {
@@ -61,6 +67,9 @@ func benchChange(b *testing.B, n int, what string) {
 	}
 	m := net.NewModel(thisNode)
 	for i := range services {
+		if what == oneSticky {
+			nettest.Affinity(10_800)(services[i])
+		}
 		m.SetService(services[i])
 		m.SetSlice(endpoints[i])
 	}
@@ -86,6 +95,62 @@ func benchChange(b *testing.B, n int, what string) {
 	user2, kernel2 := cpu()
 	b.ReportMetric(float64((user2-user).Microseconds())/float64(b.N), "user-µs/op")
 	b.ReportMetric(float64((kernel2-kernel).Microseconds())/float64(b.N), "kernel-µs/op")
+}
+
+// BenchmarkConnect is the first packet of a flow from the node, to an endpoint and to
+// services that lead to such.
+func BenchmarkConnect(b *testing.B) {
+	need.Have(b, need.Root)
+	hosttest.Wire(b)
+	lo, err := netlink.LinkByName("lo")
+	must(b, err)
+	const n = 1000
+	services, endpoints := nettest.Many(n, 5)
+	for i, s := range services {
+		nettest.Port("dns", corev1.ProtocolUDP, 53, 0)(s)
+		nettest.To("dns", corev1.ProtocolUDP, 5353)(endpoints[i])
+		if i%2 == 1 {
+			nettest.Affinity(10_800)(s)
+		}
+	}
+	all := &stdnet.IPNet{IP: stdnet.IPv4(10, 128, 0, 0), Mask: stdnet.CIDRMask(16, 32)}
+	here := netlink.Route{LinkIndex: lo.Attrs().Index, Dst: all, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST, Table: unix.RT_TABLE_LOCAL}
+	must(b, netlink.RouteReplace(&here))
+	b.Cleanup(func() { _ = netlink.RouteDel(&here) })
+	l, err := stdnet.ListenPacket("udp4", ":5353") // it reads nothing: what is too much is dropped
+	must(b, err)
+	b.Cleanup(func() { l.Close() })
+	be := backend(b, Config{})
+	_, err = be.Sync(hosttest.Ctx(b), net.Build(services, endpoints, thisNode))
+	must(b, err)
+	for _, c := range []struct {
+		name string
+		to   func(i int) unix.SockaddrInet4
+	}{
+		{"an endpoint", func(i int) unix.SockaddrInet4 {
+			return unix.SockaddrInet4{Addr: [4]byte{10, 128, byte(i % n / 250), byte(i%250 + 1)}, Port: 5353}
+		}},
+		{"a service", func(i int) unix.SockaddrInet4 { return serviceAt(2 * i % n) }},
+		{"a service with affinity", func(i int) unix.SockaddrInet4 { return serviceAt((2*i + 1) % n) }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			user, kernel := cpu()
+			for i := 0; b.Loop(); i++ {
+				fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+				must(b, err)
+				to := c.to(i)
+				must(b, unix.Sendto(fd, []byte("x"), 0, &to))
+				must(b, unix.Close(fd))
+			}
+			user2, kernel2 := cpu()
+			b.ReportMetric(float64((user2-user+kernel2-kernel).Nanoseconds())/float64(b.N), "cpu-ns/op")
+		})
+	}
+}
+
+// serviceAt is the address of one of nettest.Many.
+func serviceAt(i int) unix.SockaddrInet4 {
+	return unix.SockaddrInet4{Addr: [4]byte{10, 96, byte(i / 250), byte(i%250 + 1)}, Port: 53}
 }
 
 // BenchmarkLook is a Sync that finds nothing to do.

@@ -62,7 +62,7 @@ type Backend struct {
 	// What the kernel holds as far as we know. Not known after an error, and
 	// before the first Sync.
 	known   bool
-	picks   map[pick]int // chains that pick an endpoint, and how many need them
+	picks   map[pick]int // chains that pick or remember an endpoint, and how many need them
 	numbers numbers      // by which these are found
 	orders  map[pool][]netip.AddrPort
 }
@@ -102,7 +102,7 @@ func New(cfg Config) (*Backend, error) {
 // when the rules themselves change.
 func (b *Backend) layout() string {
 	h := fnv.New64a()
-	fmt.Fprintln(h, 2, b.cfg.Table, b.cfg.Pods, b.cfg.PodInterfaces, b.cfg.KeepInvalid, b.cfg.NodePorts, b.cfg.MasqueradeAll, b.mark)
+	fmt.Fprintln(h, 3, b.cfg.Table, b.cfg.Pods, b.cfg.PodInterfaces, b.cfg.KeepInvalid, b.cfg.NodePorts, b.cfg.MasqueradeAll, b.mark)
 	return fmt.Sprintf("%016x", h.Sum64())
 }
 

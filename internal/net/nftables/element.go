@@ -50,12 +50,12 @@ func endpoint(a netip.AddrPort) string { return string(a.Addr().AsSlice()) + por
 
 func mark(n uint32) string { return string(native(n)) }
 
-// nameOf is what affinity remembers of an endpoint. Should two of one service
+// nameOf is what affinity remembers of an endpoint: a hash. Should two of one service
 // have the same name, both numbers lead to the smaller one.
 func nameOf(a netip.AddrPort, first uint32) uint32 {
 	h := fnv.New32a()
 	h.Write([]byte(endpoint(a)))
-	return h.Sum32()&^(named|localFirst) | named | first
+	return h.Sum32()&^(localFirst|named) | first | named
 }
 
 // shape is how the kernel serves an entry: the order of its endpoints.
@@ -69,7 +69,7 @@ func (els elements) put(e *net.Entry, s shape, ns numbers) {
 	to := pools{f.name(endpoints), f.name(choices), key, e.Affinity > 0}
 	switch v {
 	case net.ToCluster:
-		els.putPool(to, s.cluster, 0)
+		els.putPool(to, s.cluster, anyFirst)
 	case net.ToLocal:
 		els.putPool(to, s.local, localFirst)
 	}
@@ -109,7 +109,7 @@ func (els elements) putFront(f fam, e *net.Entry, x net.Front, s shape, ns numbe
 		to = pools{f.name(nodePortEnds), f.name(nodePortName), key, e.Affinity > 0}
 	}
 	if e.ForInside() == net.ToCluster {
-		els.putPool(to, s.cluster, 0)
+		els.putPool(to, s.cluster, anyFirst)
 	}
 	if e.ForOutside() == net.ToLocal {
 		els.putPool(to, s.local, localFirst)
@@ -169,11 +169,11 @@ func pickOutside(e *net.Entry, b by) pick {
 	return p
 }
 
-// picksOf lists the chains that an entry needs, with the parts of mixed ones.
+// picksOf lists the chains that an entry needs, with those to which they lead.
 func picksOf(e *net.Entry) []pick {
 	var out []pick
 	if v := e.ForClusterIP(); v == net.ToCluster || v == net.ToLocal {
-		out = append(out, pickInside(e))
+		out = append(out, pickInside(e).all()...)
 	}
 	for _, x := range e.Fronts {
 		if e.ForInside() == net.Refuse {
@@ -183,7 +183,7 @@ func picksOf(e *net.Entry) []pick {
 		if x.Kind == net.NodePort {
 			p = pickOutside(e, nodeport)
 		}
-		out = append(append(out, p.parts()...), p)
+		out = append(out, p.all()...)
 	}
 	return out
 }

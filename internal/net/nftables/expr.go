@@ -180,13 +180,21 @@ func setPriority(i uint32) exprs {
 	return exprs{&expr.Meta{Key: expr.MetaKeyPRIORITY, SourceRegister: true, Register: reg(i)}}
 }
 
+// hasBit matches packets in whose priority a bit is set.
+func hasBit(bit uint32) exprs {
+	return join(priority(0), exprs{
+		&expr.Bitwise{SourceRegister: reg(0), DestRegister: reg(0), Len: 4, Mask: native(bit), Xor: native(0)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg(0), Data: native(bit)},
+	})
+}
+
+// hasName matches packets whose priority names an endpoint: numbers of chains, which
+// were there before, have other bits.
+func hasName() exprs { return hasBit(named) }
+
 // clearPriority takes out the number or name that was left there.
 func clearPriority() exprs {
-	return join(priority(0), exprs{
-		&expr.Bitwise{SourceRegister: reg(0), DestRegister: reg(0), Len: 4, Mask: native(named), Xor: native(0)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg(0), Data: native(named)},
-		&expr.Immediate{Register: reg(0), Data: native(0)},
-	}, setPriority(0))
+	return join(hasBit(ours), exprs{&expr.Immediate{Register: reg(0), Data: native(0)}}, setPriority(0))
 }
 
 // masquerade takes ports at random: two connections that begin at once on two

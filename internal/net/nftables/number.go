@@ -11,17 +11,17 @@ import (
 // for each element on the way. So what leads to chains are two maps a family that
 // have an element a chain: picks and reasons.
 
-// number is the i-th of those that packets carry, from 1 on; the bit that names have,
-// too, says that it is ours. nft shows the bytes as they lie in memory, and so this
+// number is the i-th of those that packets carry to a chain, from 1 on; its first bit
+// says that it is ours. nft shows the bytes as they lie in memory, and so this
 // one as i and 80: 0x00000180, 0x00000280.
-func number(i uint32) string { return mark(named | bits.ReverseBytes32(i<<8)) }
+func number(i uint32) string { return mark(ours | bits.ReverseBytes32(i<<8)) }
 
 // indexOf is the reverse; 0 of what is no number of ours.
 func indexOf(n string) uint32 {
 	if len(n) != 4 {
 		return 0
 	}
-	i := bits.ReverseBytes32(binary.NativeEndian.Uint32([]byte(n))&^named) >> 8
+	i := bits.ReverseBytes32(binary.NativeEndian.Uint32([]byte(n))&^ours) >> 8
 	if number(i) != n {
 		return 0
 	}
@@ -54,10 +54,13 @@ type numbers map[pick]uint32
 
 // put adds the element that leads to a chain.
 func (ns numbers) put(els elements, p pick) {
+	if p.keeps() {
+		return
+	}
 	els[slot{set: p.fam().name(picks), key: number(ns[p])}] = content{verdict: p.name()}
 }
 
-// assign gives a number to each of the chains that has none: the one under which it
+// assign gives a number to each of the chains that pick and have none: the one under which it
 // is known to the kernel, or else the smallest that nobody has.
 func (ns numbers) assign(chains []pick, have elements) {
 	type seat struct {
@@ -76,6 +79,7 @@ func (ns numbers) assign(chains []pick, have elements) {
 	give := func(p pick, i uint32) {
 		ns[p], taken[seat{p.v6, i}] = i, true
 	}
+	chains = slices.DeleteFunc(slices.Clone(chains), pick.keeps)
 	for _, p := range chains {
 		if i := known[p.name()]; ns[p] == 0 && i > 0 && !taken[seat{p.v6, i}] {
 			give(p, i)

@@ -6,6 +6,7 @@ import (
 	"math/rand"
 	"testing"
 
+	"github.com/google/nftables/expr"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
@@ -133,6 +134,33 @@ func TestFewVerdicts(t *testing.T) {
 	}
 	if few, many := count(20), count(400); few != many || few == 0 {
 		t.Errorf("20 services have %d verdicts, 400 have %d", few, many)
+	}
+}
+
+// TestLittleIsBound: a chain that comes for a service looks up nothing that grows with
+// services: the kernel would walk all of it.
+func TestLittleIsBound(t *testing.T) {
+	b, err := New(Config{Pods: hosttest.Pods})
+	must(t, err)
+	for _, by := range []by{address, nodeport} {
+		for _, how := range []how{plain, masked, local, mixed} {
+			for _, keep := range []uint32{0, 60} {
+				for _, p := range (pick{by: by, how: how, n: 3, local: 2, keep: keep}).all() {
+					for _, r := range b.rulesOf(p) {
+						for _, x := range r.exprs {
+							switch x := x.(type) {
+							case *expr.Lookup:
+								t.Errorf("%s looks up %s", p.name(), x.SetName)
+							case *expr.Dynset:
+								if !p.keeps() {
+									t.Errorf("%s writes to %s", p.name(), x.SetName)
+								}
+							}
+						}
+					}
+				}
+			}
+		}
 	}
 }
 

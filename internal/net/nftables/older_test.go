@@ -19,17 +19,25 @@ import (
 	"nodeagent/internal/test/need"
 )
 
-// writeOlder writes what a daemon of the layout before this one had for one service of
-// one endpoint: a verdict map by address.
-func writeOlder(t *testing.T, c *nftables.Conn, to net.Address, ep netip.AddrPort) {
+// older are the layouts of earlier daemons, by what an address led to. In all of them
+// the chain that picks looks the endpoint up.
+var older = map[string]nftables.SetDatatype{"a chain": nftables.TypeVerdict, "a number": nftables.TypeMark}
+
+// writeOlder writes what a daemon of an earlier layout had for one service of one
+// endpoint.
+func writeOlder(t *testing.T, c *nftables.Conn, ledTo nftables.SetDatatype, to net.Address, ep netip.AddrPort) {
 	t.Helper()
 	table := c.AddTable(&nftables.Table{Name: defaultTable, Family: nftables.TableFamilyINet})
-	key := nftables.MustConcatSetType
-	ways := &nftables.Set{Table: table, Name: "services4", ID: 1, IsMap: true, KeyType: key(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService), DataType: nftables.TypeVerdict}
-	ends := ipv4.set(endpoints)
-	ends.Table, ends.Name, ends.ID = table, "endpoints4", 2
-	must(t, c.AddSet(ways, nil))
-	must(t, c.AddSet(ends, nil))
+	sets := map[string]*nftables.Set{}
+	for i, name := range []string{endpoints, services, picks} {
+		s := ipv4.set(name)
+		if name == services {
+			s.DataType = ledTo
+		}
+		s.Table, s.Name, s.ID = table, ipv4.name(name), uint32(i+1)
+		sets[name] = s
+		must(t, c.AddSet(s, nil))
+	}
 	chain := func(name string, hook *nftables.ChainHook, rules ...exprs) {
 		ch := &nftables.Chain{Name: name, Table: table}
 		if hook != nil {
@@ -40,13 +48,22 @@ func writeOlder(t *testing.T, c *nftables.Conn, to net.Address, ep netip.AddrPor
 			c.AddRule(&nftables.Rule{Table: table, Chain: ch, Exprs: r})
 		}
 	}
+	add := func(set string, e nftables.SetElement) {
+		must(t, c.SetAddElements(sets[set], []nftables.SetElement{e}))
+	}
+	way := expr.Verdict{Kind: expr.VerdictGoto, Chain: "cluster4-1"}
+	first, follow := nftables.SetElement{Key: []byte(addressPort(to)), VerdictData: &way}, exprs{&expr.Lookup{SourceRegister: reg(0), DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: "services4"}}
+	if ledTo == nftables.TypeMark {
+		first, follow = nftables.SetElement{Key: []byte(addressPort(to)), Val: []byte(number(1))}, lead(3, "services4", "picks4")
+	}
 	chain("about", nil, back())
 	chain("cluster4-1", nil, join(ipv4.only(), ipv4.called(0), random(3, 1, 0), look(0, end, "endpoints4"), ipv4.dnat(end)))
-	chain("services", nil, join(ipv4.only(), ipv4.called(0), exprs{&expr.Lookup{SourceRegister: reg(0), DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: "services4"}}))
+	chain("services", nil, join(ipv4.only(), ipv4.called(0), follow))
 	chain("nat-prerouting", nftables.ChainHookPrerouting, jump("services"))
 	chain("nat-output", nftables.ChainHookOutput, jump("services"))
-	must(t, c.SetAddElements(ends, []nftables.SetElement{{Key: []byte(addressPort(to) + mark(0)), Val: []byte(endpoint(ep))}}))
-	must(t, c.SetAddElements(ways, []nftables.SetElement{{Key: []byte(addressPort(to)), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: "cluster4-1"}}}))
+	add(endpoints, nftables.SetElement{Key: []byte(addressPort(to) + mark(0)), Val: []byte(endpoint(ep))})
+	add(picks, nftables.SetElement{Key: []byte(number(1)), VerdictData: &way})
+	add(services, first)
 	must(t, c.Flush())
 }
 
@@ -89,6 +106,12 @@ func transactions(t *testing.T, f func()) int {
 // transaction, and neither an established connection nor a new one notices.
 func TestOlderLayout(t *testing.T) {
 	need.Have(t, need.Root)
+	for name, ledTo := range older {
+		t.Run("an address led to "+name, func(t *testing.T) { testOlder(t, ledTo) })
+	}
+}
+
+func testOlder(t *testing.T, ledTo nftables.SetDatatype) {
 	hosts := hosttest.Wire(t)
 	hosts["there1"].Serve(t, 8080)
 	m := net.NewModel(thisNode)
@@ -101,7 +124,7 @@ func TestOlderLayout(t *testing.T) {
 	c, err := b.open(hosttest.Ctx(t))
 	must(t, err)
 	to := netip.MustParseAddrPort("10.96.0.1:80")
-	writeOlder(t, c, net.Address{IP: to.Addr(), Proto: net.TCP, Port: 80}, netip.AddrPortFrom(hosts["there1"].IP4, 8080))
+	writeOlder(t, c, ledTo, net.Address{IP: to.Addr(), Proto: net.TCP, Port: 80}, netip.AddrPortFrom(hosts["there1"].IP4, 8080))
 	old, err := hosts["outside"].Dial("tcp", to, hosttest.Soon)
 	must(t, err)
 	defer old.Close()

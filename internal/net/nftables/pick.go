@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,18 +30,23 @@ const (
 type how uint8
 
 const (
-	plain  how = iota // policy Cluster, and the caller is seen
-	masked            // policy Cluster, and the caller is masqueraded
-	local             // policy Local
-	mixed             // plain for pods, masked for the node, local for others
+	plain      how = iota // policy Cluster, and the caller is seen
+	masked                // policy Cluster, and the caller is masqueraded
+	local                 // policy Local
+	mixed                 // plain for pods, masked for the node, local for others
+	keeper                // picks nothing: it remembers whom the packet's priority names, and leads there
+	keeperHere            // the same for endpoints of policy Local
 )
 
-// Endpoints are found by numbers, from 0 on and those of policy Local from
-// localFirst on, and for affinity by names: hashes with the top bit set, since
-// numbers change.
+// Endpoints are found by what packets carry in their priority, of which the first
+// bit says that it is ours: by numbers, from anyFirst on and those of policy Local
+// from localFirst on, and for affinity by names, since numbers change.
 const (
-	localFirst = 0x40000000
-	named      = 0x80000000
+	ours       = 0x80000000
+	here       = 0x40000000
+	named      = 0x20000000
+	anyFirst   = ours
+	localFirst = ours | here
 )
 
 func (p pick) fam() fam {
@@ -53,13 +57,16 @@ func (p pick) fam() fam {
 }
 
 // pickNames are the chains' names, by by and how.
-var pickNames = [...][4]string{
-	{"cluster", "external", "local", "mixed"},
-	{"nodeport-inside", "nodeport", "nodeport-local", "nodeport-mixed"},
+var pickNames = [...][6]string{
+	{"cluster", "external", "local", "mixed", "remember", "remember-local"},
+	{"nodeport-inside", "nodeport", "nodeport-local", "nodeport-mixed", "nodeport-remember", "nodeport-remember-local"},
 }
 
 func (p pick) name() string {
-	s := fmt.Sprintf("%s-%d", p.fam().name(pickNames[p.by][p.how]), p.n)
+	s := p.fam().name(pickNames[p.by][p.how])
+	if !p.keeps() {
+		s += fmt.Sprintf("-%d", p.n)
+	}
 	if p.how == mixed {
 		s += fmt.Sprintf("-%d", p.local)
 	}
@@ -69,10 +76,17 @@ func (p pick) name() string {
 	return s
 }
 
-// parts are the chains to which a mixed one leads.
+// keeps tells the chains that remember from those that pick. Nothing leads to one by
+// a number.
+func (p pick) keeps() bool { return p.how >= keeper }
+
+// parts are the chains to which a chain leads, but for the fixed ones.
 func (p pick) parts() []pick {
 	if p.how != mixed {
-		return nil
+		if p.keep == 0 || p.keeps() {
+			return nil
+		}
+		return []pick{p.keeper()}
 	}
 	in, node, out := p, p, p
 	in.how, in.local = plain, 0
@@ -84,10 +98,30 @@ func (p pick) parts() []pick {
 	return []pick{in, node, out}
 }
 
+// keeper is the chain that remembers for one that picks.
+func (p pick) keeper() pick {
+	to := pick{v6: p.v6, by: p.by, how: keeper, keep: p.keep}
+	if p.how == local {
+		to.how = keeperHere
+	}
+	return to
+}
+
+// all is a chain with those to which it leads, and so on.
+func (p pick) all() []pick {
+	out := []pick{p}
+	for _, to := range p.parts() {
+		out = append(out, to.all()...)
+	}
+	return out
+}
+
 func (b *Backend) rulesOf(p pick) []rule {
 	switch p.how {
 	case mixed:
 		return b.mixedRules(p)
+	case keeper, keeperHere:
+		return p.remember()
 	case masked:
 		return append([]rule{{"what comes back must come through this node", setMark(^uint32(0), b.mark)}}, p.rules()...)
 	}
@@ -107,47 +141,42 @@ func (b *Backend) mixedRules(p pick) []rule {
 	return out
 }
 
-// dynsetDelete is NFT_DYNSET_OP_DELETE.
-const dynsetDelete = 2
-
-// end is the first register of the endpoint; those before have room for every
-// key.
-const end = 11
-
-// rules pick, with affinity in five steps: who is remembered, and whose endpoint
-// is still there, goes there again; who is not is forgotten, since an update
-// leaves what is remembered as it is; is given the name of one; that is
-// remembered, if there is room; and gone to.
+// rules pick: a number is drawn, or with affinity in five steps: who is remembered,
+// and whose endpoint is still there, goes there again; who is not is forgotten, since
+// an update leaves what is remembered as it is; a number is drawn, which becomes a
+// name; that is remembered, if there is room; and gone to.
 //
-// From one step to the next the name is in the packet's priority: nft aborts on
-// a rule in which the result of a map is part of the key of another, though the
-// kernel takes it. A packet on its way through gets its priority later; that of
-// others is cleared in the chain "unknown".
+// Nothing is looked up here: to let a new chain use a map the kernel walks all of it.
+// So maps belong to the fixed chains that find.go has, and number or name are in the
+// packet's priority from one to the next.
 func (p pick) rules() []rule {
-	f, first, memory := p.fam(), uint32(0), affinity
+	first, memory := uint32(anyFirst), affinity
 	if p.how == local {
 		first, memory = localFirst, affinityHere
 	}
-	key, last, ends, names := f.called(0), f.words+2, endpoints, choices
-	if p.by == nodeport {
-		key, last, ends, names = join(loadProto(0), loadPort(1)), 2, nodePortEnds, nodePortName
-	}
-	number := join(f.only(), key, random(last, p.n, first))
+	f, draw := p.fam(), join(random(0, p.n, first), setPriority(0))
 	if p.keep == 0 {
-		return []rule{{"", join(number, look(0, end, f.name(ends)), f.dnat(end))}}
+		return []rule{{"", join(draw, goTo(f.name(finders[p.by])))}}
 	}
-	client, name := join(f.load(f.saddr, 0), f.called(f.words)), 2*f.words+2
-	recall := join(client, look(0, name, f.name(memory)), setPriority(name))
-	note := func(op uint32, keep time.Duration) exprs {
-		return join(client, priority(name), exprs{&expr.Dynset{SrcRegKey: reg(0), SrcRegData: reg(name), SetName: f.name(memory), Operation: op, Timeout: keep}})
-	}
-	remember := note(unix.NFT_DYNSET_OP_UPDATE, time.Duration(p.keep)*time.Second)
-	find := join(key, priority(last), look(0, end, f.name(ends)))
+	then := p.keeper().name()
 	return []rule{
-		{"the client's endpoint is remembered and still there", join(f.only(), recall, find, remember, f.dnat(end))},
-		{"else its endpoint is forgotten", join(f.only(), note(dynsetDelete, 0))},
-		{"another one is chosen", join(number, look(0, last, f.name(names)), setPriority(last))},
-		{"and remembered", join(f.only(), remember)},
-		{"and taken", join(f.only(), find, f.dnat(end))},
+		{"is the client remembered?", jump(f.name(recalls[memory]))},
+		{"it is: to its endpoint, if that is still there", join(hasName(), jump(then))},
+		{"else its endpoint is forgotten", jump(f.name(forgets[memory]))},
+		{"another one is chosen", join(draw, jump(f.name(choosers[p.by])))},
+		{"and remembered, and taken", goTo(then)},
+	}
+}
+
+// remember are the rules of a chain that remembers. There is one for each time that
+// affinity may last, since packets cannot carry that.
+func (p pick) remember() []rule {
+	f, memory := p.fam(), affinity
+	if p.how == keeperHere {
+		memory = affinityHere
+	}
+	return []rule{
+		{"if there is room", f.note(memory, unix.NFT_DYNSET_OP_UPDATE, time.Duration(p.keep)*time.Second)},
+		{"", goTo(f.name(finders[p.by]))},
 	}
 }

@@ -214,7 +214,7 @@ func ordersOf(els elements) orders {
 		at, port := len(s.key)-4, len(c.value)-4
 		n := binary.NativeEndian.Uint32([]byte(s.key[at:]))
 		i := n &^ localFirst
-		if i > 1<<20 {
+		if n < anyFirst || i > 1<<20 {
 			continue // a name, or nobody's
 		}
 		key := orderKey(s.set, s.key[:at], n&localFirst)
@@ -237,14 +237,14 @@ func isEndpoints(set string) bool {
 // of returns the order of an entry's endpoints: all its addresses have the same.
 func (o orders) of(e *net.Entry) shape {
 	f := famOf(e.Addr.IP)
-	s := shape{o[orderKey(f.name(endpoints), addressPort(e.Addr), 0)], o[orderKey(f.name(endpoints), addressPort(e.Addr), localFirst)]}
+	s := shape{o[orderKey(f.name(endpoints), addressPort(e.Addr), anyFirst)], o[orderKey(f.name(endpoints), addressPort(e.Addr), localFirst)]}
 	for _, x := range e.Fronts {
 		set, key := f.name(endpoints), addressPort(x.Address)
 		if x.Kind == net.NodePort {
 			set, key = f.name(nodePortEnds), protoPort(x.Address)
 		}
 		if s.cluster == nil {
-			s.cluster = o[orderKey(set, key, 0)]
+			s.cluster = o[orderKey(set, key, anyFirst)]
 		}
 		if s.local == nil {
 			s.local = o[orderKey(set, key, localFirst)]

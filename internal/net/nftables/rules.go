@@ -79,7 +79,7 @@ func (b *Backend) plain() []chain {
 	outside.rules = append(outside.rules, rule{"what comes back must come through this node", setMark(^uint32(0), b.mark)})
 	out := []chain{{name: "about", rules: []rule{{"nodeagent, layout " + b.layout(), back()}}}, refuse, inside, outside}
 	for _, f := range families {
-		out = append(out, f.ranges()...)
+		out = append(append(out, f.ranges()...), f.find()...)
 		ips, np := f.name(clusterIPs), b.atNodePort(f)
 		guard.rules = append(guard.rules, rule{"", join(f.only(), f.called(0), lead(f.words+2, f.name(unserved), f.name(reasons)))})
 		if len(b.fromPods(f)) > 0 || b.cfg.MasqueradeAll {

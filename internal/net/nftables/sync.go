@@ -171,10 +171,16 @@ func (b *Backend) syncChains(c *nftables.Conn, have map[string][]rule, r *net.Re
 
 func (b *Backend) sortedPicks() []pick { return sortPicks(slices.Collect(maps.Keys(b.picks))) }
 
-// sortPicks puts mixed chains last: they name others.
+// sortPicks puts chains behind those that they name.
 func sortPicks(all []pick) []pick {
+	rank := func(p pick) int { // mixed ones name all others, and no other names one that picks
+		if p.keeps() {
+			return -1
+		}
+		return int(p.how)
+	}
 	slices.SortFunc(all, func(a, b pick) int {
-		return cmp.Or(cmp.Compare(a.how, b.how), cmp.Compare(a.n, b.n), cmp.Compare(a.name(), b.name()))
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.n, b.n), cmp.Compare(a.name(), b.name()))
 	})
 	return all
 }

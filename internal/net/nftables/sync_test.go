@@ -264,11 +264,21 @@ func TestReadable(t *testing.T) {
 		`0x00000280 : goto nodeport4-2`,
 		`meta priority set ip daddr . meta l4proto . th dport map @services4 meta priority vmap @picks4`,
 		`meta priority set ip daddr . meta l4proto . th dport map @unserved4 meta priority vmap @reasons4`,
-		`10.96.0.10 . tcp . 80 . 0x00000001 : 10.0.7.5 . 8080`,
-		`dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @endpoints4`,
+		`10.96.0.10 . tcp . 80 . 0x80000001 : 10.0.7.5 . 8080`,
+		`meta priority set numgen random mod 2 offset 2147483648 goto to-endpoint4`,
+		`dnat ip to ip daddr . meta l4proto . th dport . meta priority map @endpoints4`,
 	} {
 		if !strings.Contains(list, want) {
 			t.Errorf("nobody can read %s in\n%s", want, list)
+		}
+	}
+	for what, lines := range shown(t) {
+		_, there, _ := strings.Cut(list, "\t"+what+" {\n")
+		there, _, _ = strings.Cut(there, "\n\t}")
+		for _, want := range lines {
+			if !strings.Contains(there, want) {
+				t.Errorf("docs/services.md shows %q of %s, where there is\n%s", want, what, there)
+			}
 		}
 	}
 	if strings.Contains(list, "flush ruleset \x1b") || strings.ContainsRune(list, '\x1b') {
@@ -277,6 +287,65 @@ func TestReadable(t *testing.T) {
 	if os.Getenv("SHOW") != "" {
 		fmt.Println(list)
 	}
+}
+
+// TestReadableAffinity: so is a service that keeps its clients. nft 1.0.6 prints the name
+// of an endpoint in one order of bytes as a key, and in the other as a value.
+func TestReadableAffinity(t *testing.T) {
+	need.Have(t, need.Root)
+	b := backend(t, Config{})
+	s := Service("web", []string{"10.96.0.10"}, Affinity(10_800), Port("http", corev1.ProtocolTCP, 80, 0))
+	sl := Slice("web-1", "web", To("http", corev1.ProtocolTCP, 8080), At("10.0.0.5", "here"), At("10.0.7.5", "there"))
+	_, err := b.Sync(hosttest.Ctx(t), net.Build([]*corev1.Service{s}, []*discoveryv1.EndpointSlice{sl}, thisNode))
+	must(t, err)
+	list := nft(t, "list", "table", "inet", "nodeagent-services")
+	for _, want := range []string{
+		`10.96.0.10 . tcp . 80 . 0x80000000 : 10.0.0.5 . 8080`,
+		`10.96.0.10 . tcp . 80 . 0xb78b3f1f : 10.0.0.5 . 8080`,
+		`10.96.0.10 . tcp . 80 . 0x80000000 : 0x1f3f8bb7`,
+		`0x00000180 : goto cluster4-2-10800s`,
+		`jump recall4 comment "is the client remembered?"`,
+		`meta priority & 2000:0 == 2000:0 jump remember4-10800s comment`,
+		`jump forget4 comment`,
+		`meta priority set numgen random mod 2 offset 2147483648 jump choose4 comment "another one is chosen"`,
+		`goto remember4-10800s comment`,
+		`meta priority set ip saddr . ip daddr . meta l4proto . th dport map @affinity4`,
+		`update @affinity4 { ip saddr . ip daddr . meta l4proto . th dport timeout 3h : meta priority } comment "if there is room"`,
+	} {
+		if !strings.Contains(list, want) {
+			t.Errorf("nobody can read %s in\n%s", want, list)
+		}
+	}
+}
+
+// shown is what docs/services.md shows of one service: of maps, sets and chains the
+// elements and rules.
+func shown(t *testing.T) map[string][]string {
+	t.Helper()
+	text, err := os.ReadFile("../../../docs/services.md")
+	must(t, err)
+	_, section, _ := strings.Cut(string(text), "## One service\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	out, what := map[string][]string{}, ""
+	for i, block := range strings.Split(section, "```") {
+		if i%2 == 0 {
+			continue
+		}
+		for line := range strings.Lines(block) {
+			if begin, rest, ok := strings.Cut(line, " {"); ok {
+				what, line = begin, rest
+			}
+			for _, part := range strings.Split(strings.Trim(line, " \t\n}"), ", ") {
+				if part = strings.Trim(part, " ,"); part != "" {
+					out[what] = append(out[what], part)
+				}
+			}
+		}
+	}
+	if len(out) < 8 {
+		t.Fatalf("it shows %v", out)
+	}
+	return out
 }
 
 // TestArrange: orders are permutations, and who can stays.
