@@ -101,7 +101,7 @@ func (d *daemon) backend(mode string, binding config.ProxyBinding, facts proxy.F
 		return rules{b, mode, d}, err
 	case config.ModeIPVS:
 		b, err := d.virtualServers(ipvs.Config{
-			Addrs: append(facts.Addrs, bindAddress(d.cfg)...), Pods: pods, PodInterfaces: through, NodePorts: at,
+			Addrs: append(facts.Addrs, bindAddress(d.cfg)...), Pods: pods, PodInterfaces: through, KeepInvalid: keep, NodePorts: at,
 		})
 		return virtual{rules{b, mode, d}, b}, err
 	default:

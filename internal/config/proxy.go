@@ -79,7 +79,7 @@ func (c *Config) decodeProxy(path string, d document) error {
 func (c *Config) noteUnusedOfModes(path string, d document) {
 	for i, mode := range d.fields {
 		of := d.root.Content[2*i+1]
-		if mode != ModeNFTables && mode != ModeIPTables || of.Kind != yaml.MappingNode {
+		if !slices.Contains([]string{ModeNFTables, ModeIPTables, ModeIPVS}, mode) || of.Kind != yaml.MappingNode {
 			continue
 		}
 		for j := 0; j+1 < len(of.Content); j += 2 {

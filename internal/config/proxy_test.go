@@ -82,7 +82,7 @@ func TestProxy(t *testing.T) {
 
 // TestProxyMode: each mode has fields of its own, and what nobody acts on is said.
 func TestProxyMode(t *testing.T) {
-	c, err := loadProxy(t, kubeProxy+"mode: iptables\niptables: {masqueradeAll: true, masqueradeBit: 3, syncPeriod: 30s, minSyncPeriod: 0s, localhostNodePorts: true}\nnftables: {minSyncPeriod: 1s}\n", "/k")
+	c, err := loadProxy(t, kubeProxy+"mode: iptables\niptables: {masqueradeAll: true, masqueradeBit: 3, syncPeriod: 30s, minSyncPeriod: 0s, localhostNodePorts: true}\nnftables: {minSyncPeriod: 1s}\nipvs: {scheduler: lc, minSyncPeriod: 0s, syncPeriod: 10s}\n", "/k")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestProxyMode(t *testing.T) {
 	if b, err := c.Binding(); err != nil || !b.All || b.Primary {
 		t.Errorf("the binding is %+v, %v", b, err)
 	}
-	want := []string{"iptables.localhostNodePorts", "iptables.syncPeriod", "nftables.minSyncPeriod"}
+	want := []string{"iptables.localhostNodePorts", "iptables.syncPeriod", "ipvs.syncPeriod", "nftables.minSyncPeriod"}
 	for i := range want {
 		want[i] = "c.yaml: KubeProxyConfiguration." + want[i]
 	}

@@ -44,6 +44,9 @@ type Config struct {
 	// PodInterfaces are the interfaces through which packets of pods come in, in
 	// place of Pods or beside them. One that ends in + stands for all that begin so.
 	PodInterfaces []string
+	// KeepInvalid lets packets through that belong to no connection which the kernel
+	// knows.
+	KeepInvalid bool
 	// NodePorts are the addresses of the node at which node ports are served.
 	// Empty: all. Loopback addresses never are.
 	NodePorts []netip.Prefix

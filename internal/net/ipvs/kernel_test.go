@@ -219,6 +219,45 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// ruler writes the fixed rules alone, which a kernel without IPVS has, too.
+type ruler struct{ b *Backend }
+
+func (r ruler) Sync(ctx context.Context, _ *net.Table) (net.Report, error) {
+	tools, err := r.b.choose(ctx)
+	for _, x := range tools {
+		have, err2 := x.read(ctx)
+		err = errors.Join(err, err2)
+		if err == nil {
+			err = x.write(ctx, r.b.patch(x.f, have))
+		}
+	}
+	return net.Report{}, err
+}
+
+func (ruler) Apply(context.Context, *net.Table, *net.Diff) error { return nil }
+
+// TestInvalidRules: what belongs to no connection does not pass, unless it may, by
+// either flavour's rules.
+func TestInvalidRules(t *testing.T) {
+	withSets(t)
+	for _, flavour := range []string{"nft", "legacy"} {
+		t.Run(flavour, func(t *testing.T) {
+			hosttest.Invalid(t, func(t testing.TB, keep bool) hosttest.Programmer {
+				b, err := New(Config{Pods: hosttest.Pods, KeepInvalid: keep, Flavour: func(context.Context) (string, error) { return flavour, nil }})
+				must(t, err)
+				t.Cleanup(func() {
+					tools, err := b.choose(hosttest.Ctx(t))
+					must(t, err)
+					for _, x := range tools {
+						must(t, x.write(hosttest.Ctx(t), undo(x.look(t))))
+					}
+				})
+				return ruler{b}
+			})
+		})
+	}
+}
+
 func (t tool) look(tb testing.TB) inForce {
 	tb.Helper()
 	have, err := t.read(hosttest.Ctx(tb))

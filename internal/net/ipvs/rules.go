@@ -93,7 +93,7 @@ func (b *Backend) chains(f fam) []chain {
 			"-p tcp -j REJECT --reject-with tcp-reset", // errors of ICMP are limited in number
 			"-j REJECT --reject-with " + f.refuse,
 		}},
-		{"filter", chainPrefix + "FORWARD", []string{"-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"}},
+		{"filter", chainPrefix + "FORWARD", b.forwarded()},
 		{"nat", chainPrefix + "POSTROUTING", []string{
 			join(f.match(hairpin, "src,dst"), masquerade),
 			"-m mark ! --mark " + bit + "/" + bit + " -j RETURN",
@@ -101,6 +101,16 @@ func (b *Backend) chains(f fam) []chain {
 			masquerade,
 		}},
 	}
+}
+
+// forwarded does as the other modes. What belongs to no connection would not be
+// translated back, and who gets it would reset a connection that is sound.
+func (b *Backend) forwarded() []string {
+	out := []string{"-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"}
+	if b.cfg.KeepInvalid {
+		return out
+	}
+	return append([]string{"-m conntrack --ctstate INVALID -j DROP"}, out...)
 }
 
 // fromPods lead packets of pods back.

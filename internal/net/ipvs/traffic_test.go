@@ -102,6 +102,12 @@ func ipvs(t *testing.T) {
 
 func TestMatrix(t *testing.T) { ipvs(t); hosttest.Matrix(t, kind) }
 
+// TestInvalid: what belongs to no connection does not pass, unless it may.
+func TestInvalid(t *testing.T) {
+	ipvs(t)
+	hosttest.Invalid(t, func(t testing.TB, keep bool) hosttest.Programmer { return backend(t, Config{KeepInvalid: keep}) })
+}
+
 func TestBalance(t *testing.T) { ipvs(t); hosttest.Balance(t, kind) }
 
 func TestAffinity(t *testing.T) { ipvs(t); hosttest.Affine(t, kind) }
