@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -116,7 +118,7 @@ func hostConfig(cfg *config.Config, flags config.Flags) gather.Config {
 			Seccomp:               k.SeccompDefault == nil || *k.SeccompDefault,
 			CgroupDriver:          k.CgroupDriver, CgroupRoot: cmp.Or(k.CgroupRoot, "/"),
 			Shim: r.Shim, Snapshotter: r.Snapshotter, RootDir: filepath.Clean(cfg.RootDir), CIDRs: a.PodNetwork.CIDRs,
-			Ports: []hostcheck.Port{{Number: 10250, Use: "node API"}, {Number: 10249, Use: "proxy metrics"}, {Number: 10256, Use: "proxy health"}},
+			Ports: ports(cfg),
 		},
 		Containerd: cfg.Endpoint(), RunDir: a.RunDir, PodsDir: filepath.Join(cfg.RootDir, "pods"),
 		Dirs: map[string]string{
@@ -131,10 +133,41 @@ func hostConfig(cfg *config.Config, flags config.Flags) gather.Config {
 	if k.PodPidsLimit != nil {
 		c.PodPids = *k.PodPidsLimit
 	}
-	if p := k.HealthzPort; p != nil && *p > 0 {
-		c.Host.Ports = append(c.Host.Ports, hostcheck.Port{Number: int(*p), Use: "healthzPort", Now: true})
-	}
 	return c
+}
+
+// ports are those of a node's agent that concern this configuration. Those of the
+// service proxy do only where this daemon is it: else they are kube-proxy's.
+func ports(cfg *config.Config) []hostcheck.Port {
+	var all []hostcheck.Port
+	add := func(number int, use string, now, later bool) {
+		if number > 0 {
+			all = append(all, hostcheck.Port{Number: number, Use: use, Now: now, Later: later})
+		}
+	}
+	if k := &cfg.Kubelet; !cfg.Agent.ProxyOnly {
+		add(int(cmp.Or(k.Port, nodeAPIPort)), "node API: port", cfg.Cluster != nil, false)
+		if k.HealthzPort != nil {
+			add(int(*k.HealthzPort), "healthzPort", true, false)
+		}
+	}
+	if cfg.Services() {
+		p := cfg.Proxy
+		add(portOf(p.HealthzBindAddress), "services: healthzBindAddress", true, !p.BindAddressHardFail)
+		add(portOf(p.MetricsBindAddress), "services: metricsBindAddress", true, !p.BindAddressHardFail)
+	}
+	return all
+}
+
+// nodeAPIPort is that of a node API whose configuration says nothing; one that
+// stands alone has no default.
+const nodeAPIPort = 10250
+
+// portOf is the port of an address, which was judged with the configuration.
+func portOf(addr string) int {
+	_, text, _ := net.SplitHostPort(addr)
+	n, _ := strconv.Atoi(text)
+	return n
 }
 
 // laxer are the settings that are laxer than the daemon's defaults; since those

@@ -14,7 +14,7 @@ import (
 
 func TestCheckTable(t *testing.T) {
 	all := hostcheck.Judge(hostcheck.Facts{
-		Config: hostcheck.Config{RootDir: "/var/lib/kubelet", Invalid: "config.yaml: line 3: unknown field \"x\"\nand more \x1b[2J", Ports: []hostcheck.Port{{Number: 10250, Use: "node API"}}},
+		Config: hostcheck.Config{RootDir: "/var/lib/kubelet", Invalid: "config.yaml: line 3: unknown field \"x\"\nand more \x1b[2J", Ports: []hostcheck.Port{{Number: 10250, Use: "node API: port"}}},
 		Agents: []hostcheck.Process{{PID: 7, Name: "kubelet", RootDir: "/var/lib/kubelet", CgroupRoot: "/"}},
 		Node:   &hostcheck.Node{Name: "n", Unsynced: true, MachineID: "x"},
 	})
@@ -47,6 +47,45 @@ func TestLaxer(t *testing.T) {
 	want := []string{"seccompDefault: false", "failSwapOn: false", "podPidsLimit: -1", "allowedUnsafeSysctls: [net.core.somaxconn]", "healthzBindAddress: 0.0.0.0"}
 	if !slices.Equal(got, want) {
 		t.Errorf("laxer are %q, want %q", got, want)
+	}
+}
+
+// TestPorts: the ports are those of the configuration, and each is judged by what
+// the daemon does without it.
+func TestPorts(t *testing.T) {
+	const (
+		kubelet = "---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
+		proxy   = "---\napiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
+		agent   = "---\napiVersion: nodeagent/v1alpha1\nkind: NodeAgentConfiguration\n"
+	)
+	for _, x := range []struct {
+		name, text, kubeconfig string
+		want                   []hostcheck.Port
+	}{
+		{"alone", kubelet, "", []hostcheck.Port{{Number: 10250, Use: "node API: port"}, {Number: 10248, Use: "healthzPort", Now: true}}},
+		{"in a cluster, kube-proxy beside it", kubelet + "port: 10350\nhealthzPort: 0\n", "/k", []hostcheck.Port{{Number: 10350, Use: "node API: port", Now: true}}},
+		{"services", proxy + "healthzBindAddress: 0.0.0.0:10356\n", "/k", []hostcheck.Port{
+			{Number: 10250, Use: "node API: port", Now: true}, {Number: 10248, Use: "healthzPort", Now: true},
+			{Number: 10356, Use: "services: healthzBindAddress", Now: true, Later: true}, {Number: 10249, Use: "services: metricsBindAddress", Now: true, Later: true},
+		}},
+		{"another program's services", proxy + "mode: none\n", "/k", []hostcheck.Port{
+			{Number: 10250, Use: "node API: port", Now: true}, {Number: 10248, Use: "healthzPort", Now: true},
+		}},
+		{"nothing but services, and hard", agent + "proxyOnly: true\n" + proxy + "bindAddressHardFail: true\nmetricsBindAddress: '[::1]:0'\n", "/k", []hostcheck.Port{
+			{Number: 10256, Use: "services: healthzBindAddress", Now: true},
+		}},
+	} {
+		file := filepath.Join(t.TempDir(), "config.yaml")
+		if err := os.WriteFile(file, []byte(x.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := config.Load(config.Flags{Config: file, Kubeconfig: x.kubeconfig})
+		if err != nil {
+			t.Fatalf("%s: %v", x.name, err)
+		}
+		if got := hostConfig(cfg, config.Flags{}).Host.Ports; !slices.Equal(got, x.want) {
+			t.Errorf("%s: %+v, want %+v", x.name, got, x.want)
+		}
 	}
 }
 

@@ -49,11 +49,12 @@ type Config struct {
 	Ports                 []Port
 }
 
-// Port is one that the daemon listens on, now or when it does all it is to do.
+// Port is one of a node's agent. Now: the daemon listens on it as it is configured;
+// Later: it starts without it and tries again.
 type Port struct {
-	Number int
-	Use    string
-	Now    bool
+	Number     int
+	Use        string
+	Now, Later bool
 }
 
 // File is a file or directory whose writer decides what runs as root.

@@ -29,9 +29,9 @@ Config:
   RootDir: /var/lib/kubelet
   CIDRs: [10.244.0.0/24]
   Ports:
-  - {Number: 10250, Use: node API}
-  - {Number: 10256, Use: proxy health}
+  - {Number: 10250, Use: 'node API: port', Now: true}
   - {Number: 10248, Use: healthzPort, Now: true}
+  - {Number: 10256, Use: 'services: healthzBindAddress', Now: true, Later: true}
   Files:
   - {Path: /etc/nodeagent/config.yaml, Mode: 384}
 Kernel:

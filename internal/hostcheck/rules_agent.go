@@ -20,10 +20,13 @@ func agentRules() []rule {
 			"Its unit is enabled.", "systemctl disable kubelet", false}, enabledAgent},
 		{Kind{"NA-PORT-001", "a port of the daemon is taken", Error,
 			"The daemon does not start without its ports.",
-			"stop what holds it, or give the daemon another port (healthzPort)", false}, takenPort},
-		{Kind{"NA-PORT-002", "a port of a node agent is taken", Warning,
-			"This version does not listen on it; the port has its meaning all the same, and a later version will.",
-			"stop what holds it", false}, takenLater},
+			"stop what holds it, or give the daemon another port (the setting is named with the finding)", false}, takenPort},
+		{Kind{"NA-PORT-002", "the port of the node API is taken", Warning,
+			"This node stands alone and does not listen on it; as the node of a cluster (--kubeconfig) the daemon would not start.",
+			"stop what holds it, or set another port", false}, takenUnused},
+		{Kind{"NA-PORT-003", "a port of the service proxy is taken", Warning,
+			"Rules of services are written all the same, and the port is tried again; until it is free, who asks there for health or figures hears another program.",
+			"stop what holds it, often a kube-proxy, or give the proxy another (the setting is named with the finding)", false}, takenMeanwhile},
 	}
 }
 
@@ -88,18 +91,28 @@ func enabledAgent(f *Facts) []hit {
 	return nil
 }
 
-func takenPort(f *Facts) []hit  { return taken(f, true) }
-func takenLater(f *Facts) []hit { return taken(f, false) }
+func takenPort(f *Facts) []hit {
+	return taken(f, func(p Port) bool { return p.Now && !p.Later })
+}
+
+func takenUnused(f *Facts) []hit { return taken(f, func(p Port) bool { return !p.Now }) }
+
+func takenMeanwhile(f *Facts) []hit {
+	return taken(f, func(p Port) bool { return p.Now && p.Later })
+}
 
 // taken names the ports that others hold. One that an agent holds is told with
 // the agent.
-func taken(f *Facts, now bool) []hit {
+func taken(f *Facts, of func(Port) bool) []hit {
 	agents := map[int]bool{}
 	for _, a := range f.Agents {
 		agents[a.PID] = true
 	}
 	var all []hit
 	for _, p := range f.Config.Ports {
+		if !of(p) {
+			continue
+		}
 		var who []string
 		for _, l := range f.Listeners {
 			if l.Port != p.Number || l.Own || agents[l.PID] {
@@ -111,7 +124,7 @@ func taken(f *Facts, now bool) []hit {
 			}
 			who = append(who, l.Addr+" by "+holder)
 		}
-		if len(who) > 0 && p.Now == now {
+		if len(who) > 0 {
 			all = append(all, hit{seen: fmt.Sprintf("%d (%s): %s", p.Number, p.Use, some(who))})
 		}
 	}
