@@ -77,9 +77,11 @@ func check(ctx context.Context, flags config.Flags, limit time.Duration) checkRe
 	if invalid != nil {
 		c.Host.Invalid = invalid.Error()
 	}
-	if r, err := openRuntime(cfg, limit); err == nil {
-		defer r.Close()
-		c.About, c.Own = aboutContainerd(r, cfg), ownPods(r)
+	if !cfg.Agent.ProxyOnly { // whose runtime is another agent's
+		if r, err := openRuntime(cfg, limit); err == nil {
+			defer r.Close()
+			c.About, c.Own = aboutContainerd(r, cfg), ownPods(r)
+		}
 	}
 	facts := gather.Gather(ctx, c)
 	all := hostcheck.Judge(facts)
@@ -112,7 +114,8 @@ func hostConfig(cfg *config.Config, flags config.Flags) gather.Config {
 	r := a.Runtimes[""]
 	c := gather.Config{
 		Host: hostcheck.Config{
-			Unused: cfg.Unused, Files: rootFiles(flags, k.StaticPodPath), Loose: laxer(cfg),
+			ProxyOnly: a.ProxyOnly,
+			Unused:    cfg.Unused, Files: rootFiles(flags, k.StaticPodPath), Loose: laxer(cfg),
 			FailSwapOn:            k.FailSwapOn == nil || *k.FailSwapOn,
 			ProtectKernelDefaults: k.ProtectKernelDefaults,
 			Seccomp:               k.SeccompDefault == nil || *k.SeccompDefault,
@@ -322,9 +325,6 @@ func checkTable(all []hostcheck.Finding, wide bool) *table {
 // refuse keeps the daemon from starting where it would harm what is not its: it
 // removes pods' cgroups and directories that belong to no pod of its own.
 func refuse(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
-	if cfg.Agent.ProxyOnly {
-		return nil // it has no pods, and a kubelet beside it is what it is for
-	}
 	c := hostConfig(cfg, config.Flags{})
 	c.Limit = 10 * time.Second // a busy machine is no reason to start without having looked
 	facts := gather.Harm(ctx, c)

@@ -38,6 +38,7 @@ type Config struct {
 	Loose   []string // settings that are laxer than our defaults, as "field: value"
 	Files   []File   // that decide what runs as root
 
+	ProxyOnly             bool // the pods are another agent's, and so is most of what they need
 	FailSwapOn            bool
 	ProtectKernelDefaults bool
 	Seccomp               bool // seccompDefault
@@ -236,6 +237,7 @@ type Unit struct {
 	RuntimeDirectory []string
 	Preserve         string
 	Isolating        []string // settings that give it mounts of its own
+	Conflicts        []string // units that stop when it starts
 }
 
 // Node is the machine as such.

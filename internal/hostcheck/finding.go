@@ -69,11 +69,25 @@ func rules() []rule {
 		agentRules(), diskRules(), limitRules(), unitRules(), nodeRules(), configRules())
 }
 
+// ofServices tells whether a kind concerns a daemon that programs the rules of
+// services and does nothing else. The rest of the host is the other agent's.
+func ofServices(id string) bool {
+	switch id {
+	case "NA-CONFIG-001", "NA-CONFIG-002", "NA-CONFIG-004", "NA-KERNEL-005", "NA-NET-002", "NA-NET-004", "NA-NET-005", "NA-NET-011",
+		"NA-NODE-001", "NA-NODE-002", "NA-NODE-003", "NA-PORT-001", "NA-PORT-003", "NA-UNIT-001", "NA-UNIT-007":
+		return true
+	}
+	return false
+}
+
 // Judge returns what is wrong with a host, the worst first, then by ID. A fact
 // that is nil was not seen and gives no finding.
 func Judge(f Facts) []Finding {
 	all := []Finding{}
 	for _, r := range rules() {
+		if f.Config.ProxyOnly && !ofServices(r.ID) {
+			continue
+		}
 		for _, h := range r.look(&f) {
 			all = append(all, Finding{
 				ID: r.ID, Title: r.Title, Fatal: r.Fatal, Seen: h.seen,

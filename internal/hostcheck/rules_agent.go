@@ -85,7 +85,7 @@ func enabledAgent(f *Facts) []hit {
 	if f.Systemd == nil || len(f.Agents) > 0 {
 		return nil
 	}
-	if u, ok := f.Systemd.Units["kubelet.service"]; ok && u.Enabled {
+	if u, ok := f.Systemd.Units[kubeletUnit]; ok && u.Enabled {
 		return one("kubelet.service is enabled")
 	}
 	return nil

@@ -25,19 +25,46 @@ func unitRules() []rule {
 			"install systemd/tmpfiles.d/nodeagent.conf in /etc/tmpfiles.d", false}, noTmpfiles},
 		{Kind{"NA-UNIT-006", "containerd does not start at boot", Warning,
 			"Its unit is not enabled, so after a reboot no pod starts.", "systemctl enable containerd", false}, containerdDisabled},
+		{Kind{"NA-UNIT-007", "the service stops the kubelet", Error,
+			"nodeagent.service is for a node whose pods the daemon runs; with proxyOnly the kubelet does, and ends whenever this unit starts.",
+			"systemctl disable --now nodeagent, then install systemd/nodeagent-proxy.service and systemctl enable --now nodeagent-proxy", false}, stopsKubelet},
 	}
 }
 
-const ourUnit, theirUnit = "nodeagent.service", "containerd.service"
+const (
+	ourUnit, theirUnit = "nodeagent.service", "containerd.service"
+	proxyUnit          = "nodeagent-proxy.service" // of a daemon with proxyOnly
+	kubeletUnit        = "kubelet.service"
+)
+
+// Units are those that systemd is asked about.
+func Units() []string { return []string{ourUnit, proxyUnit, theirUnit, kubeletUnit} }
 
 func noUnit(f *Facts) []hit {
 	if f.Systemd == nil {
 		return nil
 	}
-	if _, ok := f.Systemd.Units[ourUnit]; ok {
+	_, ours := f.Systemd.Units[ourUnit]
+	if !f.Config.ProxyOnly {
+		if ours {
+			return nil
+		}
+		return one("there is no nodeagent.service")
+	}
+	if _, ok := f.Systemd.Units[proxyUnit]; ok || ours {
+		return nil // NA-UNIT-007 judges whether ours will do
+	}
+	return []hit{{seen: "there is no nodeagent-proxy.service", cure: "install systemd/nodeagent-proxy.service and systemctl enable --now nodeagent-proxy"}}
+}
+
+func stopsKubelet(f *Facts) []hit {
+	if f.Systemd == nil || !f.Config.ProxyOnly {
 		return nil
 	}
-	return one("there is no nodeagent.service")
+	if u := f.Systemd.Units[ourUnit]; u.Enabled && slices.Contains(u.Conflicts, kubeletUnit) {
+		return one("nodeagent.service is enabled and has Conflicts=kubelet.service")
+	}
+	return nil
 }
 
 func emptiedRunDir(f *Facts) []hit {

@@ -231,12 +231,66 @@ func TestCheckGuest(t *testing.T) {
 			wantIDs(t, n.check(t, b.args...), slices.Concat(guestIDs, b.ids)...)
 		})
 	}
+	t.Run("proxy beside a kubelet", func(t *testing.T) { n.proxyBesideKubelet(t) })
 	t.Run("mended", func(t *testing.T) { wantIDs(t, n.check(t), guestIDs...) })
 	t.Run("clock", func(t *testing.T) {
 		n.sh(t, "date -s 2020-01-01")
 		want := slices.DeleteFunc(slices.Clone(guestIDs), func(id string) bool { return id == "NA-NODE-002" })
 		wantIDs(t, n.check(t), append(want, "NA-NODE-003")...)
 	})
+}
+
+const proxyConfig = `apiVersion: nodeagent/v1alpha1
+kind: NodeAgentConfiguration
+proxyOnly: true
+---
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+clusterCIDR: 10.244.0.0/16
+`
+
+// noServer is a kubeconfig of an API server that is away.
+const noServer = `apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}]
+users: [{name: u, user: {token: t}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+current-context: x
+`
+
+// proxyBesideKubelet: the unit of a daemon that is nothing but a proxy stops no
+// kubelet, reloads, and the verb finds nothing that is the kubelet's. The other
+// unit, which this host has enabled, would stop it.
+func (n *checkNode) proxyBesideKubelet(t *testing.T) {
+	n.write(t, "/etc/nodeagent/config.yaml", proxyConfig)
+	n.write(t, "/etc/kubernetes/kubelet.conf", noServer)
+	defer n.sh(t, `systemctl stop nodeagent-proxy kubelet || true
+rm -rf /etc/systemd/system/nodeagent-proxy.service /etc/kubernetes/kubelet.conf; systemctl daemon-reload`)
+	defer n.write(t, "/etc/nodeagent/config.yaml", checkConfig)
+	out := n.sh(t, `mkdir -p /opt/k; cp /bin/sleep /opt/k/kubelet
+systemd-run -q --unit=kubelet /opt/k/kubelet 1000
+install -m 600 /opt/nodeagent/tree/systemd/nodeagent-proxy.service /etc/systemd/system/
+systemd-analyze verify /etc/systemd/system/nodeagent-proxy.service 2>&1 | grep -v world-inaccessible || true
+systemctl daemon-reload
+systemctl start nodeagent-proxy
+systemctl is-active kubelet nodeagent-proxy`)
+	if out != "active\nactive\n" {
+		t.Errorf("kubelet and proxy: %s", out)
+	}
+	wantIDs(t, n.check(t, "--kubeconfig", "/etc/kubernetes/kubelet.conf"), "NA-NODE-002", "NA-UNIT-007")
+	// What became of a reload is in the status; the process stays.
+	out = n.sh(t, `pid=$(systemctl show -P MainPID nodeagent-proxy)
+until_() { timeout 60 sh -c "until $1; do sleep 0.2; done"; }
+echo nonsense: true >>/etc/nodeagent/config.yaml; systemctl reload nodeagent-proxy
+until_ 'systemctl show -P StatusText nodeagent-proxy | grep -qi "reload refused"'
+sed -i /nonsense/d /etc/nodeagent/config.yaml; systemctl reload nodeagent-proxy
+until_ 'journalctl -u nodeagent-proxy | grep -q "take the new configuration"'
+until_ 'systemctl show -P StatusText nodeagent-proxy | grep -q "^rules of services"'
+systemctl is-active kubelet nodeagent-proxy
+[ "$pid" = "$(systemctl show -P MainPID nodeagent-proxy)" ] || echo another process`)
+	if out != "active\nactive\n" {
+		t.Errorf("after a reload: %s", out)
+	}
 }
 
 // TestCheckGuestWithoutMemory: a kernel told to leave the memory controller out.

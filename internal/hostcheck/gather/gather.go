@@ -66,9 +66,15 @@ type probe struct {
 
 type see = func(*hostcheck.Facts)
 
-// Gather looks at everything.
+// Gather looks at everything; for a daemon that has no pods, at what services need.
 func Gather(ctx context.Context, c Config) hostcheck.Facts {
 	g := newGatherer(c)
+	if c.Host.ProxyOnly {
+		return run(ctx, g.Config, []probe{
+			{"kernel", g.kernel}, {"interfaces and firewall in a namespace", g.tryNetwork}, {"listening ports", g.listeners},
+			{"network", g.network}, {"firewall rules", g.firewall}, {"systemd", g.systemd}, {"node", g.node},
+		})
+	}
 	return run(ctx, g.Config, slices.Concat([]probe{
 		{"kernel", g.kernel}, {"overlay mount", g.tryOverlay}, {"interfaces and firewall in a namespace", g.tryNetwork},
 		{"privileges", g.privilege}, {"cgroups", g.cgroups}, {"containerd", g.runtime}, {"processes of agents", g.agents},
@@ -79,8 +85,12 @@ func Gather(ctx context.Context, c Config) hostcheck.Facts {
 
 // Harm looks only at what the daemon would harm by its start: other agents and
 // their pods. It is quick, and needs neither containerd nor a child process.
+// One that has no pods harms nobody.
 func Harm(ctx context.Context, c Config) hostcheck.Facts {
 	g := newGatherer(c)
+	if c.Host.ProxyOnly {
+		return hostcheck.Facts{Config: c.Host}
+	}
 	return run(ctx, g.Config, []probe{{"processes of agents", g.agents}, {"pods of others", g.strangers}})
 }
 

@@ -24,7 +24,7 @@ func (g *gatherer) systemd(ctx context.Context) (see, error) {
 	defer conn.Close()
 	s := &hostcheck.Systemd{Units: map[string]hostcheck.Unit{}, RunDir: g.RunDir, TmpfilesOK: makesAtBoot(g.RunDir)}
 	var errs []error
-	for _, name := range []string{"nodeagent.service", "containerd.service", "kubelet.service"} {
+	for _, name := range hostcheck.Units() {
 		u, loaded, err := unit(ctx, conn, name)
 		errs = append(errs, err)
 		if loaded {
@@ -43,6 +43,7 @@ func unit(ctx context.Context, conn *dbus.Conn, name string) (u hostcheck.Unit, 
 		return u, false, nil
 	}
 	u.Enabled = strings.HasPrefix(word(p["UnitFileState"]), "enabled") || word(p["UnitFileState"]) == "static"
+	u.Conflicts, _ = p["Conflicts"].([]string)
 	if p, err = conn.GetUnitTypePropertiesContext(ctx, name, "Service"); err != nil {
 		return u, true, fmt.Errorf("ask systemd about %s: %w", name, err)
 	}
