@@ -64,6 +64,7 @@ var rooms = map[string]ring{
 	"internal/shimapi":          small,
 	"internal/logs":             small,
 	"internal/mkdir":            small,
+	"internal/pulse":            small,
 	"internal/rmdir":            small,
 	"internal/worker":           loop,
 	"internal/probe":            loop,

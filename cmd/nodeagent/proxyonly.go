@@ -13,7 +13,7 @@ func (d *daemon) fitProxyOnly() error {
 	}
 	ready := make(chan struct{})
 	close(ready)
-	notify := &server.Notify{Ready: ready, Status: d.proxyStatus, Logger: d.log}
+	notify := &server.Notify{Ready: ready, Checks: d.progress(), Status: d.proxyStatus, Logger: d.log}
 	d.parts = append(d.parts, part{"service manager", notify.Run})
 	return nil
 }

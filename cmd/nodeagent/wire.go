@@ -70,7 +70,7 @@ func newDaemon(cfg *config.Config, log *slog.Logger) (*daemon, error) {
 	if cfg.Agent.ProxyOnly {
 		return d, d.fitProxyOnly()
 	}
-	for _, fit := range []func() error{d.fitCluster, d.fitCgroups, d.fitNetwork, d.fitRuntime, d.fitDirs, d.fitVolumes, d.fitSet, d.fitStats, d.fitSource, d.fitNode, d.fitPods, d.fitShutdown, d.fitNodeAPI, d.fitServices, d.fitServers} {
+	for _, fit := range []func() error{d.fitCluster, d.fitCgroups, d.fitNetwork, d.fitRuntime, d.fitDirs, d.fitVolumes, d.fitSet, d.fitStats, d.fitSource, d.fitNode, d.fitPods, d.fitShutdown, d.fitServices, d.fitNodeAPI, d.fitServers} {
 		if err := fit(); err != nil {
 			return nil, err
 		}
@@ -277,11 +277,28 @@ func allowed(cfg *config.Config) pod.Allowed {
 	}
 }
 
+// checks are what must hold for the node to be called healthy.
 func (d *daemon) checks() server.Checks {
-	return server.Checks{
-		server.Progress("pods", d.set.Progress, time.Minute),
-		{Name: "runtime", OK: d.runtime.Healthy},
+	return append(d.progress(), server.Check{Name: "runtime", OK: d.runtime.Healthy})
+}
+
+// hung is for how long a loop may show no progress.
+const hung = time.Minute
+
+// progress checks the loops: the watchdog asks for these only, since a runtime or
+// an API server that is away is no reason to kill the daemon.
+func (d *daemon) progress() server.Checks {
+	var all server.Checks
+	if d.set != nil {
+		all = append(all, server.Progress("pods", d.set.Progress, hung))
 	}
+	if c := d.cluster; c != nil {
+		all = append(all, server.Progress("status", c.writer.Progress, hung), server.Progress("node", c.node.Progress, hung))
+	}
+	if d.services != nil {
+		all = append(all, server.Progress("services", d.services.Progress, hung))
+	}
+	return all
 }
 
 // info is what the local socket shows beside the pods.
@@ -323,9 +340,7 @@ func (d *daemon) fitServers() error {
 		d.listens = append(d.listens, d.health.Listen)
 		d.parts = append(d.parts, part{"health port", d.health.Run})
 	}
-	// The watchdog asks for progress only: a runtime that is away is no reason
-	// to kill the daemon.
-	notify := &server.Notify{Ready: d.latest.first(), Checks: checks[:1], Status: d.statusLine, Logger: d.log}
+	notify := &server.Notify{Ready: d.latest.first(), Checks: d.progress(), Status: d.statusLine, Logger: d.log}
 	d.parts = append(d.parts, part{"service manager", notify.Run})
 	return nil
 }

@@ -455,3 +455,39 @@ func TestProtobuf(t *testing.T) {
 		}
 	})
 }
+
+// TestProgress: to rest, and to wait for an API server that does not answer, is
+// progress; a loop that does not come back from what it asks of the node makes none.
+func TestProgress(t *testing.T) {
+	var stuck atomic.Int64 // how long the next looks at the facts take
+	play(t, func(c *node.Config, _ *scene) {
+		facts := c.Facts
+		c.Facts = func() node.Facts { time.Sleep(time.Duration(stuck.Load())); return facts() }
+	}, func(s *scene) {
+		want := func(what string, silent time.Duration) {
+			s.t.Helper()
+			if got := time.Since(s.node.Progress()); got != silent {
+				s.t.Errorf("%s: silent for %v, want %v", what, got, silent)
+			}
+		}
+		s.wait(time.Hour)
+		want("at rest", 0)
+		s.server.SetFault(func(nodetest.Request) *nodetest.Fault { return &nodetest.Fault{Hang: true} })
+		s.node.Wake()
+		for range 300 {
+			s.wait(7 * time.Second)
+			want("without an answer", 0)
+		}
+		s.server.SetFault(func(nodetest.Request) *nodetest.Fault { return nil })
+		s.wait(10 * time.Minute)
+		stuck.Store(int64(time.Hour))
+		s.node.Wake()
+		s.wait(20 * time.Second)
+		want("while a request would have time", 0)
+		s.wait(time.Minute)
+		want("in a look that hangs", time.Minute)
+		stuck.Store(0)
+		s.wait(2 * time.Hour)
+		want("behind it", 0)
+	})
+}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"nodeagent/internal/pulse"
 )
 
 // Config is what a node works with.
@@ -56,6 +58,8 @@ type Node struct {
 	rival bool      // another one renews this node's lease
 	heard time.Time // when the server last did what it was asked for
 	shown Shown
+
+	writing, renewing pulse.Pulse
 
 	// The rest belongs to the goroutine that writes.
 	last     last

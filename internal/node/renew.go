@@ -24,7 +24,9 @@ func (n *Node) keepLease(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	due := time.Now()
+	defer n.renewing.Rest()
 	for {
+		n.renewing.Rest()
 		select {
 		case <-ctx.Done():
 			return
@@ -34,6 +36,7 @@ func (n *Node) keepLease(ctx context.Context) {
 			}
 		case <-timer.C:
 		}
+		n.renewing.Within(tries * n.timeout())
 		var err error
 		l, err = n.renew(ctx, l, every)
 		now := time.Now()

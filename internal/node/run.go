@@ -31,19 +31,32 @@ func (n *Node) Run(ctx context.Context) error {
 func (n *Node) write(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	defer n.writing.Rest()
 	for {
+		n.writing.Rest()
 		select {
 		case <-ctx.Done():
 			return
 		case <-n.poke:
 		case <-timer.C:
 		}
+		n.writing.Within(2 * n.timeout()) // a request, and a look if it is refused
 		if at := n.turn(ctx); at.IsZero() {
 			timer.Stop()
 		} else {
 			timer.Reset(time.Until(at))
 		}
 	}
+}
+
+// Progress is when the two loops last made progress, the one that writes the Node
+// and the one that renews the lease; that of the one that is behind.
+func (n *Node) Progress() time.Time {
+	write, renew := n.writing.Progress(), n.renewing.Progress()
+	if renew.Before(write) {
+		return renew
+	}
+	return write
 }
 
 // turn makes one step and tells when to look again; a zero time: when told.

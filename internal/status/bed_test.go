@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +25,7 @@ type bed struct {
 	pods   *podSet
 	client status.Client
 	node   status.Node
+	stuck  atomic.Int64 // how long it takes to say what the Node is
 
 	mu     sync.Mutex
 	writer *status.Writer
@@ -57,7 +59,7 @@ func live(t *testing.T, do func(b *bed)) {
 func (b *bed) start() {
 	w, err := status.New(status.Config{
 		Pods: b.pods, API: b.client, Logger: slog.New(slog.DiscardHandler),
-		Node: func() status.Node { return b.node },
+		Node: func() status.Node { time.Sleep(time.Duration(b.stuck.Load())); return b.node },
 	})
 	if err != nil {
 		b.t.Fatal(err)

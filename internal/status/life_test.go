@@ -465,3 +465,29 @@ func TestNotGone(t *testing.T) {
 func snapshotOf(pods ...*corev1.Pod) status.Snapshot {
 	return status.Snapshot{Pods: pods, Synced: true}
 }
+
+// TestProgress: to rest, and to wait for the API server, is progress; a loop that
+// does not come back from what it asks makes none.
+func TestProgress(t *testing.T) {
+	live(t, func(b *bed) {
+		want := func(what string, silent time.Duration) {
+			t.Helper()
+			synctest.Wait()
+			if got := time.Since(b.writer.Progress()); got != silent {
+				t.Errorf("%s: silent for %v, want %v", what, got, silent)
+			}
+		}
+		web := bound("web", "1")
+		b.api.Add(web)
+		b.pods.tell(with(web, corev1.PodRunning, true, 0), false)
+		time.Sleep(time.Hour)
+		want("at rest", 0)
+		b.stuck.Store(int64(time.Hour))
+		b.pods.tell(with(web, corev1.PodRunning, false, 1), false)
+		time.Sleep(2 * time.Minute)
+		want("in a question that hangs", 2*time.Minute)
+		b.stuck.Store(0)
+		time.Sleep(2 * time.Hour)
+		want("behind it", 0)
+	})
+}

@@ -11,6 +11,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"nodeagent/internal/pulse"
 )
 
 // Pods is the pod set as far as it is told of. Watch calls tell with each pod that
@@ -62,6 +64,8 @@ type Static struct {
 type Writer struct {
 	cfg  Config
 	poke chan struct{} // holds one
+
+	pulse pulse.Pulse
 
 	mu       sync.Mutex // never held over a call
 	changes  map[types.UID]change
@@ -154,7 +158,9 @@ func (w *Writer) Run(ctx context.Context) error {
 	timer, all := time.NewTimer(time.Hour), time.NewTicker(recheck)
 	defer timer.Stop()
 	defer all.Stop()
+	defer w.pulse.Rest()
 	for {
+		w.pulse.Beat()
 		now := time.Now()
 		w.take(now)
 		wait := time.Hour
@@ -162,6 +168,7 @@ func (w *Writer) Run(ctx context.Context) error {
 			wait = max(next.Sub(now), time.Millisecond)
 		}
 		timer.Reset(wait)
+		w.pulse.Rest()
 		select {
 		case <-ctx.Done():
 			tasks.Wait()
@@ -169,8 +176,10 @@ func (w *Writer) Run(ctx context.Context) error {
 		case <-w.poke:
 		case <-timer.C:
 		case r := <-w.done:
+			w.pulse.Beat()
 			w.finish(r, time.Now())
 		case <-all.C:
+			w.pulse.Beat()
 			for _, r := range w.records {
 				r.stale = r.stale || !r.skipUntil.IsZero()
 				r.see(r.source, time.Now())
@@ -178,6 +187,9 @@ func (w *Writer) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// Progress is when the loop last made progress. Requests are under way beside it.
+func (w *Writer) Progress() time.Time { return w.pulse.Progress() }
 
 // take brings the records up to date with what was handed over.
 func (w *Writer) take(now time.Time) {

@@ -22,6 +22,7 @@ const (
 // turn does what is due, and sets the timer for what will be.
 func (p *Proxy) turn(ctx context.Context) {
 	for ctx.Err() == nil {
+		p.pulse.Beat()
 		now := time.Now()
 		at := p.next(now)
 		switch {
@@ -117,6 +118,8 @@ func (p *Proxy) program(ctx context.Context) {
 func (p *Proxy) bounded(ctx context.Context, call func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	p.pulse.Within(callTimeout)
+	defer p.pulse.Beat()
 	return call(ctx)
 }
 

@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"nodeagent/internal/net"
+	"nodeagent/internal/pulse"
 )
 
 // Config is what a Proxy is made of. Flows, Teller and Serve may be nil: then that
@@ -60,6 +61,7 @@ type Proxy struct {
 	flows     *forgetter
 	checks    *checks
 	state     *state
+	pulse     pulse.Pulse
 
 	// What follows belongs to Run.
 	model   *net.Model
@@ -137,11 +139,14 @@ func (p *Proxy) Run(ctx context.Context) error {
 		p.owned.Go(func() { p.flows.run(ctx) })
 	}
 	p.checks.begin(ctx, &p.owned)
+	defer p.pulse.Rest()
 	for {
+		p.pulse.Rest()
 		select {
 		case <-ctx.Done():
 			return nil
 		case n := <-p.news:
+			p.pulse.Beat()
 			p.take(n)
 			p.drain()
 		case <-p.wakes:
@@ -151,6 +156,10 @@ func (p *Proxy) Run(ctx context.Context) error {
 		p.turn(ctx)
 	}
 }
+
+// Progress is when the loop last made progress. To wait for the API server is
+// progress, and so is a call of the Backend that has time left.
+func (p *Proxy) Progress() time.Time { return p.pulse.Progress() }
 
 // end closes what the Backend holds. The rules stay.
 func (p *Proxy) end() {

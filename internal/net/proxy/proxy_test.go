@@ -737,3 +737,34 @@ func TestNodeFacts(t *testing.T) {
 		s.want("where there never is a Node", s.told(), []string{"sync 0"})
 	})
 }
+
+// TestProgress: a loop that rests, waits for the API server or for a kernel that has
+// time left makes progress; one in a call that does not end makes none.
+func TestProgress(t *testing.T) {
+	play(t, func(s *scene) {
+		want := func(what string, silent time.Duration) {
+			t.Helper()
+			if got := time.Since(s.proxy.Progress()); got != silent {
+				t.Errorf("%s: silent for %v, want %v", what, got, silent)
+			}
+		}
+		s.put(append(webs(3, 2), aNode())...)
+		s.begin()
+		s.after(time.Hour)
+		want("nothing changes", 0)
+		s.kernel.set(func() { s.slow = time.Hour }) // whatever its deadline is
+		s.put(web(1, 3)[1])
+		synctest.Wait()
+		time.Sleep(callTimeout)
+		want("in a call that has time", 0)
+		time.Sleep(time.Minute)
+		want("in a call that hangs", time.Minute)
+		s.kernel.set(func() { s.slow = 0 })
+		s.after(time.Hour)
+		want("behind it", 0)
+		s.server(func() { s.mute = true })
+		s.cut()
+		s.after(time.Hour)
+		want("without an API server", 0)
+	})
+}
