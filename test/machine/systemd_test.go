@@ -104,6 +104,9 @@ func testUnitConfined(n *unitNode, _ map[string]bool) {
 			n.Errorf("the daemon's status lacks %q", want)
 		}
 	}
+	if got := n.sh("awk '/Max open files/ {print $4, $5}' /proc/" + pid + "/limits; cat /sys/fs/cgroup$(cut -d: -f3 /proc/" + pid + "/cgroup)/pids.max"); got != "1048576 1048576\nmax" {
+		n.Errorf("the daemon's open files (soft, hard) and tasks are limited to %q", got)
+	}
 	if n.sh("readlink /proc/1/ns/mnt") != n.sh("readlink /proc/"+pid+"/ns/mnt") {
 		n.Error("the daemon has a mount namespace of its own: its mounts reach nobody")
 	}
