@@ -22,13 +22,13 @@ import (
 // TestPowerCut kills the guest's process at random moments while pods come, end
 // and go, and boots the same disk: containerd and the daemon start, what the
 // daemon had shown stays true, and nothing of the boot before is left. POWER_CUTS
-// sets the number of cuts (3), POWER_SEED repeats a row of moments as far as a
+// sets the number of cuts (3), and with it how long it may take; POWER_SEED repeats a row of moments as far as a
 // machine can.
 func TestPowerCut(t *testing.T) {
 	need.Have(t, need.Root, need.Machine) // before the seed is told: the reason of a skip comes first
 	t.Parallel()
 	cuts, seed := env.Number(t, "POWER_CUTS", 3), env.Seed(t, "POWER_SEED")
-	n := newUnitNode(t, 5*time.Minute+time.Duration(cuts)*5*time.Minute, guest.Options{Durable: true})
+	n := newUnitNode(t, guest.CutsTime(cuts), guest.Options{Durable: true})
 	p := &outage{
 		unitNode: n, rng: rand.New(rand.NewPCG(seed, 0)),
 		ledger: bed.NewLedger(), wanted: map[string]string{}, stop: func() {},

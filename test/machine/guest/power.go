@@ -117,3 +117,9 @@ func (g *Guest) PowerOff(ctx context.Context) error {
 	g.ended(p)
 	return nil
 }
+
+// CutsTime is how long a test may take that cuts the power so often, with what it
+// does in between. The runner's limit of a test goes by it, too.
+func CutsTime(cuts uint64) time.Duration {
+	return time.Duration(cuts+1) * 5 * time.Minute
+}

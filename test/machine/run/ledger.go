@@ -117,6 +117,17 @@ func (l *ledger) ended(e event) {
 	l.count(e.Action, e.Test)
 }
 
+// skipAll notes that the tests of guests are skipped as a whole.
+func (l *ledger) skipAll(why string) {
+	l.mu.Lock()
+	name := strings.TrimPrefix(machine, "nodeagent/")
+	fmt.Printf("--- SKIP: %s (0.00s): %s\n", name, why)
+	l.count("skip", name)
+	l.mu.Unlock()
+	l.summary()
+	fmt.Println("in 0 s")
+}
+
 // onHost notes what a package's tests come to on this host.
 func (l *ledger) onHost(e event) {
 	l.mu.Lock()

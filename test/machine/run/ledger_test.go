@@ -1,12 +1,14 @@
 package main
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"nodeagent/internal/test/need"
 	"nodeagent/test/machine/guest"
@@ -87,6 +89,38 @@ func TestWanting(t *testing.T) {
 	want := map[string][]string{"nodeagent/internal/a": {"TestA", "TestB"}, "nodeagent/internal/e": nil}
 	if err != nil || !maps.EqualFunc(got, want, slices.Equal) {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestNotRoot: who may not boot guests is told that nothing was proved, and why.
+func TestNotRoot(t *testing.T) {
+	r := &run{}
+	err := r.run(t.Context(), "this user is not root")
+	word, code := verdict(err)
+	if !strings.HasPrefix(word, "SKIP ") || code != 0 {
+		t.Errorf("it ends with %q and %d", word, code)
+	}
+	if r.ledger.skipped != 1 || r.ledger.passed != 0 || r.ledger.none() {
+		t.Errorf("%d were skipped, %d passed", r.ledger.skipped, r.ledger.passed)
+	}
+	if word, code := verdict(nil); word != "PASS" || code != 0 {
+		t.Errorf("what passed ends with %q and %d", word, code)
+	}
+	if word, code := verdict(errors.New("x")); word != "FAIL x" || code != 1 {
+		t.Errorf("what failed ends with %q and %d", word, code)
+	}
+}
+
+// TestCutsTime: a test that cuts the power as often as was asked for may take as
+// long as it gives itself.
+func TestCutsTime(t *testing.T) {
+	for _, x := range []struct {
+		cuts string
+		own  time.Duration
+	}{{"", 5 * time.Minute}, {"3", 20 * time.Minute}, {"20", 105 * time.Minute}, {"many", 5 * time.Minute}} {
+		if got := cutsTime(x.cuts); got <= x.own || got > x.own+time.Hour {
+			t.Errorf("%q cuts may take %v, and the test gives itself %v", x.cuts, got, x.own)
+		}
 	}
 }
 

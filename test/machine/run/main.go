@@ -2,7 +2,7 @@
 // runs the tests of test/machine and with them the packages' tests inside
 // guests, prints a line for each, and at the end judges that no test is left out:
 // what skips on this host for a typed reason must have passed in a guest.
-// It exits 1 when a test failed or ran nowhere.
+// It exits 1 when a test failed or ran nowhere. Who is not root gets one skip.
 package main
 
 import (
@@ -18,11 +18,13 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"nodeagent/internal/test/need"
 	"nodeagent/test/machine/guest"
 )
 
@@ -34,12 +36,31 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	r := &run{arch: *arch, only: *only, full: *full, limit: *limit}
-	if err := r.run(ctx); err != nil {
-		fmt.Println("FAIL", err)
-		os.Exit(1)
+	r := &run{arch: *arch, only: *only, full: *full, limit: max(*limit, cutsTime(os.Getenv("POWER_CUTS")))}
+	word, code := verdict(r.run(ctx, need.Lacks(need.Root)))
+	fmt.Println(word)
+	os.Exit(code)
+}
+
+// errSkipped says that nothing was run, and so nothing is proved.
+var errSkipped = errors.New("no guest was booted, and nothing is proved that needs one")
+
+// verdict is the last line, and the exit code.
+func verdict(err error) (string, int) {
+	switch {
+	case errors.Is(err, errSkipped):
+		return "SKIP " + err.Error(), 0 // as make test-host, which skips most for who is not root
+	case err != nil:
+		return "FAIL " + err.Error(), 1
 	}
-	fmt.Println("PASS")
+	return "PASS", 0
+}
+
+// cutsTime is how long a test may take that cuts the power so often; a number that
+// is none is the test's to refuse.
+func cutsTime(cuts string) time.Duration {
+	n, _ := strconv.ParseUint(cuts, 10, 16)
+	return guest.CutsTime(n) + 10*time.Minute // to bring the guest up, and to tell what it ends with
 }
 
 type run struct {
@@ -49,10 +70,11 @@ type run struct {
 	ledger     ledger
 }
 
-func (r *run) run(ctx context.Context) error {
-	if os.Geteuid() != 0 { // as make test-host, which skips most without
-		fmt.Println("== not root: no guest was booted, and nothing is proved that needs one")
-		return nil
+// run runs everything, unless notRoot says why that cannot be.
+func (r *run) run(ctx context.Context, notRoot string) error {
+	if notRoot != "" {
+		r.ledger.skipAll(fmt.Sprintf("need:%s: %s", need.Root, notRoot))
+		return errSkipped
 	}
 	begin := time.Now()
 	if err := command(ctx, nil, "hack/machine-deps", r.arch).Run(); err != nil {
