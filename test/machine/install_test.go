@@ -45,8 +45,9 @@ func TestInstall(t *testing.T) {
 		}
 	}
 	// The last section removes it all.
-	out, err := g.Shell(ctx, `ls -d /run/nodeagent /usr/local/bin/nodeagent 2>/dev/null || true
-ls /sys/fs/cgroup/kubepods.slice 2>/dev/null | grep -e -pod || true; ls /run/netns 2>/dev/null; pgrep -a busybox || true`)
+	out, err := g.Shell(ctx, `ls -d /run/nodeagent /usr/local/bin/nodeagent /var/lib/kubelet /etc/kubernetes /var/log/pods /var/log/containers /sys/fs/cgroup/kubepods.slice 2>/dev/null || true
+ip -o link show nodeagent0 2>/dev/null || true; nft list tables | grep nodeagent || true
+ls /run/netns 2>/dev/null; pgrep -a busybox || true`)
 	if err != nil || strings.TrimSpace(out) != "" {
 		t.Errorf("left: %q, %v", out, err)
 	}
@@ -101,7 +102,7 @@ func (s step) run(ctx context.Context, g *guest.Guest) (string, error) {
 	name, _, _ := strings.Cut(strings.TrimPrefix(s.script, "# "), "\n")
 	switch name {
 	case "packages": // those of the guest's Debian, except curl, which only these blocks use
-		return g.Shell(ctx, "command -v sysctl modprobe")
+		return g.Shell(ctx, "command -v sysctl modprobe ip nft")
 	case "containerd":
 		return g.Shell(ctx, `cd /opt/nodeagent/tools
 install -m 755 containerd containerd-shim-runc-v2 ctr /usr/local/bin/
