@@ -192,19 +192,16 @@ const drainTime = 5 * time.Second
 
 // Run works until ctx ends, which detaches: no container is touched.
 func (s *Set) Run(ctx context.Context) error {
-	s.progress.Store(time.Now().UnixNano())
-	select {
-	case <-ctx.Done():
+	beat, all := time.NewTicker(heartbeat), time.NewTicker(resync)
+	defer beat.Stop()
+	defer all.Stop()
+	if !s.awaitRuntime(ctx, beat.C) { // adopt before acting
 		return nil
-	case <-s.cfg.Runtime.Synced(): // adopt before acting
 	}
 	opctx, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	ended := make(chan *worker)
 	var workers sync.WaitGroup
-	beat, all := time.NewTicker(heartbeat), time.NewTicker(resync)
-	defer beat.Stop()
-	defer all.Stop()
 	for {
 		s.progress.Store(time.Now().UnixNano())
 		for _, w := range s.reconcile() {
