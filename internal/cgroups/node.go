@@ -56,7 +56,7 @@ func (t *Tree) EnsureNode(ctx context.Context, node pod.Resources) error {
 func (t *Tree) ensureClass(ctx context.Context, cgroup string, r pod.Resources) error {
 	settings := t.settingsOf(r)
 	if t.systemd != nil {
-		if err := t.systemd.startSlice(ctx, cgroup, propertiesOf(t.V2(), r)); err != nil {
+		if err := t.startSlice(ctx, cgroup, r); err != nil {
 			return err
 		}
 	}

@@ -67,7 +67,7 @@ func (t *Tree) ensurePod(ctx context.Context, p *podCgroup, r pod.Resources) err
 		return err
 	}
 	if t.systemd != nil {
-		if err := t.systemd.startSlice(ctx, p.path, propertiesOf(t.V2(), r)); err != nil {
+		if err := t.startSlice(ctx, p.path, r); err != nil {
 			return err
 		}
 	}

@@ -237,6 +237,22 @@ func belowUsage(file, limit string) error {
 	return nil
 }
 
+// memoryMax reads a limit on memory; nil for none.
+func memoryMax(file string) (*int64, error) {
+	read, err := readControl(file)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := parseLimit([]byte(read))
+	if err != nil {
+		return nil, fmt.Errorf("parse %s: %w", file, err)
+	}
+	if limit == nil {
+		return nil, nil
+	}
+	return new(int64(*limit)), nil
+}
+
 func (t *Tree) file(cgroup string, s setting) string {
 	return filepath.Join(t.dir(s.controller, cgroup), s.file)
 }

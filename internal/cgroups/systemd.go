@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"math"
 	"path"
+	"path/filepath"
 	"strings"
 	"sync"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	godbus "github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/pod"
 )
@@ -81,6 +83,23 @@ func (s *systemd) connection(ctx context.Context, broken Units) (Units, error) {
 	}
 	s.conn = conn
 	return conn, nil
+}
+
+// startSlice makes sure that systemd has the cgroup as a slice with the limits.
+// It writes them into the files itself, and a memory limit below what is in use
+// would make a v2 kernel kill: then the present one stays, and put says so.
+func (t *Tree) startSlice(ctx context.Context, cgroup string, r pod.Resources) error {
+	if t.V2() && r.Memory != nil {
+		dir := t.dir("memory", cgroup)
+		err := belowUsage(filepath.Join(dir, "memory.current"), limitBytes(r.Memory))
+		if errors.Is(err, unix.EBUSY) {
+			r.Memory, err = memoryMax(filepath.Join(dir, "memory.max"))
+		}
+		if err != nil {
+			return limitError(cgroup, err)
+		}
+	}
+	return t.systemd.startSlice(ctx, cgroup, propertiesOf(t.V2(), r))
 }
 
 // startSlice makes sure that the slice of a cgroup is there with the

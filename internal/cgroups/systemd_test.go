@@ -14,6 +14,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	godbus "github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
 	corev1 "k8s.io/api/core/v1"
@@ -275,8 +276,85 @@ func TestPodWithSystemd(t *testing.T) {
 	}
 }
 
-// plainKernel has a unified hierarchy without controllers.
-type plainKernel struct{ dir string }
+// systemd is not told of a memory limit below what is in use either: it would
+// write it at once.
+func TestSystemdIsNotToldToShrinkBelowUsage(t *testing.T) {
+	k := &plainKernel{dir: t.TempDir(), files: map[string]string{"memory.max": "max\n", "memory.current": "4096\n"}}
+	for name, value := range map[string]string{"cgroup.subtree_control": "", "cgroup.controllers": "memory"} {
+		writeNew(t, filepath.Join(k.dir, name), value)
+	}
+	u := newUnits()
+	tree, err := New(Config{Mountpoint: k.dir, Driver: Systemd, Require: []string{}, Kernel: k, Dial: dialed(u), HugepagesDir: "/none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := pod.Resources{CPUShares: 1024, CPUWeight: 39, Memory: new(int64(1 << 30))}
+	if err := tree.EnsureNode(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	parent, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBurstable, limits(0, 0, 64<<20, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := func(unit, max string) {
+		t.Helper()
+		last := ""
+		for _, line := range u.log {
+			if strings.HasPrefix(line, "set "+unit+" ") {
+				last = line
+			}
+		}
+		if !strings.HasSuffix(last, " MemoryMax="+max) {
+			t.Errorf("systemd was told %q, want MemoryMax=%s", last, max)
+		}
+	}
+	unit := filepath.Base(parent)
+	for _, step := range []struct {
+		used, was string
+		want      int64
+		max       string
+		err       error
+	}{
+		{"33554432", "67108864", 16 << 20, "67108864", unix.EBUSY},
+		{"33554432", "max", 16 << 20, "infinity", unix.EBUSY}, // somebody lifted it
+		{"16777216", "67108864", 16<<20 + 1, "16777217", nil}, // whole pages
+		{"33554432", "67108864", 128 << 20, "134217728", nil},
+	} {
+		writeNew(t, filepath.Join(k.dir, parent, "memory.current"), step.used)
+		writeNew(t, filepath.Join(k.dir, parent, "memory.max"), step.was)
+		_, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBurstable, limits(0, 0, step.want, 0))
+		if !errors.Is(err, step.err) {
+			t.Errorf("a limit of %d with %s in use: %v", step.want, step.used, err)
+		}
+		told(unit, step.max)
+	}
+
+	// Nor for all pods together; what is in use there is no reason not to run.
+	kubepods := filepath.Join(k.dir, tree.kubepods())
+	writeNew(t, filepath.Join(kubepods, "memory.current"), "900000000")
+	node.Memory = new(int64(512 << 20))
+	if err := tree.EnsureNode(t.Context(), node); err != nil {
+		t.Error(err)
+	}
+	told("kubepods.slice", "1073741824")
+	if got := readString(t, filepath.Join(kubepods, "memory.max")); got != "1073741824" {
+		t.Errorf("the limit of all pods is %s", got)
+	}
+}
+
+func writeNew(t *testing.T, file, value string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(value), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// plainKernel has a unified hierarchy without controllers, or with these files of
+// theirs.
+type plainKernel struct {
+	dir   string
+	files map[string]string
+}
 
 func (k *plainKernel) Hierarchies(string) ([]Hierarchy, error) {
 	return []Hierarchy{{Dir: k.dir, Unified: true}}, nil
@@ -285,6 +363,11 @@ func (k *plainKernel) Hierarchies(string) ([]Hierarchy, error) {
 func (k *plainKernel) Mkdir(dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
+	}
+	for name, value := range k.files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(value), 0o644); err != nil {
+			return err
+		}
 	}
 	return os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), nil, 0o644)
 }
@@ -298,8 +381,8 @@ func (k *plainKernel) Write(file, value string) error {
 	return os.WriteFile(file, []byte(value), 0o644)
 }
 
-// The same with the real systemd: it makes and keeps what we asked it for, and
-// nothing is left.
+// The same with the real systemd: it makes and keeps what we asked it for, lowers no
+// memory limit below what is in use, and nothing is left.
 func TestRealSystemd(t *testing.T) {
 	need.Have(t, need.Root, need.Systemd, need.CgroupV2)
 	root := fmt.Sprintf("nodeagenttest%d", os.Getpid())
@@ -339,7 +422,15 @@ func TestRealSystemd(t *testing.T) {
 	if changes, err := tree.RestoreLimits(ctx); err != nil || len(changes) > 0 {
 		t.Errorf("%+v, %v", changes, err)
 	}
-	script(t, tree, parent+"/cri-containerd-c.scope", `echo ready; sleep 1000`)
+	cmd := script(t, tree, parent+"/cri-containerd-c.scope", holds20MB)
+	_, err = tree.EnsurePod(ctx, someUID, corev1.PodQOSBurstable, limits(250, 49999, 4<<20, 100))
+	if !errors.Is(err, unix.EBUSY) {
+		t.Errorf("the limit was lowered below the usage: %v", err)
+	}
+	wantFiles(t, tree, parent, want)
+	if err := cmd.Process.Signal(unix.Signal(0)); err != nil {
+		t.Errorf("a new limit killed the process: %v", err)
+	}
 	if err := tree.RemovePod(ctx, someUID); err != nil {
 		t.Fatal(err)
 	}
