@@ -93,6 +93,9 @@ func (t *Tree) kill(ctx context.Context, dirs []cgroupDir) error {
 		if len(pids) == 0 {
 			break
 		}
+		if err := spared(pids); err != nil {
+			return err // before the first step: the kernel kills whoever is in there
+		}
 		byKernel, err := t.killAtOnce(dirs)
 		if err != nil {
 			return err
@@ -102,6 +105,16 @@ func (t *Tree) kill(ctx context.Context, dirs []cgroupDir) error {
 		}
 	}
 	return t.awaitEmpty(ctx, dirs)
+}
+
+// spared finds the processes that are never killed: the agent and PID 1.
+func spared(pids []int) error {
+	for _, pid := range pids {
+		if pid == 1 || pid == os.Getpid() {
+			return fmt.Errorf("process %d is in it, which is not killed", pid)
+		}
+	}
+	return nil
 }
 
 // killAtOnce lets the kernel kill the whole of a v2 cgroup, where it can. On
@@ -166,9 +179,6 @@ func (t *Tree) endBatch(ctx context.Context, dirs []cgroupDir, batch []int, kill
 	for _, pid := range batch {
 		if pid == 0 {
 			return errors.New("a process of another pid namespace is in it, which cannot be killed from here")
-		}
-		if pid == 1 || pid == os.Getpid() {
-			return fmt.Errorf("process %d is in it, which is not killed", pid)
 		}
 		fd, err := unix.PidfdOpen(pid, 0)
 		switch {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -214,21 +216,55 @@ func TestKillContainer(t *testing.T) {
 	})
 }
 
-// The agent does not kill itself, whatever somebody moved where.
+// The agent does not kill itself, whatever somebody moved where. The agent is a
+// process of its own here, so that the test outlives one that does.
 func TestKillSparesTheAgent(t *testing.T) {
-	need.Have(t, need.CgroupV1)
-	tree := realTree(t)
-	parent, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSGuaranteed, limits(100, 0, 0, 0))
+	if mountpoint := os.Getenv("NODEAGENT_TEST_KILLS"); mountpoint != "" {
+		killsItself(t, mountpoint, os.Getenv("NODEAGENT_TEST_ROOT"))
+		return
+	}
+	trees(t, func(t *testing.T, tree *Tree) {
+		parent, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSGuaranteed, limits(100, 0, 0, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(filepath.Join(tree.dir("pids", parent), "c"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		agent := exec.CommandContext(within(t, need.Slow(20*time.Second)), os.Args[0], "-test.run=^TestKillSparesTheAgent$", "-test.v")
+		agent.Env = append(os.Environ(), "NODEAGENT_TEST_KILLS="+tree.mountpoint, "NODEAGENT_TEST_ROOT="+tree.root)
+		if out, err := agent.CombinedOutput(); err != nil {
+			t.Errorf("the agent: %v\n%s", err, out)
+		}
+	})
+}
+
+// killsItself is an agent that somebody moved into a pod that it kills and removes.
+func killsItself(t *testing.T, mountpoint, root string) {
+	tree, err := New(Config{Mountpoint: mountpoint, Root: root, Driver: Cgroupfs, Require: []string{}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	parent := tree.podPath(someUID, corev1.PodQOSGuaranteed)
 	dir := tree.dir("pids", parent)
-	was := os.Getpid()
-	writeFile(t, filepath.Join(dir, "cgroup.procs"), "0")
-	defer writeFile(t, filepath.Join(filepath.Dir(tree.dir("pids", tree.root)), "cgroup.procs"), "0")
-	defer writeFile(t, filepath.Join(dir, "pids.max"), "max")
-	if err := tree.KillPod(within(t, 5*time.Second), someUID); err == nil {
-		t.Errorf("process %d was not missed", was)
+	writeFile(t, filepath.Join(dir, "c", "cgroup.procs"), "0")
+	forks := func() string {
+		if !tree.hasController("pids") {
+			return ""
+		}
+		return readString(t, filepath.Join(dir, "pids.max"))
+	}
+	before := forks()
+	for what, end := range map[string]func() error{
+		"kill":   func() error { return tree.KillPod(within(t, 5*time.Second), someUID) },
+		"remove": func() error { return tree.RemovePod(within(t, 5*time.Second), someUID) },
+	} {
+		if err := end(); err == nil || !strings.Contains(err.Error(), strconv.Itoa(os.Getpid())) {
+			t.Errorf("%s: process %d was not missed: %v", what, os.Getpid(), err)
+		}
+	}
+	if after := forks(); after != before {
+		t.Errorf("pids.max was %s and is %s: the agent cannot fork any more", before, after)
 	}
 }
 
