@@ -2,6 +2,7 @@ package cgroups
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -37,6 +38,25 @@ func wantFiles(t *testing.T, tree *Tree, cgroup string, want map[string]string) 
 			t.Errorf("%s of %s is %q, want %q", file, cgroup, got, value)
 		}
 	}
+}
+
+// wantEither is wantFiles for tests of both versions: what v1's files say, or v2's.
+func wantEither(t *testing.T, tree *Tree, cgroup string, v1, v2 map[string]string) {
+	t.Helper()
+	if tree.V2() {
+		wantFiles(t, tree, cgroup, v2)
+	} else {
+		wantFiles(t, tree, cgroup, v1)
+	}
+}
+
+// memoryFile is where a cgroup's limit on memory is.
+func memoryFile(tree *Tree, cgroup string) string {
+	name := "memory.limit_in_bytes"
+	if tree.V2() {
+		name = "memory.max"
+	}
+	return filepath.Join(tree.dir("memory", cgroup), name)
 }
 
 func TestEnsurePodV1(t *testing.T) {
@@ -119,11 +139,19 @@ func TestEnsurePodV2(t *testing.T) {
 	if err != nil || len(f.Missed) > 0 || f.OOM.Kills == 0 || f.Usage.CPUNanos == 0 || *f.Limits.MemoryMax != 8<<20 || *f.Limits.CPUWeight != 10 {
 		t.Errorf("facts %+v, %v", f, err)
 	}
+	if _, err := os.ReadFile("/proc/pressure/memory"); err != nil {
+		t.Logf("the kernel tells no pressure: %v", err)
+		return
+	}
+	for _, what := range []string{"cpu", "memory", "io"} {
+		if _, ok := f.Pressure[what]; !ok {
+			t.Errorf("the kernel tells pressure, but that on %s was not read: %+v", what, f.Pressure)
+		}
+	}
 }
 
 // The extreme values that a manifest can ask for are ones that the kernel takes.
 func TestEnsurePodTakesExtremes(t *testing.T) {
-	need.Have(t, need.CgroupV1)
 	tree := realTree(t)
 	r := pod.Limits{}.Pod(&corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{
 		Resources: resources("cpu", "9000000000000", "memory", "7Ei"),
@@ -132,10 +160,9 @@ func TestEnsurePodTakesExtremes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantFiles(t, tree, parent, map[string]string{
-		"cpu/cpu.shares":       "262144",
-		"cpu/cpu.cfs_quota_us": "17592186044415",
-	})
+	wantEither(t, tree, parent,
+		map[string]string{"cpu/cpu.shares": "262144", "cpu/cpu.cfs_quota_us": "17592186044415"},
+		map[string]string{"cpu/cpu.weight": "10000", "cpu/cpu.max": "17592186044415 100000"})
 	small := pod.Limits{}.Pod(&corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{
 		Resources: resources("cpu", "1m", "memory", "1"),
 	}}}})
@@ -146,20 +173,22 @@ func TestEnsurePodTakesExtremes(t *testing.T) {
 
 // A class that vanished is made again, with its shares, on the way to a pod.
 func TestEnsurePodMakesTheClassAgain(t *testing.T) {
-	need.Have(t, need.CgroupV1)
 	tree := realTree(t)
+	class := tree.class(corev1.PodQOSBestEffort)
 	for _, h := range tree.hierarchies {
-		_ = unix.Rmdir(filepath.Join(h.Dir, tree.class(corev1.PodQOSBestEffort)))
+		_ = unix.Rmdir(filepath.Join(h.Dir, class))
+	}
+	if dirs := left(tree, class); dirs != nil {
+		t.Fatalf("the class did not go: %v", dirs)
 	}
 	if _, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBestEffort, limits(0, 0, 0, 0)); err != nil {
 		t.Fatal(err)
 	}
-	wantFiles(t, tree, tree.class(corev1.PodQOSBestEffort), map[string]string{"cpu/cpu.shares": "2"})
+	wantEither(t, tree, class, map[string]string{"cpu/cpu.shares": "2"}, map[string]string{"cpu/cpu.weight": "1"})
 }
 
 // A limit below what is in use is refused; the old one stays.
 func TestEnsurePodRefusesToShrinkBelowUsage(t *testing.T) {
-	need.Have(t, need.CgroupV1)
 	tree := realTree(t)
 	parent, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBurstable, limits(0, 0, 256<<20, 0))
 	if err != nil {
@@ -170,20 +199,26 @@ func TestEnsurePodRefusesToShrinkBelowUsage(t *testing.T) {
 	if !errors.Is(err, unix.EBUSY) {
 		t.Fatalf("the limit was lowered below the usage: %v", err)
 	}
-	wantFiles(t, tree, parent, map[string]string{"memory/memory.limit_in_bytes": "268435456"})
+	if got := readString(t, memoryFile(tree, parent)); got != "268435456" {
+		t.Errorf("the limit is %s", got)
+	}
 }
 
-// A new daemon takes the requests of running pods from the tree.
+// A new daemon takes the requests of running pods from the tree, as well as the
+// kernel's unit allows: one of v2's weight is 26 shares.
 func TestEnsureNodeKeepsTheSharesOfRunningPods(t *testing.T) {
-	need.Have(t, need.CgroupV1)
 	tree := realTree(t)
 	for uid, milli := range map[types.UID]int64{"a": 1000, "b": 500} {
 		if _, err := tree.EnsurePod(t.Context(), uid, corev1.PodQOSBurstable, limits(milli, 0, 0, 0)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	burstable := tree.class(corev1.PodQOSBurstable)
-	wantFiles(t, tree, burstable, map[string]string{"cpu/cpu.shares": "1536"})
+	has := func(shares, weight string) {
+		t.Helper()
+		wantEither(t, tree, tree.class(corev1.PodQOSBurstable),
+			map[string]string{"cpu/cpu.shares": shares}, map[string]string{"cpu/cpu.weight": weight})
+	}
+	has("1536", "59")
 
 	next, err := New(Config{Root: tree.root, Driver: Cgroupfs})
 	if err != nil {
@@ -192,15 +227,15 @@ func TestEnsureNodeKeepsTheSharesOfRunningPods(t *testing.T) {
 	if err := next.EnsureNode(t.Context(), limits(2000, 0, 0, 0)); err != nil {
 		t.Fatal(err)
 	}
-	wantFiles(t, tree, burstable, map[string]string{"cpu/cpu.shares": "1536"})
+	has("1536", "58")
 	if _, err := next.EnsurePod(t.Context(), "a", corev1.PodQOSBurstable, limits(1000, 0, 0, 0)); err != nil {
 		t.Fatal(err)
 	}
-	wantFiles(t, tree, burstable, map[string]string{"cpu/cpu.shares": "1536"})
+	has("1536", "59")
 	if err := next.RemovePod(t.Context(), "b"); err != nil {
 		t.Fatal(err)
 	}
-	wantFiles(t, tree, burstable, map[string]string{"cpu/cpu.shares": "1024"})
+	has("1024", "39")
 }
 
 func TestEnsurePodBeforeEnsureNode(t *testing.T) {

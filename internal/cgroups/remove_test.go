@@ -108,32 +108,34 @@ func TestRemovePodFindsAProcessInOneHierarchy(t *testing.T) {
 	}
 }
 
-// A frozen process does not die until it is thawed.
+// A frozen process does not die on v1 until it is thawed; on v2 it does.
 func TestRemovePodThaws(t *testing.T) {
-	need.Have(t, need.CgroupV1)
 	tree := realTree(t)
 	parent, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBurstable, limits(100, 0, 0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
 	script(t, tree, parent+"/c", `echo ready; sleep 1000`)
-	writeFile(t, filepath.Join(tree.dir("freezer", parent+"/c"), "freezer.state"), "FROZEN")
+	if tree.V2() {
+		writeFile(t, filepath.Join(tree.unified, parent, "c", "cgroup.freeze"), "1")
+	} else {
+		writeFile(t, filepath.Join(tree.dir("freezer", parent+"/c"), "freezer.state"), "FROZEN")
+	}
 	if err := tree.RemovePod(within(t, 10*time.Second), someUID); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // A process that cannot end holds up its own pod only, until the time is over,
-// and the error names it. Here the whole tree is frozen from above.
+// and the error names it. Here the process is frozen by a cgroup above.
 func TestRemovePodGivesUpInTime(t *testing.T) {
-	need.Have(t, need.CgroupV1)
 	tree := realTree(t)
 	parent, err := tree.EnsurePod(t.Context(), someUID, corev1.PodQOSBurstable, limits(100, 0, 0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
-	script(t, tree, parent+"/c", `echo ready; sleep 1000`)
-	frozen := filepath.Join(tree.dir("freezer", tree.root), "freezer.state")
+	cmd := script(t, tree, parent+"/c", `echo ready; sleep 1000`)
+	frozen := freezer(t, tree, cmd.Process.Pid)
 	writeFile(t, frozen, "FROZEN")
 	defer writeFile(t, frozen, "THAWED")
 
@@ -154,6 +156,32 @@ func TestRemovePodGivesUpInTime(t *testing.T) {
 	if err := tree.RemovePod(within(t, 10*time.Second), someUID); err != nil {
 		t.Errorf("after the thaw: %v", err)
 	}
+}
+
+// freezer is the state file of a cgroup of v1's freezer that a process is in and that
+// is not of its pod. v2 has a freezer of its own, which lets a process die, and leaves
+// the other to who mounts it.
+func freezer(t *testing.T, tree *Tree, pid int) string {
+	t.Helper()
+	if !tree.V2() {
+		return filepath.Join(tree.dir("freezer", tree.root), "freezer.state")
+	}
+	mountpoint := t.TempDir()
+	if err := unix.Mount("cgroup", mountpoint, "cgroup", 0, "freezer"); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(mountpoint, filepath.Base(tree.root))
+	t.Cleanup(func() {
+		_ = unix.Rmdir(dir)
+		if err := unix.Unmount(mountpoint, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, "cgroup.procs"), strconv.Itoa(pid))
+	return filepath.Join(dir, "freezer.state")
 }
 
 // The pod's siblings and foreign cgroups are not touched.
