@@ -42,10 +42,10 @@ test-machine: deps ## what needs a machine of its own, in Debian guests with sys
 test-cluster: deps ## the node on a real control plane, built from its Go modules (the first time: long)
 	$(GO) test ./test/cluster -v -count=1 -timeout 60m $(if $(value RUN),-run '$(value RUN)')
 
-e2e: deps ## Kubernetes' own end-to-end suite against a node in a bed (root; FOCUS='\[NodeConformance\]', SKIP=, AGENT=kubelet, PROCS=4)
+e2e: deps ## Kubernetes' own end-to-end suite against a node in a bed (root; FOCUS='\[NodeConformance\]', SKIP=, AGENT=kubelet, PROXY=kube-proxy, PROCS=4)
 	@DEPS=$(DEPS) hack/deps mmdebstrap
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/e2e ./test/e2e
-	@exec bin/test/e2e $(if $(value FOCUS),-focus '$(value FOCUS)') $(if $(value SKIP),-skip '$(value SKIP)') $(if $(AGENT),-agent $(AGENT)) $(if $(PROCS),-procs $(PROCS))
+	@exec bin/test/e2e $(if $(value FOCUS),-focus '$(value FOCUS)') $(if $(value SKIP),-skip '$(value SKIP)') $(if $(AGENT),-agent $(AGENT)) $(if $(PROXY),-proxy $(PROXY)) $(if $(PROCS),-procs $(PROCS))
 
 bench: deps build ## one table: our times over those of containerd and runc alone (root)
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/ ./test/bench ./test/floor

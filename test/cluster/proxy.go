@@ -11,8 +11,8 @@ import (
 )
 
 // KubeProxy starts kube-proxy for a node, which must be registered, in a mode:
-// "iptables" or "nftables", the default. It makes service addresses work until
-// the project's own rules do, and is what these are compared with.
+// "iptables" or "nftables", the default. It is what the daemon's own rules of
+// services are compared with, and makes service addresses work beside kubelet.
 func (c *Cluster) KubeProxy(ctx context.Context, node, mode string) (*Component, error) {
 	tools, err := Peers(ctx, c.opts.Talk)
 	if err != nil {
@@ -28,6 +28,16 @@ func (c *Cluster) KubeProxy(ctx context.Context, node, mode string) (*Component,
 	}
 	p := c.component(tools, "kube-proxy", answers("http://127.0.0.1:10256/healthz"), []string{"--config=" + config})
 	return p, p.Start(ctx)
+}
+
+// OwnServices are the lines of a KubeProxyConfiguration (bed.AgentOptions.Proxy) with
+// which a daemon programs services itself, in a mode. As with kube-proxy, what belongs
+// to the whole machine stays as it is.
+func OwnServices(mode string) string {
+	return fmt.Sprintf(`mode: %s
+clusterCIDR: %s
+conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
+`, mode, PodCIDR)
 }
 
 // proxyConfig leaves alone what is the host's and not the bed's: the size of the

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"nodeagent/test/bed"
+	"nodeagent/test/cluster"
 )
 
 // firewall is how the rules of a mode are looked at, and taken away.
@@ -56,7 +57,7 @@ func TestServiceModes(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.by = byNftables
-	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{Kubelet: n.authentication(), Proxy: serviceConfig(n.by.mode), Args: []string{"--kubeconfig", file}})
+	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{Kubelet: n.authentication(), Proxy: cluster.OwnServices(n.by.mode), Args: []string{"--kubeconfig", file}})
 	n.kubectl("wait", ready, "node/node", "--timeout=60s")
 	n.apply(webService)
 	n.kubectl("rollout", "status", "deployment/web", "--timeout=120s")

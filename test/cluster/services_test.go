@@ -18,15 +18,6 @@ import (
 	"nodeagent/test/image"
 )
 
-// serviceConfig has the daemon program services in a mode; what belongs to the
-// whole machine stays as it is.
-func serviceConfig(mode string) string {
-	return "mode: " + mode + `
-clusterCIDR: ` + cluster.PodCIDR + `
-conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
-`
-}
-
 const webService = `
 apiVersion: apps/v1
 kind: Deployment
@@ -89,7 +80,7 @@ func TestServices(t *testing.T) {
 	}
 	n.by = byNftables
 	n.plant()
-	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{Kubelet: n.authentication(), Proxy: serviceConfig(n.by.mode), Args: []string{"--kubeconfig", file}})
+	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{Kubelet: n.authentication(), Proxy: cluster.OwnServices(n.by.mode), Args: []string{"--kubeconfig", file}})
 	n.kubectl("wait", ready, "node/node", "--timeout=60s")
 	n.apply(webService)
 	n.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
@@ -123,7 +114,7 @@ func TestProxyOnly(t *testing.T) {
 			n := n.in(t)
 			n.by = by
 			bed.Agent(t, n.bed, bed.AgentOptions{ // it ends with this test, and the next has to take its place
-				Name: "proxy", NodeAgent: "proxyOnly: true\n", Proxy: serviceConfig(by.mode) + fmt.Sprintf("clientConnection: {kubeconfig: %q}\n", file),
+				Name: "proxy", NodeAgent: "proxyOnly: true\n", Proxy: cluster.OwnServices(by.mode) + fmt.Sprintf("clientConnection: {kubeconfig: %q}\n", file),
 				Args: []string{"--hostname-override", "node"},
 			})
 			n.addresses()

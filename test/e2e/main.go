@@ -1,9 +1,10 @@
 // Command e2e is "make e2e": the public end-to-end suite of Kubernetes against a
 // node of a real control plane in a bed. It builds the suite, makes the images that
-// it asks for, brings control plane, node, kube-proxy and CoreDNS up, runs the tests
-// that -focus names, and prints which passed, which failed and why. With
-// -agent kubelet the node is kubelet's, so that a failure can be told to be ours, or
-// the bed's.
+// it asks for, brings control plane, node and CoreDNS up, runs the tests that -focus
+// names, and prints which passed, which failed and why. With -agent kubelet the node is
+// kubelet's, so that a failure can be told to be ours, or the bed's; with
+// -proxy kube-proxy the rules of services are kube-proxy's, as they always are beside
+// kubelet.
 //
 // It exits 1 when a test failed. Everything that it started ends with it; the
 // suite's own output and its report stay in -out.
@@ -29,6 +30,7 @@ func main() {
 	flag.StringVar(&o.focus, "focus", `\[NodeConformance\]`, "run the tests whose names match `regexp`")
 	flag.StringVar(&o.skip, "skip", "", "but not those that match `regexp`")
 	flag.StringVar(&o.agent, "agent", "nodeagent", "whose node it is: nodeagent or `kubelet`")
+	flag.StringVar(&o.proxy, "proxy", "", "whose rules of services it has: nodeagent's or `kube-proxy`'s; default: nodeagent, or kube-proxy beside kubelet")
 	flag.StringVar(&o.out, "out", "bin/e2e", "keep the suite's output and report in `dir`")
 	flag.IntVar(&o.procs, "procs", 4, "run as many tests at once")
 	flag.DurationVar(&o.limit, "limit", 2*time.Hour, "give up after `time`")
@@ -45,9 +47,26 @@ func main() {
 }
 
 type options struct {
-	focus, skip, agent, out string
-	procs                   int
-	limit                   time.Duration
+	focus, skip, agent, proxy, out string
+	procs                          int
+	limit                          time.Duration
+}
+
+// whose decides whose the node and the rules of services are.
+func (o *options) whose() error {
+	if o.agent != "nodeagent" && o.agent != "kubelet" {
+		return fmt.Errorf("-agent is %q, want nodeagent or kubelet", o.agent)
+	}
+	if o.proxy == "" {
+		o.proxy = map[string]string{"nodeagent": "nodeagent", "kubelet": "kube-proxy"}[o.agent]
+	}
+	switch {
+	case o.proxy != "nodeagent" && o.proxy != "kube-proxy":
+		return fmt.Errorf("-proxy is %q, want nodeagent or kube-proxy", o.proxy)
+	case o.proxy == "nodeagent" && o.agent == "kubelet":
+		return errors.New("kubelet has no rules of services: beside it they are kube-proxy's")
+	}
+	return nil
 }
 
 // run returns whether a test failed.
@@ -55,8 +74,8 @@ func run(ctx context.Context, o options) (failed bool, err error) {
 	if os.Geteuid() != 0 {
 		return false, errors.New("namespaces, cgroups and mounts need root: sudo make e2e")
 	}
-	if o.agent != "nodeagent" && o.agent != "kubelet" {
-		return false, fmt.Errorf("-agent is %q, want nodeagent or kubelet", o.agent)
+	if err := o.whose(); err != nil {
+		return false, err
 	}
 	if o.out, err = filepath.Abs(o.out); err != nil {
 		return false, err

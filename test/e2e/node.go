@@ -50,7 +50,7 @@ func bringUp(ctx context.Context, b *bed.Bed, o options, certs string, images []
 		return nil, err
 	}
 	n := &node{Cluster: c, bed: b}
-	if err := n.startAgent(ctx, o.agent, certs); err != nil {
+	if err := n.startAgent(ctx, o, certs); err != nil {
 		return nil, err
 	}
 	for _, condition := range []string{"--for=create", "--for=condition=Ready"} {
@@ -58,18 +58,20 @@ func bringUp(ctx context.Context, b *bed.Bed, o options, certs string, images []
 			return nil, err
 		}
 	}
-	if _, err := c.KubeProxy(ctx, nodeName, ""); err != nil {
-		return nil, err
+	if o.proxy == "kube-proxy" {
+		if _, err := c.KubeProxy(ctx, nodeName, ""); err != nil {
+			return nil, err
+		}
 	}
 	if _, err := c.CoreDNS(ctx); err != nil {
 		return nil, err
 	}
-	fmt.Printf("a cluster with a node of %s after %.1f s\n", o.agent, time.Since(begun).Seconds())
+	fmt.Printf("a cluster with a node of %s and rules of services of %s after %.1f s\n", o.agent, o.proxy, time.Since(begun).Seconds())
 	return n, nil
 }
 
-func (n *node) startAgent(ctx context.Context, agent, certs string) error {
-	if agent == "kubelet" {
+func (n *node) startAgent(ctx context.Context, o options, certs string) error {
+	if o.agent == "kubelet" {
 		p, err := n.Kubelet(ctx, nodeName)
 		if err != nil {
 			return err
@@ -81,10 +83,15 @@ func (n *node) startAgent(ctx context.Context, agent, certs string) error {
 	if err != nil {
 		return err
 	}
+	services := ""
+	if o.proxy == "nodeagent" {
+		services = cluster.OwnServices("nftables")
+	}
 	a, err := n.bed.NewAgent(ctx, bed.AgentOptions{
 		Name:      nodeName,
 		Kubelet:   fmt.Sprintf("authentication: {x509: {clientCAFile: %q}}\n", n.CA()),
 		NodeAgent: fmt.Sprintf("registryConfigDir: %q\n", certs),
+		Proxy:     services,
 		NoCIDRs:   true, // those of the Node, as a cluster's node has them
 		Args:      []string{"--kubeconfig", kubeconfig},
 	})

@@ -42,9 +42,8 @@ func (b *bench) daemon(ctx context.Context, runDir string) (*side, error) {
 	a, err := b.bed.NewAgent(ctx, bed.AgentOptions{
 		Name: nodeName, RunDir: runDir,
 		Kubelet: fmt.Sprintf("authentication: {x509: {clientCAFile: %q}}\n", b.cluster.CA()),
-		// What belongs to the whole machine stays as it is.
-		Proxy: fmt.Sprintf("mode: %s\nclusterCIDR: %s\nconntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}\n", b.mode, cluster.PodCIDR),
-		Args:  []string{"--kubeconfig", file},
+		Proxy:   cluster.OwnServices(b.mode),
+		Args:    []string{"--kubeconfig", file},
 	})
 	if err != nil {
 		return nil, err

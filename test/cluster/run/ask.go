@@ -10,8 +10,8 @@ import (
 )
 
 // asked are a Service with a pod behind it, and a pod that asks for it by its name,
-// as long as that is new to CoreDNS and kube-proxy: nothing tells a pod when both
-// have heard.
+// as long as that is new to CoreDNS and the node: nothing tells a pod when both have
+// heard.
 const asked = `
 apiVersion: apps/v1
 kind: Deployment

@@ -1,7 +1,7 @@
 // Command run is "make cluster": a control plane of Kubernetes with one nodeagent
-// node, CoreDNS and kube-proxy under ./.cluster, and a kubectl for it, until Ctrl-C,
-// which leaves nothing behind. With -once it ends with 0 when a pod has found a
-// Service by its name.
+// node, which programs the services, too, and CoreDNS under ./.cluster, and a kubectl
+// for it, until Ctrl-C, which leaves nothing behind. With -once it ends with 0 when a
+// pod has found a Service by its name.
 package main
 
 import (
@@ -37,7 +37,7 @@ func run(ctx context.Context, once bool, data string, limit time.Duration) (err 
 	if os.Geteuid() != 0 {
 		return errors.New("namespaces, cgroups and mounts need root: sudo make cluster")
 	}
-	for _, get := range []func(context.Context) error{programs, peers, dns} {
+	for _, get := range []func(context.Context) error{programs, dns} {
 		if err := get(ctx); err != nil {
 			return err
 		}
@@ -74,7 +74,6 @@ func run(ctx context.Context, once bool, data string, limit time.Duration) (err 
 }
 
 func programs(ctx context.Context) error { _, err := cluster.Programs(ctx, os.Stdout); return err }
-func peers(ctx context.Context) error    { _, err := cluster.Peers(ctx, os.Stdout); return err }
 func dns(ctx context.Context) error      { _, err := cluster.DNS(ctx, os.Stdout); return err }
 
 // running is a cluster with its node and what a node has beside the daemon.
@@ -85,7 +84,6 @@ type running struct {
 	cluster *cluster.Cluster
 	agent   *bed.AgentProcess
 	dns     *cluster.Component
-	proxy   *cluster.Component
 }
 
 // nodeName is that of the only node.
@@ -104,16 +102,13 @@ func (r *running) up(ctx context.Context) (err error) {
 	if err := r.join(ctx); err != nil {
 		return err
 	}
-	fmt.Printf("starting CoreDNS %s and kube-proxy\n", cluster.CoreDNSVersion)
-	if r.dns, err = r.cluster.CoreDNS(ctx); err != nil {
-		return err
-	}
-	// The daemon's own rules of services are not fitted yet.
-	r.proxy, err = r.cluster.KubeProxy(ctx, nodeName, "")
+	fmt.Printf("starting CoreDNS %s\n", cluster.CoreDNSVersion)
+	r.dns, err = r.cluster.CoreDNS(ctx)
 	return err
 }
 
-// join starts the daemon as a node and waits until it is Ready.
+// join starts the daemon as a node that programs the services, too, and waits until
+// it is Ready.
 func (r *running) join(ctx context.Context) error {
 	file, err := r.cluster.Node(nodeName)
 	if err != nil {
@@ -122,6 +117,7 @@ func (r *running) join(ctx context.Context) error {
 	r.agent, err = r.bed.NewAgent(ctx, bed.AgentOptions{
 		Name:    nodeName,
 		Kubelet: fmt.Sprintf("authentication: {x509: {clientCAFile: %q}}\n", r.cluster.CA()),
+		Proxy:   cluster.OwnServices("nftables"),
 		Args:    []string{"--kubeconfig", file},
 	})
 	if err != nil {
@@ -181,10 +177,10 @@ exec nsenter --net='%s' -- env %s '%s' "$@"
 // wait waits for Ctrl-C, or until something ends that should not.
 func (r *running) wait(ctx context.Context) error {
 	c := r.cluster
-	ended := make(chan error, 7)
+	ended := make(chan error, 6)
 	for name, p := range map[string]*bed.Process{
 		"etcd": c.Etcd.Process, "kube-apiserver": c.APIServer.Process, "kube-controller-manager": c.ControllerManager.Process,
-		"kube-scheduler": c.Scheduler.Process, "nodeagent": r.agent.Process, "CoreDNS": r.dns.Process, "kube-proxy": r.proxy.Process,
+		"kube-scheduler": c.Scheduler.Process, "nodeagent": r.agent.Process, "CoreDNS": r.dns.Process,
 	} {
 		go func() {
 			select {
