@@ -74,7 +74,7 @@ func Up(t testing.TB, b *bed.Bed, o Options) *Cluster {
 			t.Log(c.Logs(30))
 		}
 	})
-	t.Logf("the control plane was up in %.2f s: %s", c.Took.Seconds(), c.stages())
+	t.Logf("figure: the control plane was up in %.2f s: %s", c.Took.Seconds(), c.stages())
 	return c
 }
 

@@ -1,6 +1,6 @@
 // Command runner is "make test": it runs every step that proves the project on
 // this machine, prints what "go test" prints, and says at the end which tests
-// were skipped and why. It exits 1 when a step failed.
+// were skipped and why, and what tests measured. It exits 1 when a step failed.
 package main
 
 import (
@@ -198,6 +198,9 @@ func (r *runner) summary(failed []string) {
 	fmt.Printf("\n%d tests passed, %d failed, %d skipped\n", r.tests.passed, len(r.tests.failed), len(r.tests.skipped))
 	for _, n := range r.notes {
 		fmt.Println("note:", n)
+	}
+	for _, f := range r.tests.figures {
+		fmt.Println("figure:", f)
 	}
 	for _, why := range r.tests.reasons() {
 		fmt.Println(why)

@@ -24,6 +24,7 @@ type results struct {
 	passed  int
 	failed  []failure
 	skipped []skip
+	figures []string // what tests measured, and hold against nothing
 }
 
 // failure is a test that failed, with what it complained of.
@@ -86,6 +87,7 @@ func (r *results) add(e event, said map[string]*strings.Builder) {
 	case "pass":
 		if e.Test != "" {
 			r.passed++
+			r.figures = append(r.figures, figures(e.Test, said[key])...)
 		}
 		delete(said, key)
 	case "skip":
@@ -118,6 +120,19 @@ func complaints(said string) (lines []string) {
 		}
 		if lines = append(lines, line[:min(len(line), 300)]); len(lines) == 5 {
 			break
+		}
+	}
+	return lines
+}
+
+// figures are the lines that a test marked as such: "    file.go:12: figure: …".
+func figures(test string, said *strings.Builder) (lines []string) {
+	if said == nil {
+		return nil
+	}
+	for line := range strings.Lines(said.String()) {
+		if _, figure, ok := strings.Cut(strings.TrimSpace(line), ": figure: "); ok {
+			lines = append(lines, test+": "+figure)
 		}
 	}
 	return lines
