@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"nodeagent/internal/pod"
 )
 
 // TestFollow walks a pod's life in each way in which a server may speak.
@@ -97,10 +99,10 @@ func TestEnding(t *testing.T) {
 func TestMirrors(t *testing.T) {
 	play(t, true, nil, func(s *scene) {
 		p := apiPod("static-node1")
-		p.Annotations = map[string]string{annotationMirror: "hash"}
+		p.Annotations = map[string]string{annotationMirror: "hash", annotationSource: "file"}
 		s.change(watch.Added, p)
 		s.wants("mirror", "")
-		if len(s.last.Mirrors) != 1 || s.last.Mirrors[0].Name != "static-node1" {
+		if len(s.last.Mirrors) != 1 || s.last.Mirrors[0].Name != "static-node1" || s.last.Mirrors[0].Annotations[annotationSource] != "file" {
 			t.Errorf("mirrors %v", s.last.Mirrors)
 		}
 		s.change(watch.Deleted, p)
@@ -146,14 +148,15 @@ func TestEcho(t *testing.T) {
 	})
 }
 
-// TestTrim: what nobody reads is dropped, and what a container can see is kept.
+// TestTrim: what nobody reads is dropped, what a container can see is kept, and
+// nobody's word makes a pod one of the node's files.
 func TestTrim(t *testing.T) {
 	defaulted := 0
 	play(t, true, func(s *scene, cfg *APIConfig) {
 		cfg.Default = func(*corev1.Pod) { defaulted++ }
 		for _, name := range []string{"plain", "shows"} {
 			p := apiPod(name)
-			p.Annotations = map[string]string{corev1.LastAppliedConfigAnnotation: "x", "keep": "y"}
+			p.Annotations = map[string]string{corev1.LastAppliedConfigAnnotation: "x", "keep": "y", annotationSource: "file"}
 			p.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
 			if name == "shows" {
 				p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{
@@ -167,6 +170,9 @@ func TestTrim(t *testing.T) {
 			_, applied := p.Annotations[corev1.LastAppliedConfigAnnotation]
 			if p.ManagedFields != nil || p.Annotations["keep"] != "y" || applied != (p.Name == "shows") {
 				t.Errorf("%s: %v, %v", p.Name, p.Annotations, p.ManagedFields)
+			}
+			if pod.IsStatic(p) {
+				t.Errorf("%s is of the API server, and counts as one of a file", p.Name)
 			}
 		}
 		if defaulted != 2 {

@@ -11,11 +11,16 @@ import (
 )
 
 // trim drops what nobody on the node reads, before the pod is kept: who wrote which
-// field, and what kubectl wrote last, unless the pod itself shows its annotations.
+// field, and what kubectl wrote last, unless the pod itself shows its annotations. A
+// pod that calls itself one of a file is none, whoever may make pods (kubelet writes
+// over it, too): those are critical, and no taint holds for them.
 func (a *API) trim(p *corev1.Pod) *corev1.Pod {
 	p.ManagedFields, p.SelfLink = nil, ""
 	if _, ok := p.Annotations[corev1.LastAppliedConfigAnnotation]; ok && !showsAnnotations(&p.Spec) {
 		delete(p.Annotations, corev1.LastAppliedConfigAnnotation)
+	}
+	if _, told := p.Annotations[annotationSource]; told && !mirror(p) {
+		p.Annotations[annotationSource] = sourceAPI
 	}
 	if a.cfg.Default != nil {
 		a.cfg.Default(p)
