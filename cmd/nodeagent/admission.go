@@ -122,7 +122,7 @@ func (a *admission) turn() (unsure []types.UID) {
 	}
 	for _, s := range []source.Snapshot{file, api} {
 		if s.Source != "" {
-			a.d.set.Offer(a.wished(s))
+			a.d.set.Offer(a.wished(s, judge.Allowed))
 		}
 	}
 	return unsure
@@ -176,7 +176,7 @@ func (a *admission) candidates(all ...source.Snapshot) []pod.Candidate {
 
 // wished is a source's snapshot as the pod set takes it. Pods without a verdict
 // are left out: nothing of them runs.
-func (a *admission) wished(s source.Snapshot) worker.Snapshot {
+func (a *admission) wished(s source.Snapshot, can pod.Allowed) worker.Snapshot {
 	snap := worker.Snapshot{Source: s.Source, Synced: s.Synced, Trusted: s.Trusted}
 	for _, p := range s.Pods {
 		desired := pod.Desired{Wish: pod.WishRun, Pod: p}
@@ -190,6 +190,9 @@ func (a *admission) wished(s source.Snapshot) worker.Snapshot {
 			desired.Rejected = &r
 		case decided:
 			desired.Rejected = verdict
+			if s.Source == sourceAPI { // those of files were refused by it
+				desired.Unbuilt = pod.Unbuilt(p, can)
+			}
 		default:
 			continue
 		}

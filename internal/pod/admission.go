@@ -104,8 +104,13 @@ func (a Admission) Judge(p *corev1.Pod, others []*corev1.Pod) (r *Rejection, lab
 	if r, labels := a.admitPlace(p, others); r != nil {
 		return r, labels
 	}
-	if r := admitRest(p, a.Allowed); r != nil {
+	if r := admitAppArmor(p, a.NoAppArmor); r != nil {
 		return r, false
+	}
+	if static(p) {
+		if r := Unbuilt(p, a.Allowed); r != nil {
+			return r, false
+		}
 	}
 	if a.ShuttingDown {
 		return &Rejection{Reason: ReasonNodeShutdown, Message: "Pod was rejected as the node is shutting down."}, false

@@ -83,6 +83,8 @@ func sysctlOf(p *corev1.Pod) {
 	p.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: "kernel.msgmax", Value: "1"}}}
 }
 
+func mapped(p *corev1.Pod) { p.Spec.HostUsers = new(false) }
+
 func confined(p *corev1.Pod) {
 	p.Spec.SecurityContext = &corev1.PodSecurityContext{AppArmorProfile: &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeRuntimeDefault}}
 }
@@ -152,6 +154,8 @@ func TestJudge(t *testing.T) {
 		{name: "sysctl before resources", pod: asking("p", "cpu=9", sysctlOf), want: "SysctlForbidden: "},
 		{name: "resources before AppArmor", pod: asking("p", "cpu=9", confined), change: func(a *Admission) { a.NoAppArmor = "no kernel" }, want: "OutOfcpu: "},
 		{name: "AppArmor", pod: asking("p", "", confined), change: func(a *Admission) { a.NoAppArmor, a.ShuttingDown = "no kernel", true }, want: "AppArmor: "},
+		{name: "not built, of a file", pod: asking("p", "", both(fromFile, mapped)), want: "UnsupportedField: spec.hostUsers "},
+		{name: "not built, of the API server: it waits", pod: asking("p", "", mapped)},
 		{name: "shutdown", pod: asking("p", ""), change: func(a *Admission) { a.ShuttingDown = true }, want: "NodeShutdown: "},
 
 		{name: "pressure of memory", pod: asking("p", ""), change: pressed(corev1.NodeMemoryPressure), want: "Evicted: The node had condition: [MemoryPressure]. "},

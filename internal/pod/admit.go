@@ -7,8 +7,8 @@ import (
 )
 
 // ReasonUnsupported is the reason of a pod that asks for something that this
-// version of the program does not honour yet. Such a pod fails visibly: a field
-// is never ignored.
+// version of the program does not honour yet. A field is never ignored: a static pod
+// fails by it, one of the API server waits.
 const ReasonUnsupported = "UnsupportedField"
 
 // Allowed is what pods of a node may ask for beyond what every node gives.
@@ -28,21 +28,23 @@ type Allowed struct {
 	Cluster bool
 }
 
-// Admit tells whether this node can do everything that the pod asks for; nil
+// Admit tells whether this node can do everything that the static pod asks for; nil
 // means yes. The pod is defaulted and valid.
 func Admit(p *corev1.Pod, node Allowed) *Rejection {
 	if r := admitSysctls(p, node.UnsafeSysctls); r != nil {
 		return r
 	}
-	return admitRest(p, node)
-}
-
-// admitRest asks what kubelet asks after its look at the node's resources, and for
-// what is not built yet.
-func admitRest(p *corev1.Pod, node Allowed) *Rejection {
 	if r := admitAppArmor(p, node.NoAppArmor); r != nil {
 		return r
 	}
+	return Unbuilt(p, node)
+}
+
+// Unbuilt tells what the pod asks for that this node does not give it, or not yet;
+// nil means nothing. For a pod of the API server that is no refusal: who made it would
+// make the next one at once, and fail again, as fast as it can. It waits, as with a
+// kubelet that has no driver for its volume. The pod is defaulted and valid.
+func Unbuilt(p *corev1.Pod, node Allowed) *Rejection {
 	if r := admitHandler(p, node.Handlers); r != nil {
 		return r
 	}
@@ -51,7 +53,7 @@ func admitRest(p *corev1.Pod, node Allowed) *Rejection {
 		return unsupported("spec.hostUsers", "user namespaces are not built yet")
 	}
 	if r := firstSet("spec", []fieldSet{
-		{"ephemeralContainers", len(spec.EphemeralContainers) > 0},
+		{"ephemeralContainers", len(spec.EphemeralContainers) > 0 && (static(p) || !node.Cluster)},
 		{"resourceClaims", len(spec.ResourceClaims) > 0},
 	}); r != nil {
 		return r

@@ -27,9 +27,6 @@ func admitVolumes(spec *corev1.PodSpec, cluster bool) *Rejection {
 		if kind := setField(&v.VolumeSource); !volumeKinds[kind] && !(cluster && clusterKinds[kind]) {
 			return unsupported(strings.TrimSuffix(at+"."+kind, "."), fmt.Sprintf("volume %q: volumes of this kind are not built yet", v.Name))
 		}
-		if r := admitEmptyDir(at+".emptyDir", v.EmptyDir); r != nil {
-			return r
-		}
 		if r := admitProjected(at+".projected", v.Projected, cluster); r != nil {
 			return r
 		}
@@ -47,13 +44,6 @@ func setField(choices any) string {
 		}
 	}
 	return ""
-}
-
-func admitEmptyDir(at string, e *corev1.EmptyDirVolumeSource) *Rejection {
-	if e != nil && e.Medium == corev1.StorageMediumDefault && e.SizeLimit != nil && e.SizeLimit.Sign() > 0 {
-		return unsupported(at+".sizeLimit", "on a disk it would not be enforced; medium: Memory enforces it")
-	}
-	return nil
 }
 
 func admitProjected(at string, p *corev1.ProjectedVolumeSource, cluster bool) *Rejection {

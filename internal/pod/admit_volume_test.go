@@ -20,8 +20,6 @@ func TestAdmitVolumes(t *testing.T) {
 		"spec.volumes[0].gitRepo": source(corev1.VolumeSource{GitRepo: &corev1.GitRepoVolumeSource{}}), // never: CVE-2024-10220
 		"spec.volumes[0].csi":     source(corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{}}),
 		"spec.volumes[0].image":   source(corev1.VolumeSource{Image: &corev1.ImageVolumeSource{}}),
-		"spec.volumes[0].emptyDir.sizeLimit": source(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
-			SizeLimit: new(resource.MustParse("1Mi"))}}),
 		"spec.volumes[0].projected.sources[0].podCertificate": source(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
 			Sources: []corev1.VolumeProjection{{PodCertificate: &corev1.PodCertificateProjection{}}}}}),
 		"spec.volumes[0].projected.sources[1].clusterTrustBundle": source(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
@@ -29,7 +27,7 @@ func TestAdmitVolumes(t *testing.T) {
 		"spec.volumes[0].projected.sources[0]": source(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
 			Sources: []corev1.VolumeProjection{{}}}}),
 		"": source(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
-			Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse("1Mi"))}}),
+			SizeLimit: new(resource.MustParse("1Mi"))}}), // as with kubelet, it takes an eviction to enforce it
 	} {
 		p := testPod(corev1.RestartPolicyAlways, "i", "a")
 		change(&p.Spec)

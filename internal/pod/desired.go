@@ -27,6 +27,9 @@ type Desired struct {
 	// Rejected, when not nil, says that the node does not admit the pod: its
 	// phase is Failed and nothing of it is started.
 	Rejected *Rejection
+	// Unbuilt, when not nil, says what the pod asks for that the node does not give
+	// it: as long as there is nothing of it, nothing is begun, and its phase is Pending.
+	Unbuilt *Rejection
 	// Ended, when not nil, says that the node ends the pod before its time: it is
 	// stopped, within Grace where that is shorter than its own, its phase is Failed
 	// unless it has succeeded, and it is not started again.
@@ -45,6 +48,15 @@ type Ending struct {
 type Rejection struct {
 	Reason  string
 	Message string
+}
+
+// unbuilt is why nothing of the pod is begun, or nil. One that an earlier daemon has
+// begun goes on.
+func (d Desired) unbuilt(o *Observed) *Rejection {
+	if d.Unbuilt == nil || d.Rejected != nil || d.Wish != WishRun || !o.RuntimeState.Empty() {
+		return nil
+	}
+	return d.Unbuilt
 }
 
 // within bounds a grace period by that of the pod's end, where the node ends it.

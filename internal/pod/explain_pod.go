@@ -88,6 +88,12 @@ func (e *explainer) admission() Gate {
 		}
 	case e.Held != "":
 		return Gate{State: GateWaiting, Detail: e.Held}
+	case e.Desired.unbuilt(&e.Observed) != nil:
+		r := e.Desired.Unbuilt
+		return Gate{
+			State: GateBlocked, Reason: r.Reason, LastError: r.Message, Since: e.since(corev1.PodReady),
+			Do: "change what the pod asks for, or run it on another node",
+		}
 	case e.Behind != "":
 		return Gate{State: GateWaiting, Reason: "NameInUse", Detail: fmt.Sprintf("an earlier pod of the same name (uid %s) has to be gone first", e.Behind)}
 	}

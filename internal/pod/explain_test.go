@@ -76,6 +76,12 @@ var comingPods = []explained{
 		return Facts{Namespace: "ns", Name: "p", Refused: []Refusal{{File: "/m/p.yaml", Line: 7, Message: "spec.containers[0].imagee: unknown field"}}}
 	}, "source blocked; admission not reached; sandbox not reached; network not reached; volumes not reached; Ready not reached",
 		[]string{"ns/p is blocked at source: CannotUseManifest: /m/p.yaml:7: spec.containers[0].imagee: unknown field.", "mend the file"}},
+	{"it asks for what is not built", func() Facts {
+		f := wish(testPod("Always", "", "app"), observed(nil))
+		f.Desired.Unbuilt = &Rejection{Reason: ReasonUnsupported, Message: "spec.hostUsers is not supported on this node"}
+		return f
+	}, "admission blocked; sandbox not reached; network not reached; volumes not reached; " + nothingRuns,
+		[]string{"ns/p is blocked at admission: UnsupportedField: spec.hostUsers is not supported on this node.", "change what the pod asks for"}},
 	{"a newer manifest of a pod that runs is refused", func() Facts {
 		f := wish(testPod("Always", "", "app"), observed(ready, "app#0@s0 running"))
 		f.Refused = []Refusal{{File: "/m/p.yaml", Line: 7, Message: "spec.x: unknown field"}}

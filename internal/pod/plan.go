@@ -25,6 +25,7 @@ func Plan(d Desired, o Observed, now time.Time) Steps {
 		p.absent()
 	case d.Rejected != nil, d.Ended != nil, terminal(d, o, now):
 		p.finish()
+	case d.unbuilt(&o) != nil: // until the pod or the daemon is another
 	default:
 		p.run()
 	}

@@ -157,6 +157,9 @@ func (b *statusBuilder) addresses(s *corev1.PodStatus, node Node) {
 
 // pendingBecause says what a pending pod as a whole waits for.
 func (b *statusBuilder) pendingBecause() (reason, message string) {
+	if r := b.d.unbuilt(&b.o); r != nil {
+		return r.Reason, r.Message
+	}
 	for _, kind := range []ActionKind{Prepare, RunSandbox} {
 		if f, ok := b.o.Failed[Op{Kind: kind}]; ok {
 			return f.Reason, f.Message

@@ -183,6 +183,9 @@ func (b *statusBuilder) exited(s *corev1.ContainerStatus, c *corev1.Container, l
 }
 
 func (b *statusBuilder) waiting(c *corev1.Container) *corev1.ContainerStateWaiting {
+	if r := b.d.unbuilt(&b.o); r != nil {
+		return &corev1.ContainerStateWaiting{Reason: r.Reason, Message: r.Message}
+	}
 	if f, failed := b.o.Failed[Op{Kind: StartContainer, Object: c.Name}]; failed {
 		return f.waiting(c.Image)
 	}

@@ -99,8 +99,8 @@ func containerOf(p *corev1.Pod, name string) *corev1.Container {
 	return pod.ContainerOf(p, name)
 }
 
-// tellStatus reports what only the status shows: that the node refuses the pod, that it
-// waits for the network, and containers that wait to be restarted.
+// tellStatus reports what only the status shows: that the node refuses the pod, or does
+// not begin it, that it waits for the network, and containers that wait to be restarted.
 func (w *worker) tellStatus(d pod.Desired, before, now *corev1.PodStatus) {
 	switch p := d.Pod; {
 	case d.Rejected != nil:
@@ -108,6 +108,10 @@ func (w *worker) tellStatus(d pod.Desired, before, now *corev1.PodStatus) {
 			w.warn(p, "", now.Reason, now.Message)
 		}
 		return
+	case d.Unbuilt != nil && now.Reason == d.Unbuilt.Reason:
+		if before.Reason != now.Reason {
+			w.warn(p, "", now.Reason, now.Message)
+		}
 	case now.Reason == pod.ReasonNetworkNotReady && before.Reason != now.Reason:
 		w.warn(p, "", now.Reason, "network is not ready: "+now.Message)
 	}

@@ -49,8 +49,9 @@ func TestEvents(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- set.Run(ctx) }()
-		flaky, refused := podNamed("flaky"), podNamed("web")
-		wanted := []pod.Desired{{Wish: pod.WishRun, Pod: flaky}, {Wish: pod.WishRun, Pod: refused, Rejected: &pod.Rejection{Reason: "NodeAffinity", Message: "no"}}}
+		flaky, refused, unbuilt := podNamed("flaky"), podNamed("web"), podNamed("hardy")
+		wanted := []pod.Desired{{Wish: pod.WishRun, Pod: flaky}, {Wish: pod.WishRun, Pod: refused, Rejected: &pod.Rejection{Reason: "NodeAffinity", Message: "no"}},
+			{Wish: pod.WishRun, Pod: unbuilt, Unbuilt: &pod.Rejection{Reason: pod.ReasonUnsupported, Message: "spec.hostUsers"}}}
 		set.Offer(worker.Snapshot{Source: "file", Synced: true, Trusted: true, Pods: wanted})
 		time.Sleep(5 * time.Minute)
 		set.Offer(worker.Snapshot{Source: "file", Synced: true, Trusted: true})
@@ -61,7 +62,7 @@ func TestEvents(t *testing.T) {
 		for _, want := range []string{
 			"flaky/" + c + " Normal Pulled: Container image", "flaky/" + c + " Normal Created: Container created", "flaky/" + c + " Normal Started: Container started",
 			"flaky/" + c + " Warning BackOff: Back-off restarting failed container " + c + " in pod flaky_default(" + string(flaky.UID) + ")",
-			"flaky/" + c + " Normal Killing: Stopping container " + c, "web/ Warning NodeAffinity: ",
+			"flaky/" + c + " Normal Killing: Stopping container " + c, "web/ Warning NodeAffinity: ", "hardy/ Warning UnsupportedField: spec.hostUsers",
 		} {
 			found := false
 			for got := range e.all {

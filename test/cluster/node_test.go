@@ -100,6 +100,7 @@ func TestNode(t *testing.T) {
 	t.Run("streams", func(t *testing.T) { n.in(t).streams() })
 	t.Run("mirror", func(t *testing.T) { n.in(t).mirror() })
 	t.Run("refused", func(t *testing.T) { n.in(t).refused() })
+	t.Run("unbuilt", func(t *testing.T) { n.in(t).unbuilt() })
 	t.Run("daemon set", func(t *testing.T) { n.in(t).daemonSet() })
 	t.Run("stateful set", func(t *testing.T) { n.in(t).statefulSet() })
 	t.Run("cron job", func(t *testing.T) { n.in(t).cronJob() })

@@ -75,6 +75,33 @@ func (n *node) statefulSet() {
 	n.kubectl("delete", "statefulset/db", "service/db")
 }
 
+// unbuilt: pods that ask for what the node does not give them wait and say for what,
+// also when the daemon ends, and their ReplicaSet makes no others; they give way to
+// those of a template without it.
+func (n *node) unbuilt() {
+	deployment := func(volume string) {
+		n.apply("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: disk}\nspec:" + podTemplate("disk", "      volumes: [{name: v, "+volume+"}]\n"))
+	}
+	const waits = `--for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=UnsupportedField`
+	deployment("nfs: {server: 127.0.0.1, path: /}")
+	n.kubectl("wait", "--for=jsonpath={.status.unavailableReplicas}=1", "deployment/disk", "--timeout=60s")
+	n.kubectl("wait", waits, "pods", "-l", "app=disk", "--timeout=60s")
+	n.restart()
+	n.kubectl("scale", "deployment/disk", "--replicas=2")
+	n.kubectl("wait", "--for=jsonpath={.status.unavailableReplicas}=2", "deployment/disk", "--timeout=60s")
+	n.kubectl("wait", waits, "pods", "-l", "app=disk", "--timeout=60s")
+	if got := n.jsonpath("{.items[*].status.phase} {.items[*].status.reason}", "pods", "-l", "app=disk"); got != "Pending Pending UnsupportedField UnsupportedField" {
+		n.t.Errorf("pods that ask for what is not built are %q", got)
+	}
+	if got := n.jsonpath("{.items[*].message}", "events", "--field-selector", "reason=UnsupportedField"); !strings.Contains(got, "spec.volumes[0].nfs") {
+		n.t.Errorf("the events say %q of it", got)
+	}
+	deployment("emptyDir: {sizeLimit: 1Mi}")
+	n.kubectl("rollout", "status", "deployment/disk", "--timeout=90s")
+	n.kubectl("delete", "deployment", "disk", "--timeout=60s")
+	n.kubectl("wait", "--for=delete", "pods", "-l", "app=disk", "--timeout=60s")
+}
+
 // cronJob: the schedule makes jobs, and their pods come to their ends.
 func (n *node) cronJob() {
 	n.apply(`
