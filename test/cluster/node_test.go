@@ -35,9 +35,16 @@ func newNode(t *testing.T) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{Kubelet: n.authentication() + "nodeLeaseDurationSeconds: 8\n", Args: []string{"--kubeconfig", file}})
+	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{Kubelet: n.authentication() + nodeConfig, Args: []string{"--kubeconfig", file}})
 	return n
 }
+
+// nodeConfig has a lease that is renewed while a test looks, and keeps something back
+// from pods.
+const nodeConfig = `nodeLeaseDurationSeconds: 8
+systemReserved: {memory: 64Mi}
+kubeReserved: {cpu: 100m, memory: 32Mi}
+`
 
 // authentication lets the API server in.
 func (n *node) authentication() string {
@@ -101,6 +108,7 @@ func TestNode(t *testing.T) {
 	t.Run("mirror", func(t *testing.T) { n.in(t).mirror() })
 	t.Run("refused", func(t *testing.T) { n.in(t).refused() })
 	t.Run("unbuilt", func(t *testing.T) { n.in(t).unbuilt() })
+	t.Run("reserved", func(t *testing.T) { n.in(t).reserved() })
 	t.Run("daemon set", func(t *testing.T) { n.in(t).daemonSet() })
 	t.Run("stateful set", func(t *testing.T) { n.in(t).statefulSet() })
 	t.Run("cron job", func(t *testing.T) { n.in(t).cronJob() })

@@ -1,8 +1,15 @@
 package cluster_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"nodeagent/test/image"
 )
@@ -100,6 +107,40 @@ func (n *node) unbuilt() {
 	n.kubectl("rollout", "status", "deployment/disk", "--timeout=90s")
 	n.kubectl("delete", "deployment", "disk", "--timeout=60s")
 	n.kubectl("wait", "--for=delete", "pods", "-l", "app=disk", "--timeout=60s")
+}
+
+// reserved: what nodeConfig keeps back is told to the scheduler, with the threshold of
+// eviction, and the kernel keeps it, without.
+func (n *node) reserved() {
+	var have corev1.NodeStatus
+	if err := json.Unmarshal([]byte(n.jsonpath("{.status}", "node", "node")), &have); err != nil {
+		n.t.Fatal(err)
+	}
+	capacity := have.Capacity.Memory().Value()
+	told := capacity - have.Allocatable.Memory().Value()
+	for name, pages := range have.Capacity {
+		if strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix) {
+			told -= pages.Value()
+		}
+	}
+	if told != (64+32+100)<<20 {
+		n.t.Errorf("%d bytes of memory are kept back from the scheduler, want 196 MiB", told)
+	}
+	cpu := have.Capacity.Cpu().DeepCopy()
+	if cpu.Sub(*have.Allocatable.Cpu()); cpu.Cmp(resource.MustParse("100m")) != 0 {
+		n.t.Errorf("%s of the CPU are kept back from the scheduler, want 100m", cpu.String())
+	}
+	limit := ""
+	for _, file := range []string{"memory/*/kubepods/memory.limit_in_bytes", "*/kubepods/memory.max"} {
+		file = strings.Replace(file, "*", strings.Trim(n.bed.CgroupRoot(), "/"), 1)
+		if text, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", file)); err == nil {
+			limit = strings.TrimSpace(string(text))
+		}
+	}
+	page := int64(os.Getpagesize())
+	if want := (capacity - (64+32)<<20) / page * page; limit != strconv.FormatInt(want, 10) {
+		n.t.Errorf("all pods together may use %s bytes, want %d", limit, want)
+	}
 }
 
 // cronJob: the schedule makes jobs, and their pods come to their ends.
