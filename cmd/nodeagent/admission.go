@@ -29,9 +29,6 @@ type admission struct {
 	fresh    *corev1.Node       // as it was read for these
 }
 
-// sourceAPI is the name of the API server's snapshots.
-const sourceAPI = "api"
-
 func newAdmission(d *daemon) *admission {
 	return &admission{d: d, poke: make(chan struct{}, 1), snapshots: map[string]source.Snapshot{}}
 }
@@ -111,19 +108,22 @@ func (a *admission) read(ctx context.Context) *corev1.Node {
 
 // turn decides for all that are not decided, and hands all on.
 func (a *admission) turn() (unsure []types.UID) {
+	var snapshots []source.Snapshot
 	a.mu.Lock()
-	file, api := a.snapshots[sourceFile], a.snapshots[sourceAPI]
+	for _, name := range a.d.sources() {
+		if s, told := a.snapshots[name]; told {
+			snapshots = append(snapshots, s)
+		}
+	}
 	a.mu.Unlock()
-	all := a.candidates(file, api)
+	all := a.candidates(snapshots...)
 	judge := pod.Admission{Allowed: allowed(a.d.cfg), Node: a.d.cluster.node.Seen(), OS: goos, ShuttingDown: a.d.shuttingDown()}
 	a.verdicts, unsure = judge.Decide(a.verdicts, all)
 	if a.fresh != nil {
 		unsure = a.decideFresh(judge, all, unsure)
 	}
-	for _, s := range []source.Snapshot{file, api} {
-		if s.Source != "" {
-			a.d.set.Offer(a.wished(s, judge.Allowed))
-		}
+	for _, s := range snapshots {
+		a.d.set.Offer(a.wished(s, judge.Allowed))
 	}
 	return unsure
 }

@@ -124,7 +124,7 @@ func (d *daemon) nodeResources() pod.Resources {
 
 // problems is what keeps the daemon from knowing what it is to run.
 func (d *daemon) problems() []source.Problem {
-	all := d.latest.problems()
+	all := append(d.latest.problems(), d.latestURL.problems()...)
 	if d.cluster != nil {
 		all = append(all, d.cluster.problems.problems()...)
 	}

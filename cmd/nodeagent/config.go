@@ -11,6 +11,7 @@ import (
 
 	"nodeagent/internal/config"
 	"nodeagent/internal/diag"
+	"nodeagent/internal/server"
 )
 
 // configDocument is the document of "config".
@@ -98,7 +99,7 @@ func (d *configDocument) fill(cfg *config.Config) error {
 	for _, part := range []struct {
 		from any
 		to   *map[string]any
-	}{{cfg.Kubelet, &d.Kubelet}, {cfg.Agent, &d.Agent}, {cfg.Cluster, &d.Cluster}, {cfg.Proxy, &d.Proxy}} {
+	}{{server.ShownConfig(&cfg.Kubelet), &d.Kubelet}, {cfg.Agent, &d.Agent}, {cfg.Cluster, &d.Cluster}, {cfg.Proxy, &d.Proxy}} {
 		text, err := json.Marshal(part.from)
 		if err != nil {
 			return fmt.Errorf("encode the configuration: %w", err)

@@ -227,7 +227,7 @@ func TestConfigOrigins(t *testing.T) {
 		}
 	}
 	const kubelet = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
-	write(file, kubelet+"podPidsLimit: 7\nclusterDomain: a.example\nmaxPods: 3\nstaticPodURLHeader:\n  Authorization: [\"Bearer s3cret\"]\n")
+	write(file, kubelet+"podPidsLimit: 7\nclusterDomain: a.example\nmaxPods: 3\nstaticPodURL: http://u:s3cret@h.example/pods?key=s3cret\nstaticPodURLHeader:\n  Authorization: [\"Bearer s3cret\"]\n")
 	write(filepath.Join(dropins, "10.conf"), kubelet+"clusterDomain: b.example\n")
 	flags := config.Flags{Config: file, ConfigDir: dropins, RootDir: "/elsewhere"}
 	doc, err := readConfig(flags)
@@ -242,7 +242,7 @@ func TestConfigOrigins(t *testing.T) {
 			t.Errorf("%s is set by %q, want %q", field, got, want)
 		}
 	}
-	if len(doc.Unused) != 2 || !strings.Contains(doc.Unused[0], "maxPods") {
+	if len(doc.Unused) != 1 || !strings.Contains(doc.Unused[0], "maxPods") {
 		t.Errorf("unused fields are %v", doc.Unused)
 	}
 	text, err := json.Marshal(doc)
@@ -250,7 +250,7 @@ func TestConfigOrigins(t *testing.T) {
 		t.Errorf("a token is shown: %v %s", err, text)
 	}
 	out, err := execute(t, "config", "--config", file, "--config-dir", dropins)
-	if err != nil || strings.Contains(out, "s3cret") || !strings.Contains(out, "b.example") {
+	if err != nil || strings.Contains(out, "s3cret") || !strings.Contains(out, "b.example") || !strings.Contains(out, "http://h.example/pods") {
 		t.Errorf("config shows %v\n%s", err, out)
 	}
 }

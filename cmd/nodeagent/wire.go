@@ -11,7 +11,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"nodeagent/internal/cert"
 	"nodeagent/internal/cgroups"
@@ -21,14 +20,12 @@ import (
 	"nodeagent/internal/net/podnet"
 	"nodeagent/internal/net/proxy"
 	"nodeagent/internal/pod"
-	"nodeagent/internal/pod/validate"
 	"nodeagent/internal/poddir"
 	"nodeagent/internal/probe"
 	"nodeagent/internal/server"
 	"nodeagent/internal/shutdown"
 	"nodeagent/internal/source"
 	"nodeagent/internal/stats"
-	"nodeagent/internal/status"
 	"nodeagent/internal/volume"
 	"nodeagent/internal/worker"
 )
@@ -49,12 +46,15 @@ type daemon struct {
 	source  *source.Manifests
 	listens []func() error // before anything runs: a port that is taken is told at once
 	parts   []part
-	latest  latestSnapshot
+	latest  latestSnapshot // of the manifests
 	objects fileObjects
 	health  *server.Health // nil: no port
 	stats   *stats.Meter
 	count   *operations
 	addrs   addresses
+
+	latestURL latestSnapshot // of staticPodURL
+	statics   statics
 
 	cluster   *cluster           // nil: the node stands alone
 	serving   *cert.Serving      // of a cluster's node
@@ -66,7 +66,7 @@ type daemon struct {
 }
 
 func newDaemon(cfg *config.Config, log *slog.Logger) (*daemon, error) {
-	d := &daemon{cfg: cfg, log: log, count: newOperations()}
+	d := &daemon{cfg: cfg, log: log, count: newOperations(), latestURL: latestSnapshot{say: "cannot use a pod of staticPodURL"}}
 	if cfg.Agent.ProxyOnly {
 		return d, d.fitProxyOnly()
 	}
@@ -160,10 +160,10 @@ func (d *daemon) fitSet() error {
 		Runtime: d.runtime, Sandboxes: d.count.sandboxes(d.runtime), Containers: d.count.containers(d.runtime), Stops: d.runtime, Hooks: d.hooks, Images: images{d.runtime.Images(), d.cfg, d.log, d.imagesChanged},
 		Cgroups: d.tree, Network: d.network, Dirs: d.dirs, Files: d.dirs, Links: d.dirs,
 		Volumes: d.volumes, EnvFiles: d.volumes, Probes: d.probes, Objects: &d.objects, Services: &d.objects,
-		Sources: []string{sourceFile}, Stray: d.stray, Node: node, Logger: d.log,
+		Sources: d.sources(), Stray: d.stray, Node: node, Logger: d.log,
 	}
 	if c := d.cluster; c != nil {
-		cfg.Sources, cfg.Objects, cfg.Services, cfg.Events = []string{sourceFile, sourceAPI}, c.objects, c.services, c.events
+		cfg.Objects, cfg.Services, cfg.Events = c.objects, c.services, c.events
 	}
 	d.set, err = worker.New(cfg)
 	d.parts = append(d.parts, part{"pods", d.set.Run},
@@ -216,59 +216,6 @@ func (d *daemon) limits() pod.Limits {
 // oomScoreGuaranteed is the lowest score that a container ever gets.
 const oomScoreGuaranteed = -997
 
-// sourceFile is the name of the manifest directory's snapshots.
-const sourceFile = "file"
-
-func (d *daemon) fitSource() (err error) {
-	d.source, err = source.NewManifests(source.Config{
-		Path: d.cfg.Kubelet.StaticPodPath, NodeName: d.cfg.NodeName,
-		Rescan:  d.cfg.Kubelet.FileCheckFrequency.Duration,
-		Default: validate.Default, Validate: d.validator(),
-		Objects: fromFiles(d.cfg),
-		Emit:    d.offer,
-	})
-	d.parts = append(d.parts, part{"manifests", d.source.Run})
-	return err
-}
-
-// validatePod judges a pod as the API server does, and refuses fields that are
-// younger than the level that this program implements.
-func validatePod(p *corev1.Pod) field.ErrorList {
-	return append(validate.Validate(p), validate.Younger(p)...)
-}
-
-// validator judges the manifests. In a cluster, what others keep at the API server
-// is not for them.
-func (d *daemon) validator() func(*corev1.Pod) field.ErrorList {
-	if d.cluster == nil {
-		return validatePod
-	}
-	return func(p *corev1.Pod) field.ErrorList { return append(validatePod(p), validate.NoReferences(p)...) }
-}
-
-// offer hands a snapshot of the manifest directory to the pod set.
-func (d *daemon) offer(s source.Snapshot) {
-	d.latest.put(s, d.log)
-	d.objects.put(s.Objects, d.set.ObjectChanged)
-	if d.cluster != nil {
-		d.cluster.writer.OfferStatic(status.Static{Pods: s.Pods, Trusted: s.Trusted})
-		d.admission.offer(s)
-		return
-	}
-	allowed := allowed(d.cfg)
-	snap := worker.Snapshot{Source: s.Source, Synced: s.Synced, Trusted: s.Trusted}
-	for _, p := range s.Pods {
-		desired := pod.Desired{Wish: pod.WishRun, Pod: p}
-		if r, rejected := s.Rejected[p.UID]; rejected {
-			desired.Rejected = &r
-		} else {
-			desired.Rejected = pod.Admit(p, allowed)
-		}
-		snap.Pods = append(snap.Pods, desired)
-	}
-	d.set.Offer(snap)
-}
-
 // allowed is what the configuration and the host let pods ask for.
 func allowed(cfg *config.Config) pod.Allowed {
 	return pod.Allowed{
@@ -306,7 +253,7 @@ func (d *daemon) info() map[string]func() any {
 	info := map[string]func() any{
 		"awaited":  func() any { return d.set.Awaited() },
 		"problems": func() any { return d.problems() },
-		"config":   func() any { return d.cfg },
+		"config":   func() any { return d.shownConfig() },
 		"probes":   func() any { return d.probes.Show() },
 		"volumes":  func() any { return d.volumesTaken() },
 		"version":  func() any { return version },
@@ -319,6 +266,13 @@ func (d *daemon) info() map[string]func() any {
 		info["services"] = func() any { return d.services.Show() }
 	}
 	return info
+}
+
+// shownConfig is the configuration without what lets somebody in elsewhere.
+func (d *daemon) shownConfig() *config.Config {
+	shown := *d.cfg
+	shown.Kubelet = *server.ShownConfig(&d.cfg.Kubelet)
+	return &shown
 }
 
 func (d *daemon) fitServers() error {

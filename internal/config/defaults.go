@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -29,6 +30,7 @@ const (
 	defaultLogMaxSize    = "10Mi"
 	defaultLogMaxFiles   = 5
 	defaultFileCheck     = 20 * time.Second
+	defaultHTTPCheck     = 20 * time.Second
 	defaultHealthzPort   = 10248
 	defaultPodPidsLimit  = 4096 // kubelet: no limit
 	defaultBridge        = "nodeagent0"
@@ -68,6 +70,9 @@ func (c *Config) setDefaults() error {
 	}
 	if k.FileCheckFrequency.Duration == 0 {
 		k.FileCheckFrequency.Duration = defaultFileCheck
+	}
+	if k.HTTPCheckFrequency.Duration == 0 {
+		k.HTTPCheckFrequency.Duration = defaultHTTPCheck
 	}
 	if k.ContainerLogMaxFiles == nil {
 		k.ContainerLogMaxFiles = new(int32(defaultLogMaxFiles))
@@ -192,6 +197,9 @@ func (c *Config) check() error {
 	}
 	if !strings.HasPrefix(c.Kubelet.ContainerRuntimeEndpoint, "unix://") {
 		bad("containerRuntimeEndpoint", "%q is not a unix:// address of containerd", c.Kubelet.ContainerRuntimeEndpoint)
+	}
+	if at, err := url.Parse(c.Kubelet.StaticPodURL); c.Kubelet.StaticPodURL != "" && (err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https") {
+		bad("staticPodURL", "it is not an http or https URL") // it may hold a password
 	}
 	c.checkRuntimes(bad)
 	for _, pattern := range c.Kubelet.AllowedUnsafeSysctls {

@@ -119,7 +119,7 @@ func (c *Config) decode(path string, d document) error {
 
 // usedKubelet are the fields of KubeletConfiguration that the daemon acts on.
 var usedKubelet = []string{
-	"apiVersion", "kind", "staticPodPath", "fileCheckFrequency", "podLogsDir", "cgroupRoot", "cgroupDriver",
+	"apiVersion", "kind", "staticPodPath", "fileCheckFrequency", "staticPodURL", "staticPodURLHeader", "httpCheckFrequency", "podLogsDir", "cgroupRoot", "cgroupDriver",
 	"clusterDNS", "clusterDomain", "resolvConf", "podCIDR", "podPidsLimit", "healthzPort", "healthzBindAddress",
 	"containerLogMaxSize", "containerLogMaxFiles", "containerRuntimeEndpoint", "seccompDefault", "allowedUnsafeSysctls",
 	"cpuCFSQuota", "cpuCFSQuotaPeriod", "singleProcessOOMKill", "serializeImagePulls", "maxParallelImagePulls",

@@ -13,7 +13,7 @@ func encode(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
 
 // configz shows the configuration in kubelet's form, without its secrets.
 func (a *NodeAPI) configz(w http.ResponseWriter, _ *http.Request, _ []string) {
-	shown := shownConfig(a.cfg.Kubelet())
+	shown := ShownConfig(a.cfg.Kubelet())
 	w.Header().Set("Content-Type", "application/json")
 	_ = encode(w, map[string]any{"kubeletconfig": shown})
 }
@@ -21,10 +21,10 @@ func (a *NodeAPI) configz(w http.ResponseWriter, _ *http.Request, _ []string) {
 // masked stands for what is not shown.
 const masked = "<masked>"
 
-// shownConfig is a copy in which what lets somebody in elsewhere is masked: the
+// ShownConfig is a copy in which what lets somebody in elsewhere is masked: the
 // headers that static pods are asked for with, and all of that address but where
 // it leads. Paths of keys are shown; keys are not in a configuration.
-func shownConfig(cfg *kubeletv1beta1.KubeletConfiguration) *kubeletv1beta1.KubeletConfiguration {
+func ShownConfig(cfg *kubeletv1beta1.KubeletConfiguration) *kubeletv1beta1.KubeletConfiguration {
 	out := cfg.DeepCopy()
 	for name, values := range out.StaticPodURLHeader {
 		for i := range values {

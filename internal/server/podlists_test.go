@@ -124,7 +124,7 @@ func TestConfigzHidesSecrets(t *testing.T) {
 		t.Error("the configuration itself was changed")
 	}
 	cfg.StaticPodURL = "https://canary\x7f@:"
-	if got := shownConfig(cfg).StaticPodURL; strings.Contains(got, "canary") {
+	if got := ShownConfig(cfg).StaticPodURL; strings.Contains(got, "canary") {
 		t.Errorf("an address that cannot be read is shown as %q", got)
 	}
 }
@@ -141,7 +141,7 @@ func TestConfigHasNoOtherSecrets(t *testing.T) {
 		name := of.Field(i).Name
 		for _, sound := range []string{"secret", "token", "password", "header", "key", "credential", "url"} {
 			if strings.Contains(strings.ToLower(name), sound) && !slices.Contains(decided, name) {
-				t.Errorf("%s sounds like a secret: mask it in shownConfig, or say here why not", name)
+				t.Errorf("%s sounds like a secret: mask it in ShownConfig, or say here why not", name)
 			}
 		}
 	}

@@ -96,7 +96,7 @@ var (
 		"authentication": "{x509: {clientCAFile: /x}}", "authentication.anonymous": "{enabled: false}", "authentication.webhook": "{enabled: true}",
 		"authentication.x509": "{clientCAFile: /x}", "authorization": "{mode: Webhook}", "authorization.webhook": "{cacheAuthorizedTTL: 1s}",
 		"registerWithTaints": "[{key: k, effect: NoSchedule}]", "reservedMemory": "[{numaNode: 0, limits: {memory: 1Gi}}]",
-		"shutdownGracePeriodByPodPriority": "[{priority: 1, shutdownGracePeriodSeconds: 1}]", "shutdownGracePeriodCriticalPods": "1s\nshutdownGracePeriod: 2s", "staticPodURLHeader": "{a: [b]}",
+		"shutdownGracePeriodByPodPriority": "[{priority: 1, shutdownGracePeriodSeconds: 1}]", "shutdownGracePeriodCriticalPods": "1s\nshutdownGracePeriod: 2s", "staticPodURL": "http://192.0.2.1/pods", "staticPodURLHeader": "{a: [b]}",
 		"logging": "{verbosity: 3}", "memorySwap": "{swapBehavior: LimitedSwap}", "crashLoopBackOff": "{maxContainerRestartPeriod: 1s}",
 		"tracing": "{samplingRatePerMillion: 1}", "userNamespaces": "{idsPerPod: 65536}", "cpuManagerPolicy": "static",
 	}
@@ -108,6 +108,7 @@ var (
 		"maxParallelImagePulls": "0", "evictionHard": "{memory.available: some}", "containerLogMaxSize": "much", "containerLogMaxFiles": "1",
 		"systemReserved": "{cpu: some}", "kubeReserved": "{cpu: some}", "reservedSystemCPUs": "some", "enforceNodeAllocatable": "[system-reserved]",
 		"allowedUnsafeSysctls": "[vm.swappiness]", "containerRuntimeEndpoint": "npipe:////./pipe/x",
+		"staticPodURL": "ftp://x/",
 	}
 )
 
@@ -311,7 +312,7 @@ tlsMinVersion: VersionTLS12
 	if !reflect.DeepEqual(c.Kubelet, want.Kubelet) {
 		t.Errorf("flags say %+v, a file says %+v", c.Kubelet, want.Kubelet)
 	}
-	if !slices.Equal(c.Unused, []string{"--feature-gates", "--manifest-url-header", "--pod-infra-container-image", "--reserved-memory"}) || c.Origin["kubelet.maxPods"] != "--max-pods" {
+	if !slices.Equal(c.Unused, []string{"--feature-gates", "--pod-infra-container-image", "--reserved-memory"}) || c.Origin["kubelet.maxPods"] != "--max-pods" {
 		t.Errorf("unused are %v, set is by %v", c.Unused, c.Origin)
 	}
 	for name, text := range map[string]string{"max-pods": "many", "rotate-certificates": "perhaps", "volume-stats-agg-period": "7", "system-reserved": "cpu", "register-with-taints": "a", "feature-gates": "A=maybe", "reserved-memory": "x"} {
