@@ -5,11 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -71,6 +70,10 @@ func (b *Backend) readShape(c *nftables.Conn) (state, error) {
 	if s.whole, err = b.readFixed(c, got); err != nil || !s.whole {
 		return s, err
 	}
+	if asleep, err := b.asleep(c); err != nil || asleep {
+		s.whole = false
+		return s, err
+	}
 	if s.sets, err = b.listSets(); err != nil {
 		return s, err
 	}
@@ -82,11 +85,23 @@ func (b *Backend) readShape(c *nftables.Conn) (state, error) {
 	return s, nil
 }
 
+// asleep tells whether somebody put the table to sleep: no packet comes to it then.
+// The library reads the flags in the order of the machine's bytes.
+func (b *Backend) asleep(c *nftables.Conn) (bool, error) {
+	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return false, fmt.Errorf("list tables: %w", err)
+	}
+	return slices.ContainsFunc(tables, func(t *nftables.Table) bool {
+		return t.Name == b.table.Name && binary.BigEndian.Uint32(native(t.Flags))&unix.NFT_TABLE_F_DORMANT != 0
+	}), nil
+}
+
 // readFixed compares the fixed chains with what they shall be.
 func (b *Backend) readFixed(c *nftables.Conn, got map[string]*nftables.Chain) (bool, error) {
 	for _, want := range b.fixed() {
 		ch := got[want.name]
-		if ch == nil || (ch.Hooknum == nil) != (want.hook == nil) || (want.hook != nil && (*ch.Hooknum != *want.hook || int32(*ch.Priority) != want.prio || ch.Type != want.kind)) {
+		if ch == nil || !sameHook(ch, want) {
 			return false, nil
 		}
 		rules, err := b.readRules(c, want.name)
@@ -103,6 +118,16 @@ func (b *Backend) readFixed(c *nftables.Conn, got map[string]*nftables.Chain) (b
 	return true, nil
 }
 
+// sameHook compares what makes a chain one that packets come to by themselves, and
+// what becomes of those that no rule takes.
+func sameHook(is *nftables.Chain, want chain) bool {
+	if is.Hooknum == nil || want.hook == nil {
+		return is.Hooknum == nil && want.hook == nil
+	}
+	return *is.Hooknum == *want.hook && is.Priority != nil && int32(*is.Priority) == want.prio && is.Type == want.kind &&
+		is.Policy != nil && *is.Policy == nftables.ChainPolicyAccept
+}
+
 func (b *Backend) readRules(c *nftables.Conn, name string) ([]rule, error) {
 	rules, err := c.GetRules(b.table, &nftables.Chain{Name: name, Table: b.table})
 	if err != nil {
@@ -114,43 +139,6 @@ func (b *Backend) readRules(c *nftables.Conn, name string) ([]rule, error) {
 		out = append(out, rule{text, r.Exprs})
 	}
 	return out, nil
-}
-
-// alike compares texts and the kinds of expressions: what a kernel tells of an
-// expression depends on its version. Sets and chains that are named are compared.
-func alike(have, want []rule) bool {
-	if len(have) != len(want) {
-		return false
-	}
-	for i, w := range want {
-		if have[i].text != w.text || len(have[i].exprs) != len(w.exprs) {
-			return false
-		}
-		for j, x := range w.exprs {
-			if !sameKind(have[i].exprs[j], x) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-func sameKind(a, b expr.Any) bool {
-	switch b := b.(type) {
-	case *expr.Lookup:
-		x, ok := a.(*expr.Lookup)
-		return ok && x.SetName == b.SetName && x.Invert == b.Invert
-	case *expr.Verdict:
-		x, ok := a.(*expr.Verdict)
-		return ok && x.Kind == b.Kind && x.Chain == b.Chain
-	case *expr.Numgen:
-		x, ok := a.(*expr.Numgen)
-		return ok && x.Modulus == b.Modulus && x.Offset == b.Offset
-	case *expr.Cmp:
-		x, ok := a.(*expr.Cmp)
-		return ok && x.Op == b.Op && string(x.Data) == string(b.Data)
-	}
-	return reflect.TypeOf(a) == reflect.TypeOf(b)
 }
 
 func (b *Backend) readSet(c *nftables.Conn, set *nftables.Set, into elements) error {

@@ -173,9 +173,13 @@ func TestHealing(t *testing.T) {
 		"insert rule inet nodeagent-services cluster4-3 drop",
 		"add chain inet nodeagent-services extra",
 		"add chain inet nodeagent-services cluster4-77",
+		"add chain inet nodeagent-services guard-prerouting { policy drop ; }",
+		"add table inet nodeagent-services { flags dormant ; }",
+		"replace rule inet nodeagent-services refuse handle @reset meta l4proto tcp reject with icmpx type admin-prohibited",
+		`replace rule inet nodeagent-services mark-outsiders handle @comes meta mark set meta mark | 0x00008000 comment "what comes back must come through this node"`,
 		"flush ruleset",
 	} {
-		nft(t, strings.Fields(what)...)
+		nft(t, withHandle(t, strings.Fields(what))...)
 		if what == "flush ruleset" {
 			nft(t, "add table inet foreign { set s { type ipv4_addr; elements = { 1.2.3.4 } }; chain c { counter drop; }; }")
 		}
@@ -207,6 +211,23 @@ func TestHealing(t *testing.T) {
 		t.Error("our own change woke us")
 	case <-time.After(100 * time.Millisecond):
 	}
+}
+
+// withHandle puts a rule's handle in the place of a word that it has, behind an @.
+func withHandle(t *testing.T, words []string) []string {
+	t.Helper()
+	for i, w := range words {
+		text, named := strings.CutPrefix(w, "@")
+		if !named {
+			continue
+		}
+		for line := range strings.Lines(nft(t, "-a", "list", "chain", "inet", words[3], words[4])) {
+			if rule, handle, ok := strings.Cut(strings.TrimSpace(line), " # handle "); ok && strings.Contains(rule, text) {
+				words[i] = handle
+			}
+		}
+	}
+	return words
 }
 
 func drain(c chan struct{}) {
