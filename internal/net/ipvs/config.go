@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 	"strings"
@@ -85,6 +86,9 @@ type Backend struct {
 	counts map[string]uint32   // elements of our sets
 	writes int                 // changes that were made
 
+	elements sum // of our sets
+	seed     maphash.Seed
+
 	links atomic.Bool // somebody may have changed addresses since the last look
 	rules atomic.Bool // or rules
 }
@@ -117,7 +121,7 @@ func New(cfg Config) (*Backend, error) {
 			return nil, fmt.Errorf("%q is no name of an interface", name)
 		}
 	}
-	return &Backend{cfg: cfg, bit: 1 << bit, drains: map[drain]time.Time{}}, nil
+	return &Backend{cfg: cfg, bit: 1 << bit, drains: map[drain]time.Time{}, seed: maphash.MakeSeed()}, nil
 }
 
 // Close frees the sockets. What the kernel holds stays.

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	lvs "github.com/moby/ipvs"
+
 	"nodeagent/internal/net"
 	"nodeagent/internal/net/hosttest"
 	"nodeagent/internal/net/proxy"
@@ -159,6 +161,59 @@ func TestSets(t *testing.T) {
 	}
 }
 
+// TestSetsChanged: an element that somebody exchanged for another, or gave another
+// mark, is seen, though there are as many; what we write ourselves is no news.
+func TestSetsChanged(t *testing.T) {
+	b, err := New(Config{})
+	must(t, err)
+	b.sets, b.plan, b.counts = withSets(t), testPlan(), map[string]uint32{}
+	have := map[element]uint32{}
+	at := func(i byte) net.Address {
+		return net.Address{IP: netip.AddrFrom4([4]byte{10, 96, 0, i}), Port: 80, Proto: net.TCP}
+	}
+	news := func(what string, want bool) {
+		t.Helper()
+		if b.setsChanged(hosttest.Ctx(t), true) != want {
+			t.Errorf("%s: it is news: %v", what, !want)
+		}
+	}
+	foreign := func(cmd uint16, x element, mark uint32) {
+		t.Helper()
+		must(t, b.sets.write(cmd, x.name(), []element{x}, map[element]uint32{x: mark}))
+	}
+	move := func(want map[element]uint32) {
+		t.Helper()
+		early, late, gone := b.differ(have, want)
+		must(t, b.addElements(early[:], have, want))
+		must(t, b.addElements(late[:], have, want))
+		must(t, b.delElements(gone[:], have))
+		have = want
+	}
+	one, two, three := element{set: served, at: at(1)}, element{set: served, at: at(2)}, element{set: served, at: at(3)}
+	marked := element{set: local, at: at(1)}
+	move(map[element]uint32{one: 0, two: 0, marked: markTag})
+	move(map[element]uint32{one: 0, three: 0, marked: markTag + markStep})
+	news("what we wrote", false)
+	foreign(setDel, one, 0)
+	foreign(setAdd, two, 0)
+	news("one element for another", true)
+	foreign(setDel, two, 0)
+	foreign(setAdd, one, 0)
+	news("as it was", false)
+	foreign(setAdd, marked, markTag)
+	news("another mark", true)
+}
+
+// TestForeignWeight: an endpoint to which packets go in another way than ours is not
+// one that we left.
+func TestForeignWeight(t *testing.T) {
+	for flags, want := range map[uint32]int{lvs.ConnFwdMasq: 1, lvs.ConnFwdDirectRoute: foreignWeight, lvs.ConnFwdTunnel: foreignWeight} {
+		if w := weightOf(&lvs.Destination{Weight: 1, ConnectionFlags: flags}); w != want {
+			t.Errorf("with flags %x it is as if its weight were %d, want %d", flags, w, want)
+		}
+	}
+}
+
 // TestSetIsThere: a set that is there is not taken for one of our making.
 func TestSetIsThere(t *testing.T) {
 	s := withSets(t)
@@ -294,6 +349,7 @@ UDP  [fd96:0000:0000:0000:0000:0000:0000:0001]:0050 wlc
   -> [fd10:0000:0000:0001:0000:0000:0000:0009]:1F90      Masq    0      2          1         
 FWM  69700004 rr 
   -> 0A000109:1F90      Masq    1      1          0         
+  -> 0A000209:1F90      Route   0      0          0         
 `
 
 // TestReadTable: what /proc prints has the sum of what netlink tells.
@@ -306,7 +362,7 @@ func TestReadTable(t *testing.T) {
 	one, two := netip.MustParseAddrPort("10.0.1.9:8080"), netip.MustParseAddrPort("10.0.2.9:8080")
 	want := tcp.sum(pool{scheduler: "rr", keep: 1000}) + tcp.sumEnd(one, 1) + tcp.sumEnd(two, 0) +
 		udp.sum(pool{scheduler: "wlc"}) + udp.sumEnd(netip.MustParseAddrPort("[fd10:0:0:1::9]:8080"), 0) +
-		mark.sum(pool{scheduler: "rr"}) + mark.sumEnd(one, 1)
+		mark.sum(pool{scheduler: "rr"}) + mark.sumEnd(one, 1) + mark.sumEnd(two, foreignWeight)
 	if total != want {
 		t.Errorf("the sum is %x, want %x", total, want)
 	}

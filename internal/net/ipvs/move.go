@@ -25,17 +25,17 @@ func (b *Backend) move(have, want holding, since map[drain]time.Time) error {
 		return true
 	})
 	steps := []func() error{
-		func() error { return b.addElements(early[:], want.elements) },
+		func() error { return b.addElements(early[:], have.elements, want.elements) },
 		func() error { return b.putServers(have, want, true) },
-		func() error { return b.addElements(late[local:served], want.elements) },
+		func() error { return b.addElements(late[local:served], have.elements, want.elements) },
 		func() error { return b.putServers(have, want, false) },
-		func() error { return b.addElements(late[served:], want.elements) },
+		func() error { return b.addElements(late[served:], have.elements, want.elements) },
 		func() error { return b.bindAll(have, want) },
-		func() error { return b.delElements(gone[served:]) },
+		func() error { return b.delElements(gone[served:], have.elements) },
 		func() error { return b.retireAll(have, want, since) },
 		func() error { return b.unbindAll(have, want, gone[:]) },
-		func() error { return b.delElements(gone[:served]) },
-		func() error { return b.delElements([][]element{b.ended(owned)}) },
+		func() error { return b.delElements(gone[:served], have.elements) },
+		func() error { return b.delElements([][]element{b.ended(owned)}, have.elements) },
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -66,20 +66,35 @@ func (b *Backend) differ(have, want map[element]uint32) (early, late, gone [setK
 	return early, late, gone
 }
 
-func (b *Backend) addElements(sets [][]element, marks map[element]uint32) error {
+// addElements adds elements of want; those that have has change their mark.
+func (b *Backend) addElements(sets [][]element, have, want map[element]uint32) error {
 	return eachSet(sets, func(name string, els []element) error {
 		b.writes += len(els)
-		b.counts[name] += uint32(len(els))
-		return b.sets.write(setAdd, name, els, marks)
+		b.noteElements(els, have, want)
+		return b.sets.write(setAdd, name, els, want)
 	})
 }
 
-func (b *Backend) delElements(sets [][]element) error {
+func (b *Backend) delElements(sets [][]element, have map[element]uint32) error {
 	return eachSet(sets, func(name string, els []element) error {
 		b.writes += len(els)
-		b.counts[name] -= uint32(len(els))
+		b.noteElements(els, have, nil)
 		return b.sets.write(setDel, name, els, nil)
 	})
+}
+
+// noteElements keeps up how many elements there are and their sum.
+func (b *Backend) noteElements(els []element, have, want map[element]uint32) {
+	for _, x := range els {
+		if mark, ok := have[x]; ok {
+			b.counts[x.name()]--
+			b.elements -= b.sumElement(x, mark)
+		}
+		if mark, ok := want[x]; ok {
+			b.counts[x.name()]++
+			b.elements += b.sumElement(x, mark)
+		}
+	}
 }
 
 // eachSet splits elements by the sets' names: the families have one each.

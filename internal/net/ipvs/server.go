@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"hash/maphash"
 	"net/netip"
 	"time"
 
@@ -130,6 +131,25 @@ func (s server) sum(p pool) sum { return digest(s.key(), p.scheduler, p.keep) }
 
 func (s server) sumEnd(a netip.AddrPort, weight int) sum { return digest(s.key(), a, weight) }
 
+// foreignWeight stands for that of an endpoint to which somebody sends packets in
+// another way than we do: none of ours is like it.
+const foreignWeight = -1
+
+func weightOf(x *lvs.Destination) int {
+	if x.ConnectionFlags&lvs.ConnFwdMask != lvs.ConnFwdMasq {
+		return foreignWeight
+	}
+	return x.Weight
+}
+
+// sumElement is of an element of a set.
+func (b *Backend) sumElement(x element, mark uint32) sum {
+	return sum(maphash.Comparable(b.seed, struct {
+		element
+		mark uint32
+	}{x, mark}))
+}
+
 // readServers reads all virtual servers, and notes their sum.
 func (b *Backend) readServers() (map[server]pool, error) {
 	all, err := b.h.GetServices()
@@ -150,8 +170,8 @@ func (b *Backend) readServers() (map[server]pool, error) {
 		b.sum += s.sum(p)
 		p.ends = make(map[netip.AddrPort]int, len(ends))
 		for _, e := range ends {
-			p.ends[endOf(e)] = e.Weight
-			b.sum += s.sumEnd(endOf(e), e.Weight)
+			p.ends[endOf(e)] = weightOf(e)
+			b.sum += s.sumEnd(endOf(e), weightOf(e))
 		}
 		out[s] = p
 	}
@@ -215,7 +235,7 @@ func (b *Backend) putEnd(s server, p pool, a netip.AddrPort) error {
 		}
 		for _, e := range ends {
 			if endOf(e) == a {
-				b.sum -= s.sumEnd(a, e.Weight)
+				b.sum -= s.sumEnd(a, weightOf(e))
 			}
 		}
 		err = b.h.UpdateDestination(s.wire(p), wireEnd(a, 1))
@@ -250,11 +270,11 @@ func (b *Backend) retire(s server, p pool, wanted map[netip.AddrPort]int, whole 
 			begun = time.Now()
 		}
 		if busy := e.ActiveConnections > 0 && !s.quick() && time.Since(begun) < drainLimit; busy {
-			err = b.quiesce(s, p, a, e.Weight)
+			err = b.quiesce(s, p, a, weightOf(e))
 			b.drains[drain{s, a}] = begun
 			stays++
 		} else {
-			err = b.dropEnd(s, p, a, e.Weight)
+			err = b.dropEnd(s, p, a, weightOf(e))
 			delete(b.drains, drain{s, a})
 		}
 		if err != nil {

@@ -167,9 +167,10 @@ func (b *Backend) readSets(ctx context.Context, into map[element]uint32, r *net.
 			}
 		}
 	}
-	b.counts = map[string]uint32{}
-	for x := range into {
+	b.counts, b.elements = map[string]uint32{}, 0
+	for x, mark := range into {
 		b.counts[x.name()]++
+		b.elements += b.sumElement(x, mark)
 	}
 	return nil
 }

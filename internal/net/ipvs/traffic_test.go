@@ -208,6 +208,7 @@ func TestHealing(t *testing.T) {
 	for _, damage := range []string{
 		"ipvsadm -D -t 10.96.0.1:80", "ipvsadm -D -u [fd96::1]:80", "ipvsadm -d -t 10.96.0.1:80 -r 10.0.1.9:8080",
 		"ipvsadm -e -t 10.96.0.1:80 -r 10.0.1.9:8080 -m -w 7", "ipvsadm -C", "ip addr del 10.96.0.1/32 dev kube-ipvs0",
+		"ipvsadm -e -t 10.96.0.1:80 -r 10.0.1.9:8080 -g",
 		"ip addr add 10.96.7.7/32 dev kube-ipvs0", "ip link set kube-ipvs0 down", "ip link del kube-ipvs0", "ipset flush NODEAGENT-SERVED",
 		"iptables -F NODEAGENT-IPVS-CLOSED", "ip6tables -t mangle -D INPUT 1",
 	} {
@@ -238,7 +239,7 @@ func TestHealing(t *testing.T) {
 
 // changedNow looks once at everything.
 func (b *Backend) changedNow(t *testing.T) bool {
-	return b.changed(hosttest.Ctx(t), map[string]uint64{})
+	return b.changed(hosttest.Ctx(t), map[string]uint64{}, true)
 }
 
 // TestDraining: an endpoint that goes keeps its connections and gets no new ones;

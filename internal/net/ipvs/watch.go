@@ -22,9 +22,12 @@ import (
 	"nodeagent/internal/net/news"
 )
 
-// lookEvery is how often virtual servers and sets are looked at, of which the
-// kernel tells nothing.
-const lookEvery = 2 * time.Second
+// How often virtual servers and sets are looked at, of which the kernel tells
+// nothing: of sets their counts, and less often what is in them.
+const (
+	lookEvery = 2 * time.Second
+	readEvery = 5 // looks at counts for one at elements
+)
 
 // Watch calls wake when somebody else changes our servers, addresses, sets or
 // rules, or may have, and when an endpoint that has no connections any more can
@@ -64,21 +67,21 @@ func (b *Backend) lookOften(ctx context.Context, wake func()) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	legacy := map[string]uint64{}
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		if b.changed(ctx, legacy) {
+		if b.changed(ctx, legacy, n%readEvery == 0) {
 			wake()
 		}
 	}
 }
 
 // changed tells whether a Sync has something to do. While somebody writes it says
-// no: what that leaves is looked at the next time.
-func (b *Backend) changed(ctx context.Context, legacy map[string]uint64) bool {
+// no: what that leaves is looked at the next time. If all it also looks into sets.
+func (b *Backend) changed(ctx context.Context, legacy map[string]uint64, all bool) bool {
 	if !b.mu.TryLock() {
 		return false
 	}
@@ -86,7 +89,7 @@ func (b *Backend) changed(ctx context.Context, legacy map[string]uint64) bool {
 	if !b.known {
 		return false // who wrote last knows
 	}
-	return b.serversChanged() || b.setsChanged(ctx) || b.addressesChanged() || b.rulesChanged(ctx, legacy)
+	return b.serversChanged() || b.setsChanged(ctx, all) || b.addressesChanged() || b.rulesChanged(ctx, legacy)
 }
 
 func (b *Backend) serversChanged() bool {
@@ -107,7 +110,7 @@ func (b *Backend) serversChanged() bool {
 	return false
 }
 
-func (b *Backend) setsChanged(ctx context.Context) bool {
+func (b *Backend) setsChanged(ctx context.Context, all bool) bool {
 	if b.sets == nil || b.sets.bound(ctx) != nil {
 		return true
 	}
@@ -122,7 +125,24 @@ func (b *Backend) setsChanged(ctx context.Context) bool {
 			}
 		}
 	}
-	return false
+	return all && b.elementsChanged()
+}
+
+// elementsChanged looks for one that was exchanged for another.
+func (b *Backend) elementsChanged() bool {
+	var total sum
+	for _, f := range families() {
+		for k := range setKinds {
+			els := map[element]uint32{}
+			if err := b.sets.list(k, k.name(f.v6), els); err != nil {
+				return true
+			}
+			for x, mark := range els {
+				total += b.sumElement(x, mark)
+			}
+		}
+	}
+	return total != b.elements
 }
 
 func (b *Backend) addressesChanged() bool {
@@ -189,6 +209,9 @@ func readTable(r io.Reader) (total sum, idle map[string]struct{}, err error) {
 			weight, err := strconv.Atoi(words[3])
 			if err != nil {
 				return 0, nil, fmt.Errorf("read the kernel's list of virtual servers: %q", s.Text())
+			}
+			if words[2] != "Masq" {
+				weight = foreignWeight
 			}
 			total += now.sumEnd(a, weight)
 			if weight == 0 && words[4] == "0" {
