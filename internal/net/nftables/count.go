@@ -60,10 +60,10 @@ func (b *Backend) listSets() (map[string]held, error) {
 }
 
 // counted tells whether the kernel says of each set that it has as many elements as
-// are wanted. One that does not count says of none.
-func counted(sets map[string]held, want elements) bool {
+// there are of it in els. One that does not count says of none.
+func counted(sets map[string]held, els elements) bool {
 	n := map[string]int{}
-	for s := range want {
+	for s := range els {
 		n[s.set]++
 	}
 	for name, h := range sets {

@@ -82,19 +82,30 @@ func (b *Backend) check(c *nftables.Conn, t *net.Table, want elements) error {
 // something.
 const maxLooks = 4
 
-// compare reads what is there and makes what shall be. After many elements were
-// added the kernel makes more room for them in the background, and a dump that
-// runs meanwhile misses some: an element is there if one of some looks saw it.
+// compare reads what is there and makes what shall be.
 func (b *Backend) compare(c *nftables.Conn, t *net.Table) (state, elements, error) {
-	have, err := b.read(c)
+	return b.compareWith(func() (state, error) { return b.read(c) }, t)
+}
+
+// compareWith: after many elements were added the kernel makes more room for them in
+// the background, and a dump that runs meanwhile misses some. An element is there if
+// one of some looks saw it. Each costs a second where there are ten thousand services,
+// and nobody is served meanwhile who lacks one: so it is not looked again where the
+// kernel counts no more than was seen, or the last look saw nothing new.
+func (b *Backend) compareWith(look func() (state, error), t *net.Table) (state, elements, error) {
+	have, err := look()
 	was := maps.Clone(b.numbers)
 	want := b.want(t, have.elements)
-	for looks := 1; err == nil && have.whole && looks < maxLooks && lacksAny(have.elements, want); looks++ {
+	for looks := 1; err == nil && have.whole && looks < maxLooks && lacksAny(have.elements, want) && !counted(have.sets, have.elements); looks++ {
+		seen := len(have.elements)
 		var again state
-		again, err = b.read(c)
+		again, err = look()
 		maps.Copy(again.elements, have.elements)
 		have, b.numbers = again, maps.Clone(was)
 		want = b.want(t, have.elements)
+		if len(have.elements) == seen {
+			break
+		}
 	}
 	return have, want, err
 }
