@@ -22,7 +22,7 @@ func (d *daemon) serviceMode() string {
 		return string(mode)
 	}
 	if err := nftables.Probe(); nftables.IsMissing(err) {
-		d.log.Warn("the kernel has no nftables; the rules of services are made by iptables, which costs more (modprobe nf_tables and restart, or say mode: iptables)", "err", err)
+		d.log.Warn("the kernel has no nftables that can hold the rules of services, which takes 5.9; they are made by iptables, which costs more (modprobe nf_tables and restart, or say mode: iptables)", "err", err)
 		return config.ModeIPTables
 	}
 	return config.ModeNFTables

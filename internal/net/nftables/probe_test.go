@@ -1,10 +1,14 @@
 package nftables
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,24 +37,40 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// TestProbeIsSeen: the question is really put: the kernel tells of a table.
+// TestProbeIsSeen: the question is really put, and all of it: the kernel tells of each
+// set and chain that our rules need.
 func TestProbeIsSeen(t *testing.T) {
 	need.Have(t, need.Root)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	listens, seen := make(chan struct{}), make(chan struct{}, 100)
+	b, err := New(Config{})
+	must(t, err)
+	wanted := slices.Collect(maps.Keys(b.sets))
+	for _, ch := range b.fixed() {
+		wanted = append(wanted, ch.name)
+	}
+	listens, done := make(chan struct{}), make(chan struct{})
+	var told [][]byte
 	go func() {
+		defer close(done)
+		ctx, stop := context.WithCancel(ctx)
 		_ = news.Listen(ctx, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES, func(m netlink.Message) {
-			if strings.Contains(string(m.Data), "nodeagent-probe") {
-				seen <- struct{}{}
+			switch {
+			case bytes.Contains(m.Data, []byte("nodeagent-probe")):
+				told = append(told, bytes.Clone(m.Data))
+			case bytes.Contains(m.Data, []byte("sentinel")):
+				stop()
 			}
-		}, func() { close(listens) })
+		}, sync.OnceFunc(func() { close(listens) }))
 	}()
 	<-listens
 	must(t, Probe())
-	select {
-	case <-seen:
-	case <-ctx.Done():
-		t.Error("the kernel was not asked")
+	nft(t, "add table inet sentinel")
+	defer nft(t, "delete table inet sentinel")
+	<-done
+	for _, name := range wanted {
+		if !slices.ContainsFunc(told, func(m []byte) bool { return bytes.Contains(m, []byte(name+"\x00")) }) {
+			t.Errorf("the kernel was not asked for %s", name)
+		}
 	}
 }
