@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -52,12 +54,15 @@ func (d *daemon) fitServices() error {
 		Listener: listener,
 		NodeName: d.cfg.NodeName, Rest: api, HTTP: h, Mode: mode,
 		Backend: func(f proxy.Facts) (proxy.Backend, error) { return d.backend(mode, binding, f) },
-		Needs:   proxy.Needs{Addrs: bindAddress(d.cfg) == nil && (binding.Primary && !binding.All || mode == config.ModeIPVS), PodCIDRs: binding.NodeCIDR},
+		Needs:   proxy.Needs{Addrs: binding.Primary && !binding.All || mode == config.ModeIPVS, PodCIDRs: binding.NodeCIDR},
 		Flows:   conntrack.Table{}, Teller: serviceEvents{events}, Serve: server.ServePort,
 		Settings: d.cfg.Proxy, Logger: d.log,
 	})
 	if err != nil {
 		return err
+	}
+	if d.cfg.WantsLocalhost() {
+		d.log.Warn("node ports are not served at 127.0.0.1, though iptables.localhostNodePorts asks for it: the kernel would have to route loopback addresses (CVE-2020-8558); call them at an address of the node, and say false")
 	}
 	p := d.cfg.Proxy
 	d.parts = append(d.parts, part{"rules of services", d.services.Run},
@@ -101,7 +106,7 @@ func (d *daemon) backend(mode string, binding config.ProxyBinding, facts proxy.F
 		return rules{b, mode, d}, err
 	case config.ModeIPVS:
 		b, err := d.virtualServers(ipvs.Config{
-			Addrs: append(facts.Addrs, bindAddress(d.cfg)...), Pods: pods, PodInterfaces: through, KeepInvalid: keep, NodePorts: at,
+			Addrs: primary(facts.Addrs, bindAddress(d.cfg)), Pods: pods, PodInterfaces: through, KeepInvalid: keep, NodePorts: at,
 		})
 		return virtual{rules{b, mode, d}, b}, err
 	default:
@@ -118,6 +123,18 @@ func bindAddress(cfg *config.Config) []netip.Addr {
 	return []netip.Addr{a.Unmap()}
 }
 
+// primary are the node's primary addresses: what the operator takes for one stands
+// for that of its family.
+func primary(node, bound []netip.Addr) []netip.Addr {
+	out := slices.Clone(bound)
+	for _, a := range node {
+		if !slices.ContainsFunc(bound, func(b netip.Addr) bool { return a.Is4() == b.Is4() }) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
 // nodePorts are the addresses at which node ports are served; none: all.
 func nodePorts(b config.ProxyBinding, facts proxy.Facts, bound []netip.Addr) []netip.Prefix {
 	if b.All {
@@ -125,7 +142,7 @@ func nodePorts(b config.ProxyBinding, facts proxy.Facts, bound []netip.Addr) []n
 	}
 	out := slices.Clone(b.NodePorts)
 	if b.Primary {
-		for _, a := range append(facts.Addrs, bound...) {
+		for _, a := range primary(facts.Addrs, bound) {
 			out = append(out, netip.PrefixFrom(a, a.BitLen()))
 		}
 	}
@@ -149,10 +166,27 @@ func (d *daemon) tuneConnections() {
 	}
 }
 
+// serviceKubeconfig is the file by which services are watched; none: the node's own.
+// kube-proxy's configuration names one of its pod: missing tells that it is not here,
+// while there is the node's.
+func serviceKubeconfig(cfg *config.Config) (path string, missing bool) {
+	path = cfg.Proxy.ClientConnection.Kubeconfig
+	if path == "" || cfg.Cluster == nil {
+		return path, false
+	}
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return "", true
+	}
+	return path, false
+}
+
 // serviceClient is the API server for who watches services: by the kubeconfig of
 // its own, if it has one, else as the node.
 func (d *daemon) serviceClient() (*rest.Config, *http.Client, *status.Events, error) {
-	path := d.cfg.Proxy.ClientConnection.Kubeconfig
+	path, missing := serviceKubeconfig(d.cfg)
+	if missing {
+		d.log.Warn("watch services by the node's own credentials: the file of clientConnection.kubeconfig is not there; leave the field out", "path", d.cfg.Proxy.ClientConnection.Kubeconfig)
+	}
 	if d.cluster != nil && path == "" {
 		return d.cluster.api, d.cluster.http, d.cluster.events, nil
 	}

@@ -40,6 +40,7 @@ const (
 	defaultMasqueradeBit    = 14
 	defaultConntrackPerCore = 32 << 10
 	defaultConntrackMin     = 128 << 10
+	mostByCores             = 1 << 20 // connections, however many cores there are
 	defaultEstablished      = 24 * time.Hour
 	defaultCloseWait        = time.Hour
 )
@@ -156,7 +157,19 @@ func (c *Config) Connections(cores int) (most int, chosen bool) {
 	if per <= 0 {
 		return 0, true
 	}
-	return max(int(per)*cores, int(least)), t.MaxPerCore != nil || t.Min != nil
+	chosen = t.MaxPerCore != nil || t.Min != nil
+	if int(per)*cores > mostByCores {
+		return mostByCores, chosen
+	}
+	return max(int(per)*cores, int(least)), chosen
+}
+
+// WantsLocalhost tells whether the operator asks for node ports at loopback addresses,
+// which kube-proxy has in mode iptables, the one that it takes where the file names
+// none.
+func (c *Config) WantsLocalhost() bool {
+	p := c.Proxy
+	return (p.Mode == "" || p.Mode == ModeIPTables) && p.IPTables.LocalhostNodePorts != nil && *p.IPTables.LocalhostNodePorts
 }
 
 // ProxyBinding is where node ports are served, and whose packets are a pod's.

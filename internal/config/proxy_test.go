@@ -56,7 +56,10 @@ func TestProxy(t *testing.T) {
 	if b, err := c.Binding(); err != nil || len(b.Pods) != 2 || !b.All || b.Primary {
 		t.Errorf("the binding is %+v, %v", b, err)
 	}
-	for cores, want := range map[int]int{1: 128 << 10, 16: 512 << 10} {
+	if c.WantsLocalhost() {
+		t.Error("what the file leaves open is taken for a wish")
+	}
+	for cores, want := range map[int]int{1: 128 << 10, 16: 512 << 10, 256: 1 << 20} {
 		if n, chosen := c.Connections(cores); n != want || chosen {
 			t.Errorf("with %d cores %d connections are remembered, chosen %v", cores, n, chosen)
 		}
@@ -70,6 +73,15 @@ func TestProxy(t *testing.T) {
 	}
 	if n, chosen := c.Connections(4); n != 0 || !chosen || !slices.Equal(c.Unused, []string{"c.yaml: KubeProxyConfiguration.oomScoreAdj"}) {
 		t.Errorf("%d connections, unused %v", n, c.Unused)
+	}
+	c, err = loadProxy(t, kubeProxy+"conntrack: {maxPerCore: 100000, min: 2000000}\n", "/k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cores, want := range map[int]int{4: 2000000, 11: 1 << 20} { // as kube-proxy
+		if n, chosen := c.Connections(cores); n != want || !chosen {
+			t.Errorf("with %d cores %d connections are remembered, chosen %v", cores, n, chosen)
+		}
 	}
 	c, err = loadProxy(t, kubeProxy+"nodePortAddresses: [localhost, 10.0.0.0/8, primary]\ndetectLocalMode: NodeCIDR\n", "/k")
 	if err != nil {
@@ -106,6 +118,23 @@ func TestProxyMode(t *testing.T) {
 }
 
 // TestProxyByInterface: whose packets are a pod's may be told by where they come in.
+// TestWantsLocalhost: who asks for node ports at 127.0.0.1 in a mode in which
+// kube-proxy has them is told that there are none.
+func TestWantsLocalhost(t *testing.T) {
+	for text, want := range map[string]bool{
+		"iptables: {localhostNodePorts: true}\n": true, "mode: iptables\niptables: {localhostNodePorts: true}\n": true,
+		"mode: nftables\niptables: {localhostNodePorts: true}\n": false, "mode: iptables\niptables: {localhostNodePorts: false}\n": false,
+	} {
+		c, err := loadProxy(t, kubeProxy+text, "/k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.WantsLocalhost() != want {
+			t.Errorf("%q asks for it: %v", text, !want)
+		}
+	}
+}
+
 func TestProxyByInterface(t *testing.T) {
 	for text, want := range map[string]string{
 		"detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: cni0}\n":           "cni0",
