@@ -39,5 +39,5 @@ func (v virtual) TakeOver(ctx context.Context) ([]string, error) {
 	tables, err1 := removeProxyTables(ctx)
 	chains, err2 := iptables.RemoveKubeProxy(ctx)
 	sets, err3 := v.servers.TakeOver(ctx)
-	return slices.Concat(tables, chains, sets), errors.Join(err1, err2, err3, removeRulesBut(ctx, config.ModeIPVS))
+	return slices.Concat(tables, chains, sets), errors.Join(err1, err2, err3, v.d.removeRulesBut(ctx, config.ModeIPVS))
 }

@@ -61,8 +61,8 @@ func (r rules) TakeOver(ctx context.Context) ([]string, error) {
 	r.d.tuneConnections()
 	tables, err1 := removeProxyTables(ctx)
 	chains, err2 := iptables.RemoveKubeProxy(ctx)
-	servers, err3 := ipvs.RemoveKubeProxy(ctx)
-	return slices.Concat(tables, chains, servers), errors.Join(err1, err2, err3, removeRulesBut(ctx, r.mode))
+	servers, err3 := ipvs.RemoveKubeProxy(ctx, r.d.cfg.Excluded())
+	return slices.Concat(tables, chains, servers), errors.Join(err1, err2, err3, r.d.removeRulesBut(ctx, r.mode))
 }
 
 // removeProxyTables removes what kube-proxy's mode nftables left.
@@ -76,8 +76,8 @@ func removeProxyTables(ctx context.Context) ([]string, error) {
 }
 
 // removals take away what the daemon wrote in each mode that there is, if it did.
-var removals = map[string]func(context.Context) error{
-	config.ModeNFTables: func(ctx context.Context) error {
+var removals = map[string]func(context.Context, *config.Config) error{
+	config.ModeNFTables: func(ctx context.Context, _ *config.Config) error {
 		b, err := nftables.New(nftables.Config{})
 		if err != nil || nftables.IsMissing(nftables.Probe()) {
 			return err
@@ -85,15 +85,15 @@ var removals = map[string]func(context.Context) error{
 		defer b.Close()
 		return b.Remove(ctx)
 	},
-	config.ModeIPTables: func(ctx context.Context) error {
+	config.ModeIPTables: func(ctx context.Context, _ *config.Config) error {
 		b, err := iptables.New(iptables.Config{})
 		if err != nil {
 			return err
 		}
 		return b.Remove(ctx)
 	},
-	config.ModeIPVS: func(ctx context.Context) error {
-		b, err := ipvs.New(ipvs.Config{})
+	config.ModeIPVS: func(ctx context.Context, cfg *config.Config) error {
+		b, err := ipvs.New(ipvs.Config{Exclude: cfg.Excluded()})
 		if err != nil {
 			return err
 		}
@@ -103,28 +103,51 @@ var removals = map[string]func(context.Context) error{
 }
 
 // removeRulesBut removes the rules of all modes but one.
-func removeRulesBut(ctx context.Context, mode string) error {
+func (d *daemon) removeRulesBut(ctx context.Context, mode string) error {
 	var errs []error
 	for m, remove := range removals {
 		if m == mode {
 			continue
 		}
-		if err := remove(ctx); err != nil {
+		if err := remove(ctx, d.cfg); err != nil {
 			errs = append(errs, fmt.Errorf("remove rules of services that this node had in mode %s: %w", m, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// removeTimeout bounds the removal of rules that are not wanted any more.
+// removeTimeout bounds one try to remove rules that are not wanted any more.
 const removeTimeout = 30 * time.Second
 
-// removeRules takes our rules away where another program is to serve services.
+// The waits for what holds rules that are to go: a lock, most of the time.
+const (
+	firstRemoveWait = 30 * time.Second
+	lastRemoveWait  = time.Hour
+)
+
+// removeRules takes our rules away where another program is to serve services. What
+// cannot go now is tried again: rules that nobody keeps up lead to endpoints that are
+// gone.
 func (d *daemon) removeRules(ctx context.Context) error {
-	bounded, cancel := context.WithTimeout(ctx, removeTimeout)
-	defer cancel()
-	if err := removeRulesBut(bounded, config.ModeNone); err != nil && ctx.Err() == nil {
-		d.log.Warn("leave rules of services", "err", err)
+	return d.persist(ctx, func(ctx context.Context) error { return d.removeRulesBut(ctx, config.ModeNone) })
+}
+
+// persist tries until it goes well.
+func (d *daemon) persist(ctx context.Context, try func(context.Context) error) error {
+	for wait := firstRemoveWait; ; wait = min(2*wait, lastRemoveWait) {
+		bounded, cancel := context.WithTimeout(ctx, removeTimeout)
+		err := try(bounded)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		d.log.Warn("leave rules of services for now", "again", wait, "err", err)
+		again := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			again.Stop()
+			return nil
+		case <-again.C:
+		}
 	}
-	return nil
 }

@@ -12,7 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mdlayher/netlink"
 	lvs "github.com/moby/ipvs"
+	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/net"
 	"nodeagent/internal/net/hosttest"
@@ -60,7 +62,7 @@ func TestMissing(t *testing.T) {
 		t.Errorf("Watch says %v", err)
 	}
 	must(t, b.Remove(hosttest.Ctx(t)))
-	if gone, err := RemoveKubeProxy(hosttest.Ctx(t)); err != nil || len(gone) != 0 {
+	if gone, err := RemoveKubeProxy(hosttest.Ctx(t), nil); err != nil || len(gone) != 0 {
 		t.Errorf("removed was %q, %v", gone, err)
 	}
 }
@@ -211,6 +213,49 @@ func TestForeignWeight(t *testing.T) {
 		if w := weightOf(&lvs.Destination{Weight: 1, ConnectionFlags: flags}); w != want {
 			t.Errorf("with flags %x it is as if its weight were %d, want %d", flags, w, want)
 		}
+	}
+}
+
+// TestKubeProxyNodePorts: those of all protocols are known, in both families.
+func TestKubeProxyNodePorts(t *testing.T) {
+	s := withSets(t)
+	for name, family := range map[string]uint8{"KUBE-NODE-PORT-SCTP-HASH": unix.AF_INET, "KUBE-6-NODE-PORT-SCTP-HASH": unix.AF_INET6} {
+		revision, err := s.revision("hash:ip,port", family)
+		must(t, err)
+		_, err = s.ask(setCreate, netlink.Acknowledge|netlink.Excl, func(e *netlink.AttributeEncoder) {
+			e.String(attrName, name)
+			e.String(attrType, "hash:ip,port")
+			e.Uint8(attrRevision, revision)
+			e.Uint8(attrFamily, family)
+			e.Nested(attrData, func(*netlink.AttributeEncoder) error { return nil })
+		})
+		must(t, err)
+		t.Cleanup(func() { must(t, s.destroy(name)) })
+		x := element{set: served, at: net.Address{IP: netip.MustParseAddr("10.0.0.1"), Port: 30001, Proto: net.SCTP}}
+		if family == unix.AF_INET6 {
+			x.at = net.Address{IP: netip.MustParseAddr("fd00::1"), Port: 30002, Proto: net.SCTP}
+		}
+		must(t, s.write(setAdd, name, []element{x}, nil))
+	}
+	there, err := s.headers()
+	must(t, err)
+	ports, err := (&Backend{sets: s}).kubeProxyNodePorts(there)
+	must(t, err)
+	if want := map[net.Address]bool{{Port: 30001, Proto: net.SCTP}: true, {Port: 30002, Proto: net.SCTP}: true}; !maps.Equal(ports, want) {
+		t.Errorf("kube-proxy's node ports are %v, want %v", ports, want)
+	}
+}
+
+// TestLeaving: an address that is excluded keeps the device, and nothing else stays.
+func TestLeaving(t *testing.T) {
+	one, two := netip.MustParseAddr("10.96.0.1"), netip.MustParseAddr("192.0.2.1")
+	b, err := New(Config{Exclude: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
+	must(t, err)
+	if gone, stay := b.leaving(map[netip.Addr]bool{one: true, two: true}); !slices.Equal(gone, []netip.Addr{one}) || !stay {
+		t.Errorf("%v go, some stay: %v", gone, stay)
+	}
+	if gone, stay := b.leaving(map[netip.Addr]bool{one: true}); !slices.Equal(gone, []netip.Addr{one}) || stay {
+		t.Errorf("%v go, some stay: %v", gone, stay)
 	}
 }
 

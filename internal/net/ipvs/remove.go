@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"time"
 
@@ -92,12 +93,40 @@ func (b *Backend) removeServers(have holding) (int, error) {
 		n++
 	}
 	clear(b.drains)
-	if at.device != nil {
+	return n, b.removeDevice(at)
+}
+
+// removeDevice removes the device, or if it has addresses that stay all others of it.
+func (b *Backend) removeDevice(at addresses) error {
+	if at.device == nil {
+		return nil
+	}
+	gone, stay := b.leaving(at.bound)
+	if !stay {
 		if err := netlink.LinkDel(at.device); err != nil {
-			return n, fmt.Errorf("remove device %s: %w", b.cfg.Device, err)
+			return fmt.Errorf("remove device %s: %w", b.cfg.Device, err)
+		}
+		return nil
+	}
+	for _, a := range gone {
+		if err := b.unbindAddress(a); err != nil {
+			return err
 		}
 	}
-	return n, nil
+	return nil
+}
+
+// leaving are the addresses of the device that are not excluded, and whether there
+// are others.
+func (b *Backend) leaving(bound map[netip.Addr]bool) (gone []netip.Addr, stay bool) {
+	for a := range bound {
+		if b.excluded(a) {
+			stay = true
+		} else {
+			gone = append(gone, a)
+		}
+	}
+	return gone, stay
 }
 
 func (b *Backend) removeRules(ctx context.Context) error {
@@ -182,12 +211,12 @@ func (b *Backend) TakeOver(ctx context.Context) ([]string, error) {
 }
 
 // RemoveKubeProxy removes all that a kube-proxy left of this mode, for who serves in
-// another one. Its rules have to be gone.
-func RemoveKubeProxy(ctx context.Context) ([]string, error) {
+// another one, but what is at the excluded addresses. Its rules have to be gone.
+func RemoveKubeProxy(ctx context.Context, exclude []netip.Prefix) ([]string, error) {
 	if !loaded() {
 		return nil, nil
 	}
-	b, err := New(Config{})
+	b, err := New(Config{Exclude: exclude})
 	if err != nil {
 		return nil, err
 	}
@@ -232,22 +261,32 @@ func (b *Backend) succeed(ctx context.Context, more func() (int, error)) ([]stri
 	return []string{fmt.Sprintf("%d sets KUBE-… and %d virtual servers", len(left), n)}, nil
 }
 
-// dropNodePorts removes the servers of kube-proxy's node ports that are not ours.
-func (b *Backend) dropNodePorts(there map[string]header) (int, error) {
-	ports := map[net.Address]bool{} // without an address
+// kubeProxyNodePorts are the node ports of a kube-proxy, without an address.
+func (b *Backend) kubeProxyNodePorts(there map[string]header) (map[net.Address]bool, error) {
+	ports := map[net.Address]bool{}
 	for name, proto := range map[string]net.Proto{
-		"KUBE-NODE-PORT-TCP": net.TCP, "KUBE-NODE-PORT-UDP": net.UDP, "KUBE-6-NODE-PORT-TCP": net.TCP, "KUBE-6-NODE-PORT-UDP": net.UDP,
+		"KUBE-NODE-PORT-TCP": net.TCP, "KUBE-NODE-PORT-UDP": net.UDP, "KUBE-NODE-PORT-SCTP-HASH": net.SCTP,
+		"KUBE-6-NODE-PORT-TCP": net.TCP, "KUBE-6-NODE-PORT-UDP": net.UDP, "KUBE-6-NODE-PORT-SCTP-HASH": net.SCTP,
 	} {
 		if _, ok := there[name]; !ok {
 			continue
 		}
 		els := map[element]uint32{}
 		if err := b.sets.list(served, name, els); err != nil {
-			return 0, err
+			return nil, err
 		}
 		for x := range els {
 			ports[net.Address{Port: x.at.Port, Proto: proto}] = true
 		}
+	}
+	return ports, nil
+}
+
+// dropNodePorts removes the servers of kube-proxy's node ports that are not ours.
+func (b *Backend) dropNodePorts(there map[string]header) (int, error) {
+	ports, err := b.kubeProxyNodePorts(there)
+	if err != nil {
+		return 0, err
 	}
 	have := newHolding()
 	for _, v6 := range []bool{false, true} {

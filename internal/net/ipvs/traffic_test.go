@@ -355,7 +355,7 @@ func TestRemoveLeavesKubeProxy(t *testing.T) {
 	if sets := command(t, "ipset", "list", "-n"); strings.Contains(sets, setPrefix) {
 		t.Errorf("left are %s", sets)
 	}
-	if gone, err := RemoveKubeProxy(hosttest.Ctx(t)); err != nil || len(gone) != 1 || theirs() {
+	if gone, err := RemoveKubeProxy(hosttest.Ctx(t), nil); err != nil || len(gone) != 1 || theirs() {
 		t.Errorf("removed was %q, %v", gone, err)
 	}
 	command(t, "ipvsadm", "-C")
