@@ -56,7 +56,7 @@ func (d *daemon) fitServices() error {
 		Backend: func(f proxy.Facts) (proxy.Backend, error) { return d.backend(mode, binding, f) },
 		Needs:   proxy.Needs{Addrs: binding.Primary && !binding.All || mode == config.ModeIPVS, PodCIDRs: binding.NodeCIDR},
 		Flows:   conntrack.Table{}, Teller: serviceEvents{events}, Serve: server.ServePort,
-		Settings: d.cfg.Proxy, Logger: d.log,
+		Settings: d.cfg.Proxy, Process: processFigures(), Logger: d.log,
 	})
 	if err != nil {
 		return err

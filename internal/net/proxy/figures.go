@@ -14,7 +14,8 @@ type figures struct {
 	programming, forgetting histogram
 	queued                  time.Time
 	changes, pending        [kinds]int
-	failures, foreign       int
+	failures, partFailures  int // of which the second are those of changes
+	foreign                 int
 	forgotten, entries      int
 	noLocal                 [2]int // ports with policy Local, inside and outside, without an endpoint here
 	answers                 [2]map[int]int

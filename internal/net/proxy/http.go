@@ -68,8 +68,13 @@ func (p *Proxy) Metrics() http.Handler {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		var text bytes.Buffer // a client that is slow holds up nobody
 		s.mu.Lock()
-		s.figures.write(&text, s.updated)
+		s.figures.write(&text, s.mode, s.updated)
 		s.mu.Unlock()
+		if write := p.cfg.Process; write != nil {
+			if err := write(&text); err != nil {
+				p.cfg.Logger.Warn("leave out what the process uses of the machine", "err", err)
+			}
+		}
 		_, _ = text.WriteTo(w)
 	})
 	mux.HandleFunc("GET /proxyMode", func(w http.ResponseWriter, _ *http.Request) {
@@ -85,8 +90,14 @@ func (p *Proxy) Metrics() http.Handler {
 	return mux
 }
 
-// write writes what dashboards know of kube-proxy, by its names.
-func (f *figures) write(w io.Writer, updated time.Time) {
+// Modes that have figures of their own.
+const (
+	iptables = "iptables"
+	ipvs     = "ipvs"
+)
+
+// write writes what dashboards know of kube-proxy in a mode, by its names.
+func (f *figures) write(w io.Writer, mode string, updated time.Time) {
 	const prefix = "kubeproxy_"
 	one := func(kind, name, help, labels string, v any) {
 		if help != "" {
@@ -104,7 +115,15 @@ func (f *figures) write(w io.Writer, updated time.Time) {
 	one("counter", "sync_proxy_rules_service_changes_total", "Cumulative proxy rules Service changes", "", f.changes[services])
 	one("gauge", "sync_proxy_rules_endpoint_changes_pending", "Pending proxy rules Endpoint changes", "", f.pending[endpointSlices])
 	one("counter", "sync_proxy_rules_endpoint_changes_total", "Cumulative proxy rules Endpoint changes", "", f.changes[endpointSlices])
-	one("counter", "sync_proxy_rules_nftables_sync_failures_total", "Cumulative proxy nftables sync failures", "", f.failures)
+	switch mode {
+	case iptables:
+		one("counter", "sync_proxy_rules_iptables_restore_failures_total", "Cumulative proxy iptables restore failures", "", f.failures)
+		one("counter", "sync_proxy_rules_iptables_partial_restore_failures_total", "Cumulative proxy iptables partial restore failures", "", f.partFailures)
+	case ipvs:
+		one("counter", "sync_proxy_rules_iptables_restore_failures_total", "Cumulative proxy iptables restore failures", "", f.failures)
+	default:
+		one("counter", "sync_proxy_rules_nftables_sync_failures_total", "Cumulative proxy nftables sync failures", "", f.failures)
+	}
 	one("gauge", "sync_proxy_rules_no_local_endpoints_total", "Number of services with a Local traffic policy and no endpoints", `{traffic_policy="internal"}`, f.noLocal[0])
 	one("gauge", "sync_proxy_rules_no_local_endpoints_total", "", `{traffic_policy="external"}`, f.noLocal[1])
 	f.forgetting.write(w, prefix+"conntrack_reconciler_sync_duration_seconds", "ReconcileConntrackFlowsLatency latency in seconds")

@@ -74,7 +74,7 @@ func latest(ts ...time.Time) time.Time {
 func (p *Proxy) program(ctx context.Context) {
 	begun := time.Now()
 	if err := p.fit(ctx); err != nil {
-		p.failed(err)
+		p.failed(err, true)
 		return
 	}
 	d := p.model.Take()
@@ -107,7 +107,7 @@ func (p *Proxy) program(ctx context.Context) {
 		p.heal.spent(begun, now)
 	}
 	if err != nil {
-		p.failed(err)
+		p.failed(err, full)
 		return
 	}
 	p.done(begun, now, full, full || !d.Empty())
@@ -140,11 +140,11 @@ func (p *Proxy) sync(ctx context.Context) error {
 
 // failed waits before the next try, which compares everything. Nothing else waits
 // for that: changes go into the model meanwhile.
-func (p *Proxy) failed(err error) {
+func (p *Proxy) failed(err error, full bool) {
 	p.sure = false
 	wait := p.again.next()
 	p.retryAt = time.Now().Add(wait)
-	p.state.failed(err)
+	p.state.failed(err, full)
 	p.cfg.Logger.Error("service rules are not what they should be", "again", wait.Round(time.Millisecond), "err", err)
 }
 

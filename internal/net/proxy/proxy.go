@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -36,7 +37,10 @@ type Config struct {
 	Listener Listener
 	// Settings is what /configz shows.
 	Settings any
-	Logger   *slog.Logger
+	// Process writes what the process uses of the machine, for who reads metrics; nil:
+	// nothing.
+	Process func(io.Writer) error
+	Logger  *slog.Logger
 }
 
 // Needs says which facts of the Node matter to the Backend.

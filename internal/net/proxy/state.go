@@ -54,11 +54,16 @@ func (s *state) foreign() {
 	s.queued(time.Now())
 }
 
-func (s *state) failed(err error) {
+// failed notes that rules are not what they should be, after all was compared or
+// after changes were written.
+func (s *state) failed(err error, full bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.failure = err.Error()
 	s.figures.failures++
+	if !full {
+		s.figures.partFailures++
+	}
 	if s.since.IsZero() {
 		s.since = time.Now()
 	}
