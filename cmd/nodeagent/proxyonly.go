@@ -13,8 +13,8 @@ func (d *daemon) fitProxyOnly() error {
 	}
 	ready := make(chan struct{})
 	close(ready)
-	notify := &server.Notify{Ready: ready, Checks: d.progress(), Status: d.proxyStatus, Logger: d.log}
-	d.parts = append(d.parts, part{"service manager", notify.Run})
+	d.notify = &server.Notify{Ready: ready, Checks: d.progress(), Status: d.proxyStatus, Logger: d.log}
+	d.parts = append(d.parts, part{"service manager", d.notify.Run})
 	return nil
 }
 

@@ -49,6 +49,7 @@ type daemon struct {
 	latest  latestSnapshot // of the manifests
 	objects fileObjects
 	health  *server.Health // nil: no port
+	notify  *server.Notify
 	stats   *stats.Meter
 	count   *operations
 	addrs   addresses
@@ -294,8 +295,8 @@ func (d *daemon) fitServers() error {
 		d.listens = append(d.listens, d.health.Listen)
 		d.parts = append(d.parts, part{"health port", d.health.Run})
 	}
-	notify := &server.Notify{Ready: d.latest.first(), Checks: d.progress(), Status: d.statusLine, Logger: d.log}
-	d.parts = append(d.parts, part{"service manager", notify.Run})
+	d.notify = &server.Notify{Ready: d.latest.first(), Checks: d.progress(), Status: d.statusLine, Logger: d.log}
+	d.parts = append(d.parts, part{"service manager", d.notify.Run})
 	return nil
 }
 

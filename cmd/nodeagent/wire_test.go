@@ -54,7 +54,7 @@ func TestWatchdog(t *testing.T) {
 					t.Errorf("/healthz asks %v, want %v", got, want)
 				}
 			}
-			if got := namesOf(d.progress()); !slices.Equal(got, x.want) {
+			if got := namesOf(d.notify.Checks); !slices.Equal(got, x.want) {
 				t.Errorf("the watchdog asks %v, want %v", got, x.want)
 			}
 		})
