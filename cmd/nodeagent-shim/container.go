@@ -45,7 +45,7 @@ type container struct {
 	stdinFile *os.File
 	pid       int
 	startedAt time.Time
-	oomFile   string
+	oom       oomCount
 	exitOnce  sync.Once
 	goneOnce  sync.Once
 }
@@ -132,7 +132,7 @@ func (c *container) addPump(file *os.File, name logs.Name, kind shimapi.FrameTyp
 // begin starts to carry output; the container's init exists but does not run.
 func (c *container) begin(pid int) {
 	c.mu.Lock()
-	c.pid, c.oomFile = pid, oomFile(pid)
+	c.pid, c.oom = pid, countOOM(oomFile(pid))
 	c.mu.Unlock()
 	if err := c.log.Open(); err != nil {
 		log.L.WithError(err).WithField("container", c.id).Warn("open container log")
@@ -178,7 +178,7 @@ func (c *container) finish(ev *eventstypes.TaskExit, publish func()) {
 	c.mu.Lock()
 	record := shimapi.ExitRecord{
 		ContainerID: c.id, SandboxID: c.uri.Sandbox, Pid: int(ev.Pid), ExitCode: ev.ExitStatus,
-		StartedAt: c.startedAt, ExitedAt: ev.ExitedAt.AsTime(), OOMKills: oomKills(c.oomFile),
+		StartedAt: c.startedAt, ExitedAt: ev.ExitedAt.AsTime(), OOMKills: c.oom.kills(),
 	}
 	c.mu.Unlock()
 	c.drain()

@@ -101,21 +101,46 @@ func cgroupMount(mountinfo []byte, v1 bool) (root, mountPoint string) {
 	return "", ""
 }
 
-// oomKills reads the counter oom_kill of memory.events or memory.oom_control;
-// zero when the cgroup is gone.
-func oomKills(file string) uint64 {
-	if file == "" {
+// oomCount tells how often the kernel killed somebody in a container for want of
+// memory, also when its cgroup is gone: systemd removes a scope as soon as its last
+// process has ended, be it before the shim knows of the end. The pod's cgroup stays,
+// and on v2 counts what happens below it.
+type oomCount struct {
+	file   string // the container's
+	above  string // the pod's; "" on v1, where each cgroup counts its own
+	before uint64 // what the pod had counted when the container began
+}
+
+func countOOM(file string) oomCount {
+	c := oomCount{file: file}
+	if filepath.Base(file) == "memory.events" {
+		c.above = filepath.Join(filepath.Dir(filepath.Dir(file)), "memory.events")
+		c.before, _ = oomKills(c.above)
+	}
+	return c
+}
+
+func (c oomCount) kills() uint64 {
+	n, err := oomKills(c.file)
+	if err == nil || c.above == "" {
+		return n
+	}
+	if n, err = oomKills(c.above); err != nil || n < c.before {
 		return 0
 	}
+	return n - c.before
+}
+
+// oomKills reads the counter oom_kill of memory.events or memory.oom_control.
+func oomKills(file string) (uint64, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return 0
+		return 0, err
 	}
 	for line := range bytes.Lines(data) {
 		if value, ok := bytes.CutPrefix(line, []byte("oom_kill ")); ok {
-			n, _ := strconv.ParseUint(string(bytes.TrimSpace(value)), 10, 64)
-			return n
+			return strconv.ParseUint(string(bytes.TrimSpace(value)), 10, 64)
 		}
 	}
-	return 0
+	return 0, nil
 }

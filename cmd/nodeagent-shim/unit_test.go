@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -175,12 +176,42 @@ func TestOOMKills(t *testing.T) {
 		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got := oomKills(p); got != want {
+		if got := countOOM(p).kills(); got != want {
 			t.Errorf("oomKills of %q = %d, want %d", text, got, want)
 		}
 	}
-	if oomKills("") != 0 || oomKills(filepath.Join(dir, "none")) != 0 {
+	if countOOM("").kills() != 0 || countOOM(filepath.Join(dir, "none")).kills() != 0 {
 		t.Error("a missing file has kills")
+	}
+}
+
+// TestOOMKillsOfGoneCgroup: on v2 the pod's cgroup tells what happened in one that
+// is gone, since it began; on v1 it counts its own only.
+func TestOOMKillsOfGoneCgroup(t *testing.T) {
+	for name, want := range map[string]uint64{"memory.events": 2, "memory.oom_control": 0} {
+		dir := t.TempDir()
+		kills := func(of string, n int) {
+			t.Helper()
+			if err := os.WriteFile(filepath.Join(dir, of, name), fmt.Appendf(nil, "oom 9\noom_kill %d\n", n), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Mkdir(filepath.Join(dir, "c"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		kills("", 3)
+		kills("c", 0)
+		c := countOOM(filepath.Join(dir, "c", name))
+		kills("", 5)
+		if got := c.kills(); got != 0 {
+			t.Errorf("%s: %d kills of another container are this one's", name, got)
+		}
+		if err := os.RemoveAll(filepath.Join(dir, "c")); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.kills(); got != want {
+			t.Errorf("%s: a container whose cgroup is gone had %d kills, want %d", name, got, want)
+		}
 	}
 }
 
