@@ -200,9 +200,18 @@ func (a *API) resolve(got answer) {
 		}
 		delete(a.pods, uid)
 	}
+	a.dropAbsent(found, got.list.ResourceVersion)
 	a.cfg.Logger.Info("the server was asked again", "gone", len(d.missing)-wrong, "there", wrong)
 	a.doubt, a.trusted, a.changed = nil, true, true
 	if wrong > 0 {
 		a.version = "" // what told of the list cannot be relied on
 	}
+}
+
+// dropAbsent drops what a list of this version lacks and would have if it were still
+// there: also pods that end or are over, and mirrors, which make no list doubted.
+func (a *API) dropAbsent(found map[types.UID]*corev1.Pod, version string) {
+	maps.DeleteFunc(a.pods, func(uid types.UID, h *held) bool {
+		return found[uid] == nil && !older(version, h.version)
+	})
 }

@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 )
 
 // TestAway: while the server cannot be asked, in whichever way, nothing ends, it is
@@ -223,6 +224,34 @@ func TestBrake(t *testing.T) {
 			s.after(2*confirmAfter + time.Second)
 			s.wants("asked again", "p7")
 			s.problem("asked again", "")
+		})
+	})
+	t.Run("nor what ends, is over or mirrors", func(t *testing.T) {
+		play(t, true, sixPods, func(s *scene) {
+			s.add("ending", "over")
+			s.update("ending", func(p *corev1.Pod) {
+				p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &metav1.Time{Time: time.Now()}, new(int64(30))
+			})
+			s.update("over", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded })
+			mirror := apiPod("static-node1")
+			mirror.Annotations = map[string]string{annotationMirror: "hash"}
+			s.change(watch.Added, mirror)
+			s.wants("before", "ending over "+six)
+			s.refuse.Store(true)
+			s.cut()
+			s.remove(strings.Fields(six)...)
+			s.remove("ending", "over")
+			s.change(watch.Deleted, mirror)
+			s.add("p7")
+			s.compact()
+			s.refuse.Store(false)
+			s.after(5 * time.Second)
+			s.wants("doubted", "ending over "+six+" p7")
+			s.after(confirmAfter + time.Second)
+			s.wants("asked again", "p7")
+			if len(s.last.Mirrors)+len(s.last.Ending) > 0 {
+				t.Errorf("the mirrors %v and the ending %v stay", s.last.Mirrors, s.last.Ending)
+			}
 		})
 	})
 	t.Run("a few may go", func(t *testing.T) {
