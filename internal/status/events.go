@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -47,8 +48,11 @@ type Events struct {
 
 // observation is an event as somebody saw it.
 type observation struct {
-	event *corev1.Event
-	at    time.Time
+	event   *corev1.Event
+	at      time.Time
+	named   bool      // event is the one to tell, with what it repeats
+	refused int       // how often
+	due     time.Time // it is not told before; zero: at once
 }
 
 const (
@@ -162,62 +166,137 @@ func (e *Events) Run(ctx context.Context) error {
 	if e.cfg.QPS > 0 {
 		limit = rate.NewLimiter(rate.Limit(e.cfg.QPS), max(int(e.cfg.Burst), 1))
 	}
-	for {
-		o, ok := e.pop()
-		if !ok {
-			select {
-			case <-ctx.Done():
+	for fails := 0; ; {
+		o, wait := e.pop()
+		if o.event == nil {
+			if !e.rest(ctx, wait) {
 				return nil
-			case <-e.poke:
 			}
 			continue
 		}
-		event, allowed := c.correlate(o)
-		if !allowed {
-			continue
+		if !o.named {
+			if o.event, o.named = c.correlate(o); !o.named {
+				continue
+			}
 		}
 		if limit.Wait(ctx) != nil {
 			return nil
 		}
-		e.send(ctx, event, o.at)
+		if e.send(ctx, o) {
+			fails = 0
+			continue
+		}
+		// Nobody answers: no event fares better than this one.
+		if pause(ctx, backoff(fails, leastBackoff, mostOutage)); ctx.Err() != nil {
+			return nil
+		}
+		fails++
 	}
 }
 
-// pop takes the oldest observation that is worth telling.
-func (e *Events) pop() (observation, bool) {
+// rest waits until something is reported, ctx ends, which is false, or so much time
+// has passed; 0 is for ever.
+func (e *Events) rest(ctx context.Context, wait time.Duration) bool {
+	var over <-chan time.Time
+	if wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		over = timer.C
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-e.poke:
+	case <-over:
+	}
+	return true
+}
+
+// pause waits so long, or until ctx ends.
+func pause(ctx context.Context, wait time.Duration) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// pop takes the first observation that is due; where there is none, wait is until
+// one is, 0 for never.
+func (e *Events) pop() (o observation, wait time.Duration) {
+	now := time.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	for i := range e.queue {
+		o := e.queue[i]
+		if early := o.due.Sub(now); early > 0 {
+			if wait == 0 || early < wait {
+				wait = early
+			}
+			continue
+		}
+		if i == 0 {
+			e.queue[0] = observation{}
+			e.queue = e.queue[1:]
+		} else {
+			e.queue = slices.Delete(e.queue, i, i+1)
+		}
+		return o, 0
+	}
 	if len(e.queue) == 0 {
 		e.queue = nil // after a flood
-		return observation{}, false
 	}
-	o := e.queue[0]
-	e.queue[0] = observation{}
-	e.queue = e.queue[1:]
-	return o, true
+	return observation{}, wait
 }
 
-// send tells one event, again and again while nobody listens.
-func (e *Events) send(ctx context.Context, event *corev1.Event, at time.Time) {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for fails := 0; time.Since(at) < staleEvent; fails++ {
-		err := e.once(ctx, event)
-		if err == nil {
-			e.confess()
-			return
-		}
-		if !refuses(err) && !apierrors.IsInternalError(err) && !apierrors.IsServerTimeout(err) && !apierrors.IsTimeout(err) {
-			e.cfg.Logger.Debug("an event was refused", "reason", event.Reason, "object", event.InvolvedObject.Name, "err", err)
-			return
-		}
-		timer.Reset(max(backoff(fails, leastBackoff, mostOutage), asked(err)))
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
+// giveBack has an observation wait behind all others. Where too many wait it is the
+// oldest.
+func (e *Events) giveBack(o observation) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.queue) >= maxQueue {
+		e.dropped++
+		return
 	}
+	e.queue = append(e.queue, o)
+}
+
+// send tells one event. What nobody answers goes back for an hour, and what the API
+// server refuses for now a few times, while it is asked for others: an admission
+// hook may refuse one event and not the next. false: nobody answered.
+func (e *Events) send(ctx context.Context, o observation) bool {
+	if time.Since(o.at) >= staleEvent {
+		return true
+	}
+	err := e.once(ctx, o.event)
+	var answer apierrors.APIStatus
+	switch answered := errors.As(err, &answer); {
+	case err == nil:
+		e.confess()
+	case !answered:
+		e.giveBack(o)
+		return false
+	case passing(err) && o.refused < mostRefused:
+		o.due = time.Now().Add(max(backoff(o.refused, leastRefused, mostOutage), asked(err)))
+		o.refused++
+		e.giveBack(o)
+	default:
+		e.cfg.Logger.Debug("an event was refused", "reason", o.event.Reason, "object", o.event.InvolvedObject.Name, "err", err)
+	}
+	return true
+}
+
+// How often an event that was refused for now is told again, and after what time for
+// the first time.
+const (
+	mostRefused  = 3
+	leastRefused = time.Second
+)
+
+// passing tells whether the same request may be taken another time.
+func passing(err error) bool {
+	return refuses(err) || apierrors.IsInternalError(err) || apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err)
 }
 
 func (e *Events) once(ctx context.Context, event *corev1.Event) error {

@@ -174,22 +174,49 @@ func TestEventsAlone(t *testing.T) {
 	})
 }
 
-// TestEventRefused: an event that is not taken holds up no other.
+// TestEventRefused: an event that is not taken holds up no other. One that may be
+// taken another time is told a few times more, and no more than that.
 func TestEventRefused(t *testing.T) {
-	telling(t, func(e *status.Events, api *statustest.Server) {
-		api.Faults(func(r statustest.Request) (f statustest.Fault) {
-			if r.Namespace == "closed" {
-				f.Status = 403
+	for _, c := range []struct{ status, retryAfter, most int }{
+		{403, 0, 1}, {422, 0, 1}, {500, 0, 4}, {429, 10, 4}, {503, 0, 4}, {401, 0, 4},
+	} {
+		telling(t, func(e *status.Events, api *statustest.Server) {
+			api.Faults(func(r statustest.Request) (f statustest.Fault) {
+				if r.Namespace == "closed" {
+					f.Status, f.RetryAfter = c.status, c.retryAfter
+				}
+				return f
+			})
+			closed := bound("web", "1")
+			closed.Namespace = "closed"
+			e.Pod(closed, "", corev1.EventTypeNormal, "Started", "")
+			e.Pod(bound("web", "2"), "", corev1.EventTypeNormal, "Started", "")
+			synctest.Wait()
+			if events := api.Events(); len(events) != 1 || events[0].InvolvedObject.UID != "2" {
+				t.Errorf("%d: told: %+v", c.status, events)
 			}
-			return f
+			time.Sleep(2 * time.Hour)
+			if n := len(api.Requests()) - 1; n != c.most {
+				t.Errorf("%d: it was told %d times, want %d", c.status, n, c.most)
+			}
 		})
-		closed := bound("web", "1")
-		closed.Namespace = "closed"
-		e.Pod(closed, "", corev1.EventTypeNormal, "Started", "")
-		e.Pod(bound("web", "2"), "", corev1.EventTypeNormal, "Started", "")
-		synctest.Wait()
-		if events := api.Events(); len(events) != 1 || events[0].InvolvedObject.UID != "2" {
-			t.Errorf("told: %+v", events)
+	}
+}
+
+// TestEventTakenLater: what is refused for now is told when it is taken, and nobody
+// tells it twice.
+func TestEventTakenLater(t *testing.T) {
+	telling(t, func(e *status.Events, api *statustest.Server) {
+		api.Faults(func(statustest.Request) statustest.Fault { return statustest.Fault{Status: 429, RetryAfter: 7} })
+		e.Pod(bound("web", "1"), "", corev1.EventTypeNormal, "Started", "")
+		time.Sleep(13 * time.Second)
+		if n := len(api.Requests()); n != 2 {
+			t.Errorf("it was asked %d times within 13 s, though it asked for 7 s of peace each time", n)
+		}
+		api.Faults(func(statustest.Request) statustest.Fault { return statustest.Fault{} })
+		time.Sleep(time.Minute)
+		if events, n := len(api.Events()), len(api.Requests()); events != 1 || n != 3 {
+			t.Errorf("%d events, %d requests", events, n)
 		}
 	})
 }
