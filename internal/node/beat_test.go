@@ -291,6 +291,24 @@ func TestGoneOn(t *testing.T) {
 	})
 }
 
+// TestSilent: a watch that says nothing, not even where it is, is of a server that is
+// dead behind a proxy; another one goes on from there.
+func TestSilent(t *testing.T) {
+	play(t, nil, func(s *scene) {
+		t := s.t
+		s.wait(time.Hour)
+		s.server.Mute()
+		s.server.Change(func(n *corev1.Node) { n.Labels["rack"] = "7" })
+		s.wait(2 * time.Minute)
+		if got := s.node.Seen().Labels["rack"]; got != "7" {
+			t.Errorf("behind a watch that is silent the label is %q", got)
+		}
+		if lists, watches := len(s.server.Requests("list", "nodes")), len(s.server.Requests("watch", "nodes")); lists != 1 || watches != 2 {
+			t.Errorf("%d lists and %d watches, want one and another watch", lists, watches)
+		}
+	})
+}
+
 // TestClock: a clock that is put back or forward stops no heartbeat, and the
 // time of renewal never goes back.
 func TestClock(t *testing.T) {

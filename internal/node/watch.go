@@ -15,8 +15,15 @@ import (
 // settled is how long a watch must last to be no failure.
 const settled = time.Second
 
-// errEnded is that of a watch which the server ended at once.
-var errEnded = errors.New("the server ended the watch at once")
+// silent is how long a watch may say nothing: a server sends a bookmark each minute,
+// and one that does not is dead behind a proxy that lives.
+const silent = 90 * time.Second
+
+var (
+	// errEnded is that of a watch which the server ended at once.
+	errEnded  = errors.New("the server ended the watch at once")
+	errSilent = fmt.Errorf("the watch said nothing for %s", silent)
+)
 
 // follow keeps what is known of the Node up to date, until ctx ends: a list,
 // then watches, each from where the one before ended.
@@ -76,14 +83,22 @@ func (n *Node) followOnce(ctx context.Context, version string) (string, time.Dur
 		return version, 0, errors.New("watch the node: no answer in time")
 	}
 	begun := time.Now()
-	for e := range w.ResultChan() {
-		next, err := n.saw(e)
-		if err != nil {
-			return "", time.Since(begun), fmt.Errorf("watch the node: %w", err)
+	quiet := time.NewTimer(silent)
+	defer quiet.Stop()
+	for {
+		select {
+		case e, more := <-w.ResultChan():
+			if !more {
+				return version, time.Since(begun), nil
+			}
+			if version, err = n.saw(e); err != nil {
+				return "", time.Since(begun), fmt.Errorf("watch the node: %w", err)
+			}
+			quiet.Reset(silent)
+		case <-quiet.C:
+			return version, time.Since(begun), fmt.Errorf("watch the node: %w", errSilent)
 		}
-		version = next
 	}
-	return version, time.Since(begun), nil
 }
 
 // saw takes an event of the watch into account and returns the version that it

@@ -168,8 +168,10 @@ func (s *Services) follow(ctx context.Context, life time.Duration, steady func()
 	} else {
 		steady()
 	}
+	quiet := time.NewTimer(silent)
+	defer quiet.Stop()
 	for {
-		event, err := next(ctx, events)
+		event, err := next(ctx, events, quiet)
 		if err != nil {
 			return err
 		}

@@ -427,6 +427,32 @@ func TestCalmWatch(t *testing.T) {
 	})
 }
 
+// TestSilent: a watch that says nothing, not even where it is, is of a server that is
+// dead behind a proxy; another one goes on from there.
+func TestSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := begin(t, &objecttest.Server{})
+		b.server.Put(configMap("a", "1"))
+		b.server.Put(service("ns", "db", "10.0.0.3"))
+		b.store.Keep([]*corev1.Pod{user("one", "a")})
+		s := runServices(t, b.server)
+		time.Sleep(5 * time.Minute)
+		reads := b.server.Calls("get") + b.server.Calls("list")
+		b.server.Mute()
+		b.server.Put(configMap("a", "2"))
+		b.server.Put(service("ns", "db", "10.0.0.4"))
+		time.Sleep(2 * time.Minute)
+		b.want("behind a watch that is silent", "a", "2")
+		if got := hosts(t, s, "ns", true)["DB_SERVICE_HOST"]; got != "10.0.0.4" {
+			t.Errorf("behind a watch that is silent the service is at %q", got)
+		}
+		if n := b.server.Calls("get") + b.server.Calls("list") - reads; n != 0 {
+			t.Errorf("%d reads, where a watch goes on", n)
+		}
+		b.wantWatches("in the end", 2)
+	})
+}
+
 // TestOlderIsNotTaken: a watch from a cache that lags does not bring back what
 // was.
 func TestOlderIsNotTaken(t *testing.T) {

@@ -19,10 +19,12 @@ import (
 
 // A watch ends after so long, as the server is asked, and a little later if the
 // server does not end it. A dead connection is found long before by the
-// transport's pings.
+// transport's pings, and a dead server behind a proxy that lives by its silence: a
+// server sends a bookmark each minute.
 const (
 	watchAtLeast = 20 * time.Minute
 	watchGrace   = time.Minute
+	silent       = 90 * time.Second
 )
 
 // steady is how long a watch has to live for its end to be no failure.
@@ -31,6 +33,7 @@ const steady = 10 * time.Second
 var (
 	errNoAnswer = fmt.Errorf("the API server did not answer for %s", deadlineAnswer)
 	errEnded    = errors.New("the API server ended the watch")
+	errSilent   = fmt.Errorf("the watch said nothing for %s", silent)
 )
 
 // follow reads an object and then watches it until nobody needs it.
@@ -212,8 +215,10 @@ func (f *follower) events(ctx context.Context, events watch.Interface, state boo
 	if !state {
 		steady()
 	}
+	quiet := time.NewTimer(silent)
+	defer quiet.Stop()
 	for {
-		event, err := next(ctx, events)
+		event, err := next(ctx, events, quiet)
 		if err != nil {
 			return err
 		}
@@ -247,9 +252,12 @@ func (f *follower) events(ctx context.Context, events watch.Interface, state boo
 	}
 }
 
-// next waits for an event.
-func next(ctx context.Context, events watch.Interface) (watch.Event, error) {
+// next waits for an event, and not for longer than a watch may be silent.
+func next(ctx context.Context, events watch.Interface, quiet *time.Timer) (watch.Event, error) {
+	quiet.Reset(silent)
 	select {
+	case <-quiet.C:
+		return watch.Event{}, errSilent
 	case event, more := <-events.ResultChan():
 		if !more {
 			return event, errEnded

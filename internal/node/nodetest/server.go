@@ -49,7 +49,7 @@ type Server struct {
 	made     int
 	node     *corev1.Node
 	lease    *coordinationv1.Lease
-	watchers map[chan event]bool
+	watchers map[chan event]bool // false: it is told nothing any more
 	requests []Request
 	fault    func(Request) *Fault
 	refused  bool

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -86,8 +87,12 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 	gv := corev1.SchemeGroupVersion
 	frames := info.StreamSerializer.NewFrameWriter(w)
 	out := streaming.NewEncoder(frames, c.EncoderForVersion(info.StreamSerializer.Serializer, gv))
+	marks := time.NewTicker(time.Minute)
+	defer marks.Stop()
 	for {
 		select {
+		case <-marks.C:
+			s.mark(events)
 		case <-r.Context().Done():
 			s.mu.Lock()
 			delete(s.watchers, events)
@@ -130,6 +135,27 @@ func (s *Server) Expire() {
 	s.EndWatches()
 }
 
+// Mute has the watches that there are say nothing any more, bookmarks neither, as a
+// proxy does that lives before a server that is dead.
+func (s *Server) Mute() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for w := range s.watchers {
+		s.watchers[w] = false
+	}
+}
+
+// mark sends a watch a bookmark.
+func (s *Server) mark(to chan event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.watchers[to] {
+		n := &corev1.Node{}
+		n.ResourceVersion = strconv.FormatInt(s.version, 10)
+		to <- event{watch.Bookmark, n}
+	}
+}
+
 func (s *Server) tell(kind watch.EventType, o runtime.Object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -137,7 +163,9 @@ func (s *Server) tell(kind watch.EventType, o runtime.Object) {
 }
 
 func (s *Server) tellLocked(kind watch.EventType, o runtime.Object) {
-	for w := range s.watchers {
-		w <- event{kind, o.DeepCopyObject()}
+	for w, heard := range s.watchers {
+		if heard {
+			w <- event{kind, o.DeepCopyObject()}
+		}
 	}
 }

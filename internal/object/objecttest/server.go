@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -164,6 +165,16 @@ func (s *Server) Mark() {
 	}
 }
 
+// Mute has the watches that there are say nothing any more, bookmarks neither, as a
+// proxy does that lives before a server that is dead.
+func (s *Server) Mute() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for w := range s.streams {
+		w.mute = true
+	}
+}
+
 // Watches is how many watches there are.
 func (s *Server) Watches() int {
 	s.mu.Lock()
@@ -277,6 +288,7 @@ func (s *Server) Watch(ctx context.Context, ref pod.ObjectRef, options metav1.Li
 	}
 	s.streams[w] = true
 	w.unhook = context.AfterFunc(ctx, w.Stop)
+	w.marks = time.AfterFunc(time.Minute, w.mark)
 	return w, nil
 }
 

@@ -1,6 +1,8 @@
 package objecttest
 
 import (
+	"time"
+
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 
@@ -13,6 +15,8 @@ type stream struct {
 	ref    pod.ObjectRef
 	events chan watch.Event
 	unhook func() bool
+	marks  *time.Timer
+	mute   bool
 }
 
 // shows tells whether an object is what the watch is of.
@@ -22,10 +26,23 @@ func (w *stream) shows(ref pod.ObjectRef) bool {
 
 // send drops nothing: a test that does not read is broken.
 func (w *stream) send(e watch.Event) {
+	if w.mute {
+		return
+	}
 	select {
 	case w.events <- watch.Event{Type: e.Type, Object: e.Object.DeepCopyObject()}:
 	default:
 		panic("objecttest: nobody reads a watch")
+	}
+}
+
+// mark sends a bookmark, as a server does each minute.
+func (w *stream) mark() {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	if w.s.streams[w] {
+		w.send(w.s.bookmark(w.ref, false))
+		w.marks.Reset(time.Minute)
 	}
 }
 
@@ -38,6 +55,7 @@ func (w *stream) Stop() {
 		delete(w.s.streams, w)
 		close(w.events)
 		w.unhook()
+		w.marks.Stop()
 	}
 }
 
