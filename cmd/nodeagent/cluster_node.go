@@ -104,10 +104,29 @@ func (f *nodeFacts) learn(d *daemon) {
 	f.d, f.poke = d, make(chan struct{}, 1)
 	c := d.cluster
 	f.facts = apinode.Facts{Machine: c.machine, Capacity: c.capacity, Allocatable: c.allocatable(),
-		Handlers: []corev1.NodeRuntimeHandler{{Name: ""}}}
-	for _, name := range d.cfg.Handlers() {
+		Features: &corev1.NodeFeatures{SupplementalGroupsPolicy: new(true)}, Declared: declared()}
+	for _, name := range f.names() {
 		f.facts.Handlers = append(f.facts.Handlers, corev1.NodeRuntimeHandler{Name: name})
 	}
+}
+
+// declared is what this node can of that by which the scheduler and the API server
+// choose (component-helpers' nodedeclaredfeatures), sorted. Not ExtendWebSocketsToKubelet:
+// with it the API server leaves WebSockets of the fifth version, and tunnels of SPDY,
+// to the node, and no handler here speaks these; else it translates them itself.
+func declared() []string { return []string{"RestartAllContainersOnContainerExits"} }
+
+// names are those of the ways to run containers; "" is the default one.
+func (f *nodeFacts) names() []string { return append([]string{""}, f.d.cfg.Handlers()...) }
+
+// handlers finds what each way to run containers can.
+func (f *nodeFacts) handlers(ctx context.Context) (all []corev1.NodeRuntimeHandler) {
+	for _, name := range f.names() {
+		all = append(all, corev1.NodeRuntimeHandler{Name: name, Features: &corev1.NodeRuntimeHandlerFeatures{
+			RecursiveReadOnlyMounts: new(f.d.runtime.RecursiveReadOnly(ctx, name)), UserNamespaces: new(false),
+		}})
+	}
+	return all
 }
 
 func (f *nodeFacts) now() apinode.Facts {
@@ -132,7 +151,7 @@ const (
 	lookAgain = 10 * time.Second
 )
 
-// follow keeps the runtime's version and the images true, until ctx ends.
+// follow keeps the runtime's version, what it can, and the images true, until ctx ends.
 func (f *nodeFacts) follow(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -169,7 +188,9 @@ func (f *nodeFacts) ask(ctx context.Context) error {
 			all = append(all, apinode.Image{Names: names, Size: img.Size})
 		}
 	}
+	handlers := f.handlers(ctx)
 	f.mu.Lock()
+	f.facts.Handlers = handlers
 	f.facts.RuntimeVersion, f.facts.Images = strings.TrimPrefix(about.Version, "v"), all
 	f.mu.Unlock()
 	f.d.cluster.node.Wake()

@@ -148,9 +148,7 @@ func TestJudge(t *testing.T) {
 		}), want: "TaintToleration: "},
 		{name: "static pods are not repelled", pod: asking("p", "", both(fromFile, func(p *corev1.Pod) { p.Spec.Tolerations = nil }))},
 
-		{name: "groups", pod: asking("p", "cpu=9", strict), want: "SupplementalGroupsPolicyNotSupported: SupplementalGroupsPolicy=Strict"},
-		{name: "groups that are kept", pod: asking("p", "", strict),
-			change: func(a *Admission) { a.Node.Status.Features = &corev1.NodeFeatures{SupplementalGroupsPolicy: new(true)} }},
+		{name: "groups, whatever the Node says", pod: asking("p", "", strict)},
 		{name: "sysctl before resources", pod: asking("p", "cpu=9", sysctlOf), want: "SysctlForbidden: "},
 		{name: "resources before AppArmor", pod: asking("p", "cpu=9", confined), change: func(a *Admission) { a.NoAppArmor = "no kernel" }, want: "OutOfcpu: "},
 		{name: "AppArmor", pod: asking("p", "", confined), change: func(a *Admission) { a.NoAppArmor, a.ShuttingDown = "no kernel", true }, want: "AppArmor: "},

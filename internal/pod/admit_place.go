@@ -15,19 +15,17 @@ import (
 // Reasons of pods that a node refuses, in kubelet's words (pkg/kubelet/lifecycle,
 // eviction, nodeshutdown and the scheduler's plugins).
 const (
-	ReasonEvicted             = "Evicted"
-	ReasonNodeShutdown        = "NodeShutdown"
-	ReasonOSLabel             = "PodOSSelectorNodeLabelDoesNotMatch"
-	ReasonOSNotSupported      = "PodOSNotSupported"
-	ReasonSupplementalGroups  = "SupplementalGroupsPolicyNotSupported"
-	ReasonNodeAffinity        = "NodeAffinity"
-	ReasonNodeName            = "NodeName"
-	ReasonNodePorts           = "NodePorts"
-	ReasonTaintToleration     = "TaintToleration"
-	reasonOutOf               = "OutOf" // and the resource
-	messagePredicate          = "Predicate %s failed: %s"
-	messageInsufficient       = "Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d"
-	messageSupplementalGroups = "SupplementalGroupsPolicy=Strict is not supported in this node"
+	ReasonEvicted         = "Evicted"
+	ReasonNodeShutdown    = "NodeShutdown"
+	ReasonOSLabel         = "PodOSSelectorNodeLabelDoesNotMatch"
+	ReasonOSNotSupported  = "PodOSNotSupported"
+	ReasonNodeAffinity    = "NodeAffinity"
+	ReasonNodeName        = "NodeName"
+	ReasonNodePorts       = "NodePorts"
+	ReasonTaintToleration = "TaintToleration"
+	reasonOutOf           = "OutOf" // and the resource
+	messagePredicate      = "Predicate %s failed: %s"
+	messageInsufficient   = "Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d"
 )
 
 // admitPressure refuses pods while the node evicts: all but critical ones, and under
@@ -58,9 +56,6 @@ func (a Admission) admitPlace(p *corev1.Pod, others []*corev1.Pod) (r *Rejection
 	if p.Spec.OS != nil && string(p.Spec.OS.Name) != a.OS {
 		return &Rejection{Reason: ReasonOSNotSupported, Message: "Failed to admit pod as the OS field doesn't match node OS"}, false
 	}
-	if strictGroups(p) && !keepsGroups(a.Node) {
-		return &Rejection{Reason: ReasonSupplementalGroups, Message: messageSupplementalGroups}, false
-	}
 	if r := lacking(p, others, a.Node.Status.Allocatable); r != nil {
 		return r, false
 	}
@@ -81,16 +76,6 @@ func (a Admission) admitPlace(p *corev1.Pod, others []*corev1.Pod) (r *Rejection
 
 func predicate(name, why string) *Rejection {
 	return &Rejection{Reason: name, Message: fmt.Sprintf(messagePredicate, name, why)}
-}
-
-func strictGroups(p *corev1.Pod) bool {
-	sc := p.Spec.SecurityContext
-	return sc != nil && sc.SupplementalGroupsPolicy != nil && *sc.SupplementalGroupsPolicy == corev1.SupplementalGroupsPolicyStrict
-}
-
-func keepsGroups(n *corev1.Node) bool {
-	f := n.Status.Features
-	return f != nil && f.SupplementalGroupsPolicy != nil && *f.SupplementalGroupsPolicy
 }
 
 // fitsLabels holds the node selector and the required node affinity against the

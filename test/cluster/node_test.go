@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
@@ -101,6 +104,7 @@ func TestNode(t *testing.T) {
 	n.kubectl("wait", ready, "node/node", "--timeout=60s")
 	t.Logf("the node was Ready %.2f s after the daemon", time.Since(begun).Seconds())
 	t.Run("object", func(t *testing.T) { n.in(t).object() })
+	t.Run("features", func(t *testing.T) { n.in(t).features() })
 	t.Run("deployment", func(t *testing.T) { n.in(t).deployment() })
 	t.Run("job", func(t *testing.T) { n.in(t).job() })
 	t.Run("objects", func(t *testing.T) { n.in(t).objects() })
@@ -135,6 +139,8 @@ func (n *node) object() {
 		`{.status.addresses[?(@.type=="InternalIP")].address}`: bed.NodeIP,
 		`{.metadata.labels.kubernetes\.io/hostname}`:           "node",
 		`{.status.capacity.pods}`:                              "110",
+		`{.status.features.supplementalGroupsPolicy}`:          "true",
+		`{.status.declaredFeatures}`:                           `["RestartAllContainersOnContainerExits"]`,
 	} {
 		if got := n.jsonpath(path, "node", "node"); got != want {
 			n.t.Errorf("the node's %s is %q, want %q", path, got, want)
@@ -144,6 +150,10 @@ func (n *node) object() {
 		n.t.Errorf("the node's version is %q", v)
 	}
 	n.kubectl("wait", `--for=jsonpath={.status.images[0].names[0]}`, "node/node", "--timeout=30s")
+	recursive := !errors.Is(unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{}), unix.ENOSYS)
+	if got, want := n.jsonpath("{.status.runtimeHandlers[?(@.name==\"\")].features.recursiveReadOnlyMounts}", "node", "node"), fmt.Sprint(recursive); got != want {
+		n.t.Errorf("the node's recursively read-only mounts: %q, want %s", got, want)
+	}
 	if v := n.jsonpath("{.status.nodeInfo.containerRuntimeVersion}", "node", "node"); v != "containerd://"+bed.ContainerdVersion {
 		n.t.Errorf("the node's runtime is %q, want containerd://%s", v, bed.ContainerdVersion)
 	}
@@ -156,6 +166,18 @@ func (n *node) object() {
 			n.t.Fatal("the lease is not renewed")
 		}
 	}
+}
+
+// features: pods that ask for what the Node says that it can are scheduled, and taken.
+func (n *node) features() {
+	n.apply(sleeper("strict", "  securityContext: {runAsUser: 1000, runAsGroup: 1000, supplementalGroups: [5000], supplementalGroupsPolicy: Strict}\n"))
+	n.apply(strings.Replace(sleeper("whole", "  restartPolicy: Never\n"), "image:",
+		"restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}], restartPolicy: Never, image:", 1))
+	n.kubectl("wait", ready, "pod/strict", "pod/whole", "--timeout=60s")
+	if got := n.kubectl("exec", "strict", "--", "/bin/sh", "-c", "grep ^Groups: /proc/self/status"); strings.Join(strings.Fields(got), " ") != "Groups: 1000 5000" {
+		n.t.Errorf("the pod's groups are %q", got)
+	}
+	n.kubectl("delete", "pod", "strict", "whole", "--timeout=60s")
 }
 
 const deployment = `
