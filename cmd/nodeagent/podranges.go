@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"nodeagent/internal/durable"
 	"nodeagent/internal/server"
@@ -19,7 +20,9 @@ type podRanges struct {
 	d    *daemon
 	dir  *durable.Dir
 	kept []netip.Prefix      // as an earlier daemon was told
+	left []netip.Prefix      // for which the kept ones were retired
 	told chan []netip.Prefix // holds one
+	free chan struct{}       // holds one: nobody may have an address of the kept ones any more
 }
 
 // The file of the ranges: their texts, with commas between.
@@ -30,7 +33,7 @@ const (
 
 // learn reads what an earlier daemon was told.
 func (r *podRanges) learn(d *daemon) (err error) {
-	r.d, r.told = d, make(chan []netip.Prefix, 1)
+	r.d, r.told, r.free = d, make(chan []netip.Prefix, 1), make(chan struct{}, 1)
 	if r.dir, err = durable.New(durable.Config{Path: filepath.Join(d.cfg.Agent.StateDir, "node")}); err != nil {
 		return err
 	}
@@ -70,42 +73,89 @@ func (r *podRanges) run(ctx context.Context) error {
 	if _, err := r.dir.Prepare(); err != nil {
 		r.d.log.Warn("the pod ranges are not kept over a restart", "err", err)
 	}
+	again := time.NewTimer(0)
+	again.Stop()
+	var next []netip.Prefix // as the Node has it
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case all := <-r.told:
-			r.take(all)
+		case next = <-r.told:
+			again.Stop()
+		case <-r.free:
+		case <-again.C:
+		}
+		if err := r.take(next); err != nil {
+			r.d.log.Error("cannot keep the node's ranges of pod addresses", "err", err, "again", keepAgain)
+			again.Reset(keepAgain)
 		}
 	}
 }
 
-func (r *podRanges) take(all []netip.Prefix) {
-	log := r.d.log
+// keepAgain is when ranges that could not be kept are kept once more.
+const keepAgain = 10 * time.Second
+
+// take makes the ranges of the Node those of this daemon, or of the next one.
+func (r *podRanges) take(all []netip.Prefix) error {
+	network := r.d.network
 	switch {
-	case len(r.d.cfg.CIDRs()) > 0 || slices.Equal(all, r.kept):
-		return
-	case len(r.kept) > 0:
-		log.Error("the Node has other ranges of pod addresses than before; pods keep the old ones until they and the kept file are removed and the daemon is restarted",
-			"podCIDRs", all, "before", r.kept, "file", filepath.Join(r.d.cfg.Agent.StateDir, "node", rangesName))
+	case len(all) == 0 || len(r.d.cfg.CIDRs()) > 0:
+		return nil
+	case slices.Equal(all, r.kept):
+		r.left = nil
+		network.Retire(nil, nil) // it may have had others for a while
+		return nil
+	case len(r.kept) == 0:
+		if err := r.keep(all); err != nil || network.Ready() == nil {
+			return err // plugins see to the addresses
+		}
+	default:
+		if !slices.Equal(all, r.left) || !network.Vacant() {
+			r.leave(all)
+			return nil
+		}
+		if err := r.keep(all); err != nil {
+			return err
+		}
+	}
+	// Nobody has an address yet, or any more, and what is made of the ranges is made
+	// at the start of the daemon.
+	r.d.log.Info("begin anew with the node's ranges of pod addresses", "podCIDRs", all)
+	server.Tell(r.d.log, server.Reloading())
+	r.d.reload.end(server.ErrReload)
+	return nil
+}
+
+// leave has nobody get an address of the kept ranges any more: they may be another
+// node's by now, since the control plane gives away what a deleted Node had.
+func (r *podRanges) leave(all []netip.Prefix) {
+	if slices.Equal(all, r.left) {
 		return
 	}
+	r.left = all
+	r.d.log.Warn("the Node has other ranges of pod addresses than before; no pod begins until those that have an address of the old ones are gone",
+		"podCIDRs", all, "before", r.kept)
+	r.d.network.Retire(all, fmt.Errorf("the Node has the pod ranges %v, and pods that run have addresses of %v: no pod begins until these are gone", all, r.kept))
+}
+
+// keep writes the ranges down for the daemon that follows.
+func (r *podRanges) keep(all []netip.Prefix) error {
 	var texts []string
 	for _, p := range all {
 		texts = append(texts, p.String())
 	}
-	if err := r.dir.Save(rangesName, rangesVersion, []byte(joined(texts))); err != nil {
-		log.Error("cannot keep the node's ranges of pod addresses", "err", err)
+	return r.dir.Save(rangesName, rangesVersion, []byte(joined(texts)))
+}
+
+// rangesVacated has the ranges of the Node looked at again. It does not block.
+func (d *daemon) rangesVacated() {
+	if d.cluster == nil {
 		return
 	}
-	if r.d.network.Ready() == nil {
-		return // plugins see to the addresses
+	select {
+	case d.cluster.ranges.free <- struct{}{}:
+	default:
 	}
-	// Nothing runs yet that has an address, and what is made of the ranges is made
-	// at the start of the daemon.
-	log.Info("begin anew with the node's ranges of pod addresses", "podCIDRs", texts)
-	server.Tell(log, server.Reloading())
-	r.d.reload.end(server.ErrReload)
 }
 
 // cidrs are the ranges of pods' addresses.

@@ -173,23 +173,24 @@ spec:
 
 // ranges: pods have addresses of the Node's range, also after a restart.
 func (n *node) ranges() {
-	n.apply(sleeper("one", ""))
-	n.kubectl("wait", ready, "pod/one", "--timeout=60s")
+	n.ranged("one")
+	n.restart()
+	n.ranged("two")
+	n.kubectl("delete", "pod", "two", "--timeout=60s")
+}
+
+// ranged makes a pod, which gets an address of the Node's range.
+func (n *node) ranged(name string) {
+	n.apply(sleeper(name, ""))
+	n.kubectl("wait", ready, "pod/"+name, "--timeout=60s")
 	text := n.jsonpath("{.spec.podCIDR}", "node", "node")
 	cidr, err := netip.ParsePrefix(text)
 	if err != nil {
 		n.t.Fatalf("the node has the range %q", text)
 	}
-	n.restart()
-	n.apply(sleeper("two", ""))
-	n.kubectl("wait", ready, "pod/two", "--timeout=60s")
-	for _, name := range []string{"one", "two"} {
-		ip, err := netip.ParseAddr(n.jsonpath("{.status.podIP}", "pod", name))
-		if err != nil || !cidr.Contains(ip) {
-			n.t.Errorf("pod %s has the address %s, not of %s: %v", name, ip, cidr, err)
-		}
+	if ip, err := netip.ParseAddr(n.jsonpath("{.status.podIP}", "pod", name)); err != nil || !cidr.Contains(ip) {
+		n.t.Errorf("pod %s has the address %s, not of %s: %v", name, ip, cidr, err)
 	}
-	n.kubectl("delete", "pod", "two", "--timeout=60s")
 }
 
 // away: without an API server pods stay, a manifest is obeyed, a daemon that starts
@@ -234,8 +235,10 @@ func (n *node) killedWhileEnding() {
 }
 
 // deletedNode: a Node that somebody deletes is registered again at once, and its
-// pods, which the control plane takes away, end.
+// pods, which the control plane takes away, end. The new one has another range of
+// pods' addresses, which is taken when no pod has an address of the old one.
 func (n *node) deletedNode() {
+	before := n.jsonpath("{.spec.podCIDR}", "node", "node")
 	uid := n.jsonpath("{.metadata.uid}", "node", "node")
 	n.kubectl("delete", "node", "node")
 	for deadline := time.Now().Add(time.Minute); ; {
@@ -247,8 +250,17 @@ func (n *node) deletedNode() {
 			n.t.Fatalf("the node is %q, %v; it was %s", got, err, uid)
 		}
 	}
-	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	n.kubectl("wait", "--for=jsonpath={.spec.podCIDR}", "node/node", "--timeout=60s")
+	if now := n.jsonpath("{.spec.podCIDR}", "node", "node"); now == before {
+		n.t.Fatalf("the new Node has the range of the old one, %s: there is nothing to see", now)
+	}
+	n.kubectl("wait", "--for=condition=Ready=False", "node/node", "--timeout=60s")
+	if why := n.jsonpath(`{.status.conditions[?(@.type=="Ready")].message}`, "node", "node"); !strings.Contains(why, "no pod begins until these are gone") {
+		n.t.Errorf("while a pod has an address of the old range the node says %q", why)
+	}
 	n.kubectl("delete", "pod", "one", "--ignore-not-found", "--timeout=60s")
+	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	n.ranged("anew")
 	if out, err := n.CLI(n.ctx, "pods", "-o", "name"); err != nil || strings.Contains(out, "one") {
 		n.t.Errorf("the daemon still has %q, %v", out, err)
 	}

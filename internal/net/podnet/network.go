@@ -8,7 +8,7 @@
 // DROP. It makes and deletes no network namespace: it gets paths of namespaces.
 // It works in the network namespace of its process.
 //
-// Setup, Teardown, Check, Ready and Prune may be called from any goroutine; for
+// Setup, Teardown, Check, Ready, Retire, Vacant and Prune may be called from any goroutine; for
 // one sandbox they run one after another. They wait for Run to have loaded the
 // state. Run is called once.
 package podnet
@@ -55,6 +55,8 @@ type Config struct {
 	// Changed, if set, is told when Ready's answer may have changed. It must not
 	// block.
 	Changed func()
+	// Vacated, if set, is told when Vacant may have become true. It must not block.
+	Vacated func()
 	Logger  *slog.Logger
 }
 
@@ -125,6 +127,8 @@ type Network struct {
 	recs    map[string]*record // by sandbox ID; a *record is never changed, only replaced
 	conf    *netConf           // CNI configuration in force; nil: bridge
 	confErr error              // why there are files but no configuration
+	retired error              // why no pod gets an address of the ranges any more
+	next    []netip.Prefix     // the ranges that follow them
 
 	rulesMu sync.Mutex // one change of the table at a time
 	rules   ruleBackend
@@ -245,6 +249,8 @@ func (n *Network) readyLocked() error {
 		return fmt.Errorf("cni plugin not initialized: %w", n.confErr)
 	case len(n.cfg.CIDRs) == 0:
 		return fmt.Errorf("cni plugin not initialized: no configuration in %s, and no pod CIDR to make a bridge for", n.cfg.CNIConfDir)
+	case n.retired != nil:
+		return n.retired
 	}
 	return n.failure
 }

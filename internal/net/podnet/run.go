@@ -52,6 +52,7 @@ func (n *Network) Run(ctx context.Context) error {
 	n.reconcile(ctx)
 	close(n.loaded)
 	n.changed()
+	n.tellVacant()
 	ready := n.Ready() == nil
 	wait = retryFirst
 	last := time.Now()

@@ -239,6 +239,47 @@ func TestNotReady(t *testing.T) {
 	must(t, n.Prune(context.Background(), none))
 }
 
+// TestRetire: ranges that are the node's no more are given to nobody, and it is
+// known when nobody has an address of them, also by a daemon that starts meanwhile.
+func TestRetire(t *testing.T) {
+	h := newHost(t, dual...)
+	vacated := make(chan bool, 100)
+	h.cfg.Vacated = func() { vacated <- true }
+	n := h.start()
+	a := h.up(n)
+	why := errors.New("the ranges are another node's")
+	retire := func(n *Network, next ...netip.Prefix) {
+		t.Helper()
+		n.Retire(next, why)
+		if err := n.Ready(); !errors.Is(err, why) {
+			t.Errorf("ready: %v", err)
+		}
+		if _, err := n.Setup(context.Background(), h.newPod().req); !errors.Is(err, why) {
+			t.Errorf("a pod got an address: %v", err)
+		}
+	}
+	next := netip.MustParsePrefix("10.88.1.0/24")
+	retire(n, next, dual[1])
+	if len(vacated) > 0 || n.Vacant() {
+		t.Error("a pod has an address, and the ranges are vacant")
+	}
+	retire(n, append(dual, next)...)
+	if len(vacated) != 1 || !n.Vacant() {
+		t.Error("all addresses stay what they are, and the ranges are not vacant")
+	}
+	n.Retire(nil, nil)
+	if n.Ready() != nil || n.Vacant() {
+		t.Errorf("ranges that came back: %v", n.Ready())
+	}
+	n = h.start()
+	retire(n, next)
+	must(t, n.Check(context.Background(), a.req))
+	h.down(n, a)
+	if len(vacated) != 2 || !n.Vacant() {
+		t.Error("the last pod has gone, and the ranges are not vacant")
+	}
+}
+
 // TestLoadIsTriedAgain: a run directory that cannot be used is named, and used
 // once it can be.
 func TestLoadIsTriedAgain(t *testing.T) {

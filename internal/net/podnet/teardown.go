@@ -112,6 +112,7 @@ func (n *Network) forget(rec *record) error {
 		n.pool.put(rec.Addrs)
 	}
 	n.mu.Unlock()
+	n.tellVacant()
 	return failpoint.At(failpoint.PodnetForgetAfter)
 }
 
