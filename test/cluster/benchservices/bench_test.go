@@ -71,6 +71,15 @@ func TestRows(t *testing.T) {
 	if measure.Table(&out, "KUBE-PROXY", b.rows()) || !strings.Contains(out.String(), "0.001 ×") {
 		t.Errorf("all are within their limits:\n%s", out.String())
 	}
+	b.beside = beside{ours: []float64{0.5, 0.52}, bare: []float64{0.41, 0.4}}
+	if out.Reset(); measure.Table(&out, "KUBE-PROXY", b.rows()) || !strings.Contains(out.String(), "1.26 ×") {
+		t.Errorf("the legacy flavour is within its limit:\n%s", out.String())
+	}
+	b.beside.ours[0] = 0.55
+	if out.Reset(); !measure.Table(&out, "KUBE-PROXY", b.rows()) {
+		t.Errorf("the legacy flavour is over its limit:\n%s", out.String())
+	}
+	b.beside.ours = nil
 	b.sides[0].of(10_000)[movedCPU] = []float64{0.0011}
 	out.Reset()
 	if !measure.Table(&out, "KUBE-PROXY", b.rows()) || strings.Count(out.String(), "OVER") != 1 {

@@ -19,6 +19,8 @@
 //     read everything.
 //   - memory: /proc/PID/smaps_rollup, at rest after all of that; of the whole daemon,
 //     which is also the node.
+//   - legacy flavour (mode iptables, ours alone): CPU of one change and, in turn with
+//     it, of a bare "iptables-legacy-restore --noflush" of one chain in the same tables.
 //   - over a direct connection: connect(2) alone, to services all over the range and to
 //     their endpoints, in turn.
 //
@@ -82,6 +84,7 @@ type bench struct {
 	there           int     // services that there are
 	serial          int     // names and addresses that were used once
 	sides           []*side // ours and kube-proxy's
+	beside          beside  // mode iptables: the legacy flavour
 }
 
 func run(ctx context.Context, o options) (over bool, err error) {
@@ -124,6 +127,11 @@ func run(ctx context.Context, o options) (over bool, err error) {
 		}
 		if err := be.takeTurns(ctx, n); err != nil {
 			return false, err
+		}
+	}
+	if o.mode == "iptables" {
+		if err := be.legacy(ctx); err != nil {
+			return false, fmt.Errorf("legacy flavour with %d services: %w\n%s", o.services, err, be.sides[0].tail())
 		}
 	}
 	fmt.Println()

@@ -91,6 +91,9 @@ func (b *bench) rows() []measure.Row {
 			Note: ratio(ours.median(k.at), peer.median(k.at)) + "; " + spread(ours[k.at], peer[k.at], k.show),
 		})
 	}
+	if len(b.beside.ours) > 0 {
+		all = append(all, b.beside.row(b.services))
+	}
 	return all
 }
 
@@ -103,13 +106,14 @@ func ratio(ours, peer float64) string {
 
 // spread says how far the values of each side lie apart.
 func spread(ours, peer []float64, show func(float64) string) string {
-	ends := func(v []float64) string {
-		if len(v) == 0 {
-			return "nothing"
-		}
-		return show(slices.Min(v)) + " to " + show(slices.Max(v))
+	return fmt.Sprintf("%d and %d values: ours %s, kube-proxy %s", len(ours), len(peer), ends(ours, show), ends(peer, show))
+}
+
+func ends(v []float64, show func(float64) string) string {
+	if len(v) == 0 {
+		return "nothing"
 	}
-	return fmt.Sprintf("%d and %d values: ours %s, kube-proxy %s", len(ours), len(peer), ends(ours), ends(peer))
+	return show(slices.Min(v)) + " to " + show(slices.Max(v))
 }
 
 // printGrowth shows every line for every number of services, ours and kube-proxy's.

@@ -127,5 +127,11 @@ func (b *bench) clear(ctx context.Context) error {
 	if err != nil {
 		fmt.Fprint(os.Stderr, out)
 	}
+	if b.mode == "iptables" {
+		for _, family := range []string{"", "6"} {
+			_, more := b.feed(ctx, "ip"+family+"tables-legacy-restore", "*nat\nCOMMIT\n*filter\nCOMMIT\n*mangle\nCOMMIT\n")
+			err = errors.Join(err, more)
+		}
+	}
 	return err
 }
