@@ -9,21 +9,29 @@ import (
 
 // suite is one package's tests: those of every day, chosen for what differs on
 // cgroup v2 and under systemd, and all of them where there is an hour.
-type suite struct{ pkg, daily string }
+type suite struct {
+	pkg   string
+	daily []string // patterns, a run each
+}
 
 var engine = []suite{
-	{"nodeagent/internal/net/podnet", "^(TestTrafficOfPods|TestPodInterface|TestHostPorts|TestForwardPolicyDrop|TestTableComesBack|TestRestartKeepsPods)$"},
-	{"nodeagent/cmd/nodeagent-shim", "^(TestLogAndExit|TestExitWithContainerdDead|TestMemoryCgroup|TestCgroupMount|TestOOMKills)$"},
-	{"nodeagent/internal/cri", "^(TestPodStartsStopsAndLeavesNothing|TestKernelSees|TestHostNamespaces|TestOOMKilled|TestReboot|TestCrun)$"},
-	{"nodeagent/test/node", "^(TestPodComesAndGoes|TestContainerIsWhatWasAskedFor|TestAppArmor|TestHugePages)$"},
+	{"nodeagent/internal/net/podnet", []string{"^(TestTrafficOfPods|TestPodInterface|TestHostPorts|TestForwardPolicyDrop|TestTableComesBack|TestRestartKeepsPods)$"}},
+	{"nodeagent/cmd/nodeagent-shim", []string{"^(TestLogAndExit|TestExitWithContainerdDead|TestMemoryCgroup|TestCgroupMount|TestOOMKills)$"}},
+	{"nodeagent/internal/cri", []string{"^(TestPodStartsStopsAndLeavesNothing|TestKernelSees|TestOOMKilled|TestCrun)$"}},
+	{"nodeagent/test/node", []string{
+		"^(TestPodComesAndGoes|TestAppArmor|TestHugePages)$",
+		"^TestContainerIsWhatWasAskedFor$/^(capabilities|namespaces|cgroups|process_limits|logs)$",
+	}},
 }
 
 func (s suite) run(t *testing.T, g *guest.Guest) {
 	t.Run(s.pkg, func(t *testing.T) {
 		if need.Lacks(need.Full) == "" {
 			g.GoTest(t, s.pkg, "-timeout", "90m")
-		} else {
-			g.GoTest(t, s.pkg, "-short", "-run", s.daily)
+			return
+		}
+		for _, pattern := range s.daily {
+			g.GoTest(t, s.pkg, "-short", "-run", pattern)
 		}
 	})
 }

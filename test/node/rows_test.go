@@ -31,6 +31,8 @@ type rowsNode struct {
 	ctx context.Context
 	b   *bed.Bed
 	a   *bed.AgentProcess
+
+	kept map[string]string // specs of pods whose manifests are not written yet
 }
 
 func newRowsNode(t *testing.T, a bed.AgentOptions) *rowsNode {
@@ -109,10 +111,20 @@ func (n *rowsNode) write(t *testing.T, name, spec string) {
 	must(t, n.a.WriteManifest(name, manifest(name, spec)))
 }
 
+// begin writes the manifest of a pod that was kept back, unless it did so before.
+func (n *rowsNode) begin(t *testing.T, name string) {
+	t.Helper()
+	if text, ok := n.kept[name]; ok {
+		delete(n.kept, name)
+		n.write(t, name, text)
+	}
+}
+
 // pod waits until ok holds of the pod and returns it. Its namespace is default,
 // unless the name says another: NAMESPACE/NAME.
 func (n *rowsNode) pod(t *testing.T, name, what string, ok func(*corev1.Pod) bool) *corev1.Pod {
 	t.Helper()
+	n.begin(t, name)
 	ctx, cancel := context.WithTimeout(n.ctx, rowLimit)
 	defer cancel()
 	var last *corev1.Pod

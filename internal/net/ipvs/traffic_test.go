@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	lvs "github.com/moby/ipvs"
 	corev1 "k8s.io/api/core/v1"
 
 	"nodeagent/internal/net"
@@ -186,6 +187,30 @@ func TestRestartChangesNothing(t *testing.T) {
 	}
 }
 
+// anotherWay is a damage that ipvsadm cannot do where ports differ.
+const anotherWay = "packets are routed to endpoints instead of being translated"
+
+// routeDirectly changes the way to the first endpoint of a virtual server.
+func routeDirectly(t *testing.T, address string) {
+	t.Helper()
+	h, err := lvs.New("")
+	must(t, err)
+	defer h.Close()
+	all, err := h.GetServices()
+	must(t, err)
+	for _, s := range all {
+		if s.Address.String() != address {
+			continue
+		}
+		ends, err := h.GetDestinations(s)
+		must(t, err)
+		ends[0].ConnectionFlags = lvs.ConnectionFlagDirectRoute
+		must(t, h.UpdateDestination(s, ends[0]))
+		return
+	}
+	t.Fatalf("there is no virtual server at %s", address)
+}
+
 // TestHealing: whatever of ours somebody takes away, Watch tells of it, and a Sync
 // puts it back; and what we do ourselves is no news.
 func TestHealing(t *testing.T) {
@@ -208,13 +233,16 @@ func TestHealing(t *testing.T) {
 	for _, damage := range []string{
 		"ipvsadm -D -t 10.96.0.1:80", "ipvsadm -D -u [fd96::1]:80", "ipvsadm -d -t 10.96.0.1:80 -r 10.0.1.9:8080",
 		"ipvsadm -e -t 10.96.0.1:80 -r 10.0.1.9:8080 -m -w 7", "ipvsadm -C", "ip addr del 10.96.0.1/32 dev kube-ipvs0",
-		"ipvsadm -e -t 10.96.0.1:80 -r 10.0.1.9:8080 -g",
 		"ip addr add 10.96.7.7/32 dev kube-ipvs0", "ip link set kube-ipvs0 down", "ip link del kube-ipvs0", "ipset flush NODEAGENT-SERVED",
-		"iptables -F NODEAGENT-IPVS-CLOSED", "ip6tables -t mangle -D INPUT 1",
+		"iptables -F NODEAGENT-IPVS-CLOSED", "ip6tables -t mangle -D INPUT 1", anotherWay,
 	} {
-		words := strings.Fields(damage)
 		begun := time.Now()
-		command(t, words[0], words[1:]...)
+		if damage == anotherWay {
+			routeDirectly(t, "10.96.0.1")
+		} else {
+			words := strings.Fields(damage)
+			command(t, words[0], words[1:]...)
+		}
 		select {
 		case <-wakes:
 			t.Logf("%s: seen after %v", damage, time.Since(begun))
@@ -325,6 +353,11 @@ func TestTakeOver(t *testing.T) {
 	if s.b.changedNow(t) {
 		t.Error("our own changes are news")
 	}
+	must(t, s.b.Remove(hosttest.Ctx(t)))
+	if left := command(t, "ip", "-brief", "addr", "show", "dev", defaultDevice); !strings.Contains(left, "10.96.3.3") || strings.Contains(left, "10.96.0.1") {
+		t.Errorf("the device has %s when all is removed but what is excluded", left)
+	}
+	command(t, "ip", "link", "del", defaultDevice)
 	command(t, "ipvsadm", "-C")
 }
 
