@@ -84,7 +84,7 @@ func (p *outage) churn() {
 			p.puts++
 			name, kind := fmt.Sprintf("c%d", p.puts), kinds[p.rng.IntN(len(kinds))]
 			p.wanted[name] = kind
-			all[name] = unitManifest(name, outageKinds[kind].policy, outageKinds[kind].script)
+			all[name] = unitManifest(name, outageKinds[kind].policy, outageKinds[kind].script, unconfined)
 		}
 		p.manifests(all)
 		p.pause(time.Duration(p.rng.Int64N(int64(2 * time.Second))))

@@ -35,14 +35,14 @@ func TestReboot(t *testing.T) {
 	ctx, g := n.ctx, n.g
 	factor := n.slowness()
 	manifests := map[string]string{
-		"ok":   unitManifest("ok", "Never", "echo ran; exit 0"),
-		"bad":  unitManifest("bad", "Never", "echo ran; exit 7"),
-		"half": unitManifest("half", "OnFailure", "echo ran; exit 0"),
-		"busy": unitManifest("busy", "Never", "echo ran; "+forever),
+		"ok":   unitManifest("ok", "Never", "echo ran; exit 0", unconfined),
+		"bad":  unitManifest("bad", "Never", "echo ran; exit 7", unconfined),
+		"half": unitManifest("half", "OnFailure", "echo ran; exit 0", unconfined),
+		"busy": unitManifest("busy", "Never", "echo ran; "+forever, unconfined),
 	}
 	for i := range rebootPods {
 		name := fmt.Sprintf("p%02d", i)
-		manifests[name] = unitManifest(name, "Always", "echo up; "+forever)
+		manifests[name] = unitManifest(name, "Always", "echo up; "+forever, unconfined)
 	}
 	n.manifests(manifests)
 	want := map[string]string{"ok": "Succeeded", "bad": "Failed", "half": "Succeeded", "busy": "Running"}
