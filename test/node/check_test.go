@@ -68,12 +68,24 @@ var lookTime = need.Slow(gather.Limit)
 func wantMore(t *testing.T, base, got report, ids ...string) {
 	t.Helper()
 	want := slices.Compact(slices.Sorted(slices.Values(slices.Concat(base.ids(), ids))))
-	if !slices.Equal(got.ids(), want) {
+	if found := got.ids(); !slices.Equal(found, want) && !slices.Equal(onTheEdge(t, found), onTheEdge(t, want)) {
 		t.Errorf("found are %v, want %v", got.ids(), want)
 	}
 	for _, id := range ids {
 		t.Logf("%s: %s", id, got.seen(id))
 	}
+}
+
+// onTheEdge leaves out that a disk is full where this host's is about to be, or about to
+// be no more: others write and remove meanwhile.
+func onTheEdge(t *testing.T, ids []string) []string {
+	t.Helper()
+	var fs unix.Statfs_t
+	must(t, unix.Statfs(os.TempDir(), &fs))
+	if free := 100 * float64(fs.Bavail) / float64(fs.Blocks); free < 13 || free > 17 {
+		return ids
+	}
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return id == "NA-DISK-002" })
 }
 
 // hostIDs are the findings that this host must give in a bed, by other looks
@@ -222,7 +234,7 @@ func newHost(t *testing.T) (context.Context, *bed.Bed, *bed.AgentProcess, *cli) 
 func TestCheck(t *testing.T) {
 	ctx, b, a, c := newHost(t)
 	base := c.check(t)
-	if want := hostIDs(t, b); !slices.Equal(base.ids(), want) {
+	if want := hostIDs(t, b); !slices.Equal(onTheEdge(t, base.ids()), onTheEdge(t, want)) {
 		t.Fatalf("on this host are found %v, want %v\n%+v", base.ids(), want, base)
 	}
 	if len(base.Unseen) > 0 {
@@ -371,7 +383,7 @@ func TestCheck(t *testing.T) {
 	for _, x := range broken {
 		t.Run(x.name, x.test)
 	}
-	if again := c.check(t); !slices.Equal(again.ids(), base.ids()) {
+	if again := c.check(t); !slices.Equal(onTheEdge(t, again.ids()), onTheEdge(t, base.ids())) {
 		t.Errorf("with everything mended are found %v, want %v", again.ids(), base.ids())
 	}
 }
@@ -473,7 +485,8 @@ func checkAsNobody(t *testing.T, b *bed.Bed, c *cli, base report) {
 		return id == "NA-PRIV-001" || id == "NA-CGROUP-007" || id == "NA-LIMIT-002"
 	})
 	slices.Sort(want)
-	got := slices.DeleteFunc(r.ids(), func(id string) bool { return id == "NA-LIMIT-002" })
+	want = onTheEdge(t, want)
+	got := slices.DeleteFunc(onTheEdge(t, r.ids()), func(id string) bool { return id == "NA-LIMIT-002" })
 	if !slices.Equal(got, want) {
 		t.Errorf("nobody finds %v, want %v\n%+v", got, want, r)
 	}
@@ -563,11 +576,11 @@ func TestCheckALivingNode(t *testing.T) {
 	must(t, a.WriteManifest("web", manifest("web", sleeper)))
 	must(t, a.WaitPhase(ctx, "default/web-node", corev1.PodRunning))
 	want := hostIDs(t, b)
-	if got := c.check(t); !slices.Equal(got.ids(), want) {
+	if got := c.check(t); !slices.Equal(onTheEdge(t, got.ids()), onTheEdge(t, want)) {
 		t.Errorf("with a living daemon are found %v, want %v\n%+v", got.ids(), want, got)
 	}
 	must(t, a.Kill())
-	if got := c.check(t); !slices.Equal(got.ids(), want) {
+	if got := c.check(t); !slices.Equal(onTheEdge(t, got.ids()), onTheEdge(t, want)) {
 		t.Errorf("with a dead daemon are found %v, want %v\n%+v", got.ids(), want, got)
 	}
 	must(t, a.Start(ctx))
