@@ -79,6 +79,17 @@ func (b *Bed) Load(ctx context.Context, tar io.Reader) error {
 	return collect(ctx, c)
 }
 
+// Collect lets containerd throw away now what nothing refers to, such as the snapshot of a
+// container whose removal a daemon that was killed had begun.
+func (b *Bed) Collect(ctx context.Context) error {
+	c, err := b.Dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return collect(ctx, c)
+}
+
 // collect lets containerd throw away what nothing refers to (the layout's index
 // is one), so that it does not go later, in the middle of a test.
 func collect(ctx context.Context, c *containerd.Client) error {

@@ -77,6 +77,7 @@ func TestExplainPod(t *testing.T) {
 	n.write(t, "loop", spec("", endsAtOnce))
 	n.pod(t, "loop", "held back", waitingFor("CrashLoopBackOff"))
 	must(t, a.Kill())
+	must(t, b.Collect(ctx)) // it may have been removing a container that had crashed
 	before, err := b.Snapshot(ctx)
 	must(t, err)
 	t.Run("dead", func(t *testing.T) { c.explainDead(t) })

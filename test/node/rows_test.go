@@ -13,7 +13,6 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/leases"
 	corev1 "k8s.io/api/core/v1"
 
 	"nodeagent/internal/logs"
@@ -261,7 +260,5 @@ func (n *rowsNode) importImage(t *testing.T, change func(*image.Spec), shell boo
 		must(t, containerd.NewImage(c, m).Unpack(n.ctx, ""))
 	}
 	// What nothing refers to goes now, not in the middle of the test.
-	l, err := c.LeasesService().Create(n.ctx, leases.WithRandomID())
-	must(t, err)
-	must(t, c.LeasesService().Delete(n.ctx, l, leases.SynchronousDelete))
+	must(t, n.b.Collect(n.ctx))
 }
