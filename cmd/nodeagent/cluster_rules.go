@@ -142,12 +142,8 @@ func (d *daemon) persist(ctx context.Context, try func(context.Context) error) e
 			return nil
 		}
 		d.log.Warn("leave rules of services for now", "again", wait, "err", err)
-		again := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			again.Stop()
+		if !linger(ctx, wait) {
 			return nil
-		case <-again.C:
 		}
 	}
 }

@@ -257,12 +257,8 @@ func (d *daemon) openPort(name, addr string, h http.Handler) part {
 				told = why
 				d.log.Warn("try again for a port; is a kube-proxy running here?", "port", name, "err", err)
 			}
-			again := time.NewTimer(wait)
-			select {
-			case <-ctx.Done():
-				again.Stop()
+			if !linger(ctx, wait) {
 				return nil
-			case <-again.C:
 			}
 			wait = min(2*wait, lastPortWait)
 		}

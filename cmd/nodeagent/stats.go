@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -60,8 +59,8 @@ func statsCommand() *cobra.Command {
 			m.Socket = n.socket()
 		}
 		before := m.Read(cmd.Context(), pods)
-		if err := pause(cmd.Context(), interval); err != nil {
-			return err
+		if !linger(cmd.Context(), interval) { // for the second measurement
+			return exitCode(exitInterrupted)
 		}
 		list := statsList{TypeMeta: diag.Of("StatsList"), Source: view.Source, Interval: interval.Seconds(), Items: diag.Between(before, m.Read(cmd.Context(), pods))}
 		list.Volumes, list.Missed = m.Volumes(cmd.Context(), pods)
@@ -84,18 +83,6 @@ func statsText(w io.Writer, list *statsList, wide bool, now time.Time) error {
 		return err
 	}
 	return volumeTable(list.Volumes, wide, now).write(w)
-}
-
-// pause waits for the second measurement.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return exitCode(exitInterrupted)
-	}
 }
 
 func statsTable(all []diag.ContainerUsage, wide bool) *table {

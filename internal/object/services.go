@@ -162,9 +162,8 @@ func (s *Services) follow(ctx context.Context, life time.Duration, steady func()
 		return err
 	}
 	defer events.Stop()
-	var fresh byName // what a watch that begins with the state has told so far
 	if state {
-		fresh = byName{}
+		s.Begin()
 	} else {
 		steady()
 	}
@@ -175,14 +174,14 @@ func (s *Services) follow(ctx context.Context, life time.Duration, steady func()
 		if err != nil {
 			return err
 		}
-		done, err := s.take(event, fresh)
+		done, err := s.take(event, state)
 		if err != nil {
-			s.listing = s.listing || fresh != nil && judged(err)
+			s.listing = s.listing || state && judged(err)
 			return err
 		}
 		if done {
-			s.replace(fresh)
-			fresh = nil
+			s.Complete()
+			state = false
 			steady()
 		}
 	}
@@ -190,35 +189,27 @@ func (s *Services) follow(ctx context.Context, life time.Duration, steady func()
 
 // list reads all services. They come in pages, so that none is large.
 func (s *Services) list(ctx context.Context) error {
-	all, options := byName{}, metav1.ListOptions{Limit: 500}
+	s.Begin()
+	options := metav1.ListOptions{Limit: 500}
 	for {
 		l, err := s.api.ListServices(ctx, options)
 		if err != nil {
 			return err
 		}
 		for i := range l.Items {
-			if kept, ok := pod.ServiceOf(&l.Items[i]); ok {
-				all.put(kept)
-			}
+			s.Tell(&l.Items[i], false)
 		}
 		if options.Continue = l.Continue; l.Continue == "" {
 			s.version = l.ResourceVersion
-			s.replace(all)
+			s.Complete()
 			return nil
 		}
 	}
 }
 
-func (s *Services) replace(all byName) {
-	s.mu.Lock()
-	s.all = all
-	s.mu.Unlock()
-	s.once.Do(func() { close(s.read) })
-}
-
-// take takes an event, into fresh while that is not nil; done tells that fresh is
-// all there is.
-func (s *Services) take(event watch.Event, fresh byName) (done bool, err error) {
+// take takes an event. While all are told from the start (state) no watch can go on from
+// it; done tells that it was all.
+func (s *Services) take(event watch.Event, state bool) (done bool, err error) {
 	switch event.Type {
 	case watch.Error:
 		return false, apierrors.FromObject(event.Object)
@@ -227,8 +218,8 @@ func (s *Services) take(event watch.Event, fresh byName) (done bool, err error) 
 		if err != nil {
 			return false, fmt.Errorf("read a bookmark: %w", err)
 		}
-		done = fresh != nil && at.GetAnnotations()[metav1.InitialEventsAnnotationKey] == "true"
-		if done || fresh == nil {
+		done = state && at.GetAnnotations()[metav1.InitialEventsAnnotationKey] == "true"
+		if done || !state {
 			s.version = at.GetResourceVersion()
 		}
 		return done, nil
@@ -237,22 +228,9 @@ func (s *Services) take(event watch.Event, fresh byName) (done bool, err error) 
 	if !ok {
 		return false, fmt.Errorf("watch services: the server sent a %T", event.Object)
 	}
-	kept, told := pod.ServiceOf(o)
-	told = told && event.Type != watch.Deleted
-	change := func(all byName) {
-		if told {
-			all.put(kept)
-		} else {
-			all.drop(o.Namespace, o.Name)
-		}
+	s.Tell(o, event.Type == watch.Deleted)
+	if !state {
+		s.version = o.ResourceVersion
 	}
-	if fresh != nil {
-		change(fresh)
-		return false, nil
-	}
-	s.mu.Lock()
-	change(s.all)
-	s.mu.Unlock()
-	s.version = o.ResourceVersion
 	return false, nil
 }

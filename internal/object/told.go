@@ -6,8 +6,8 @@ import (
 	"nodeagent/internal/pod"
 )
 
-// Where somebody else watches the Services already, Run is not called, and he tells of
-// them instead: one goroutine calls Begin, Tell for each Service, and Complete.
+// Whoever watches the Services tells of them by one goroutine: Begin, Tell for each, and
+// Complete. That is Run, or somebody who watches them anyway; then Run is not called.
 
 // Begin: everything is told from the start. What was known before stays until Complete.
 func (s *Services) Begin() {
@@ -35,10 +35,7 @@ func (s *Services) Tell(o *corev1.Service, gone bool) {
 // Complete: what was not told since Begin is not there.
 func (s *Services) Complete() {
 	s.mu.Lock()
-	fresh := s.fresh
-	s.fresh = nil
+	s.all, s.fresh = s.fresh, nil
 	s.mu.Unlock()
-	if fresh != nil {
-		s.replace(fresh)
-	}
+	s.once.Do(func() { close(s.read) })
 }
