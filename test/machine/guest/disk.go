@@ -80,7 +80,7 @@ func disk(ctx context.Context, arch string) (Image, error) {
 		sums = append(sums, fmt.Sprintf("%s %o %x %s", f.path, f.mode, sha256.Sum256(f.data), f.link))
 	}
 	slices.Sort(sums)
-	dir, made, unlock, err := entry("disk-"+arch, Suite, packages, machines[arch].kernel, diskSize, sums)
+	dir, made, unlock, err := entry("disk-"+arch, Suite, packages, machines[arch].kernel, diskSize, sums, toDisk, toRoot)
 	if err != nil {
 		return Image{}, err
 	}
@@ -134,8 +134,8 @@ if [ ! -e /proc/sys/fs/binfmt_misc/$name ]; then
 fi
 "$@"`
 
-// makeDisk makes an ext4 disk of the tree and our files, and takes kernel and
-// initrd out of it.
+// makeDisk makes an ext4 disk of the tree and our files, and beside it the kernel
+// with an initrd.
 func makeDisk(ctx context.Context, tree string, files []file, dir string) error {
 	tmp, err := os.MkdirTemp(cache(), "building-")
 	if err != nil {
@@ -154,14 +154,19 @@ func makeDisk(ctx context.Context, tree string, files []file, dir string) error 
 			return err
 		}
 	}
-	for name, pattern := range map[string]string{"kernel": "vmlinuz-*", "initrd": "initrd.img-*"} {
-		found, err := filepath.Glob(filepath.Join(root, "boot", pattern))
-		if err != nil || len(found) != 1 {
-			return fmt.Errorf("find %s in the guest's /boot: %q %w", pattern, found, err)
-		}
-		if err := os.Rename(found[0], filepath.Join(out, name)); err != nil {
-			return err
-		}
+	kernels, err := filepath.Glob(filepath.Join(root, "boot/vmlinuz-*"))
+	if err != nil || len(kernels) != 1 {
+		return errors.Join(fmt.Errorf("find the guest's kernel: there are %q", kernels), err)
+	}
+	if err := os.Rename(kernels[0], filepath.Join(out, "kernel")); err != nil {
+		return err
+	}
+	small, err := initrd(root)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(out, "initrd"), small, 0o644); err != nil {
+		return err
 	}
 	raw := filepath.Join(out, "disk.raw")
 	if err := sparse(raw, diskSize); err != nil {
@@ -241,6 +246,8 @@ func contents(agent []byte, tools string) ([]file, error) {
 		{path: "/opt/nodeagent/guest-agent", mode: 0o755, data: agent},
 		{path: "/etc/systemd/system/guest-agent.service", mode: 0o644, data: []byte(agentUnit)},
 		{path: "/etc/udev/rules.d/60-nodeagent.rules", mode: 0o644, data: []byte(agentRule)},
+		{path: "/etc/systemd/system/systemd-udev-trigger.service.d/few.conf", mode: 0o644, data: []byte(fewDevices)},
+		{path: "/etc/systemd/system/default.target", link: "/usr/lib/systemd/system/multi-user.target"},
 		{path: "/etc/systemd/system/multi-user.target.wants/guest-agent.service", link: "../guest-agent.service"},
 		{path: "/etc/hostname", mode: 0o644, data: []byte("guest\n")},
 		{path: "/etc/hosts", mode: 0o644, data: []byte("127.0.0.1 localhost guest\n::1 localhost\n")},
@@ -248,11 +255,8 @@ func contents(agent []byte, tools string) ([]file, error) {
 		{path: "/etc/machine-id", mode: 0o644},
 		{path: "/etc/fstab", mode: 0o644, data: []byte("/dev/vda / ext4 defaults 0 1\n")},
 	}
-	for _, unit := range []string{
-		"serial-getty@.service", "getty@tty1.service", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer",
-		"e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "man-db.timer", "systemd-pstore.service",
-	} {
-		files = append(files, file{path: "/etc/systemd/system/" + unit, link: "/dev/null"})
+	for _, path := range unwanted {
+		files = append(files, file{path: path, link: "/dev/null"})
 	}
 	entries, err := os.ReadDir(tools)
 	if err != nil {
@@ -266,6 +270,32 @@ func contents(agent []byte, tools string) ([]file, error) {
 		files = append(files, file{path: filepath.Join(toolsDir, e.Name()), mode: 0o755, data: data})
 	}
 	return files, nil
+}
+
+// unwanted is what a guest without devices, logins and upgrades does not need, and what
+// a boot, or each daemon-reload, or a test that measures, would pay for in emulation.
+var unwanted = under(map[string][]string{
+	"/etc/systemd/system": {
+		"serial-getty@.service", "getty@tty1.service", "getty-static.service", "apt-daily.timer", "apt-daily-upgrade.timer",
+		"dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "man-db.timer", "systemd-pstore.service",
+		"systemd-update-utmp.service", "systemd-update-utmp-runlevel.service", "systemd-ask-password-console.path",
+		"systemd-ask-password-wall.path", "modprobe@dm_mod.service", "modprobe@drm.service", "ipvsadm.service",
+	},
+	"/etc/systemd/system-generators": {
+		"systemd-cryptsetup-generator", "systemd-debug-generator", "systemd-getty-generator", "systemd-gpt-auto-generator",
+		"systemd-hibernate-resume-generator", "systemd-integritysetup-generator", "systemd-rc-local-generator",
+		"systemd-run-generator", "systemd-system-update-generator", "systemd-sysv-generator", "systemd-veritysetup-generator",
+	},
+	"/etc/apparmor.d": {"lsb_release", "nvidia_modprobe"},
+})
+
+func under(names map[string][]string) (all []string) {
+	for dir, of := range names {
+		for _, name := range of {
+			all = append(all, dir+"/"+name)
+		}
+	}
+	return all
 }
 
 // agentUnit: nothing that a test does may take its own wire away.
@@ -292,6 +322,13 @@ WantedBy=multi-user.target
 // agentRule has systemd wait for the port, instead of starting the agent over and
 // over until udev has come to it.
 const agentRule = `SUBSYSTEM=="virtio-ports", ATTR{name}=="nodeagent", TAG+="systemd", ENV{SYSTEMD_ALIAS}="/dev/virtio-ports/nodeagent"
+`
+
+// fewDevices: of a guest's devices, those that a test has to do with. The drivers of
+// the others would be loaded, and systemd told of each.
+const fewDevices = `[Service]
+ExecStart=
+ExecStart=-udevadm trigger --type=devices --action=add --subsystem-match=virtio --subsystem-match=virtio-ports --subsystem-match=block
 `
 
 // Tools returns a directory with containerd, containerd-shim-runc-v2, ctr and
