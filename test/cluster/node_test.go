@@ -57,6 +57,12 @@ func (n *node) authentication() string {
 // newControlPlane is a cluster that has no node yet.
 func newControlPlane(t *testing.T) *node {
 	t.Helper()
+	return newControlPlaneOf(t, func(*bed.Bed) (o cluster.Options) { return })
+}
+
+// newControlPlaneOf is one that differs from the usual.
+func newControlPlaneOf(t *testing.T, options func(*bed.Bed) cluster.Options) *node {
+	t.Helper()
 	need.Have(t, need.Root)
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
@@ -64,8 +70,9 @@ func newControlPlane(t *testing.T) *node {
 	if err := b.Import(ctx); err != nil {
 		t.Fatal(err)
 	}
-	c := cluster.Up(t, b, cluster.Options{Talk: os.Stderr})
-	return &node{t: t, ctx: ctx, bed: b, c: c}
+	o := options(b)
+	o.Talk = os.Stderr
+	return &node{t: t, ctx: ctx, bed: b, c: cluster.Up(t, b, o)}
 }
 
 // kubectl runs it and returns what it printed; the test ends where it fails.
