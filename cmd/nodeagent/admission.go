@@ -205,6 +205,7 @@ func (a *admission) wished(s source.Snapshot, can pod.Allowed) worker.Snapshot {
 // pods refer to and to who tells how they are, so that both know a pod before it
 // begins, or has ended.
 func (d *daemon) offerAPI(s source.Snapshot) {
+	d.count.starts.listed(s.Pods, time.Now())
 	d.cluster.problems.put(s, d.log)
 	d.cluster.objects.Keep(s.Pods)
 	d.cluster.server.put(s, d.cluster.writer.Offer)

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
@@ -62,7 +63,7 @@ func (d *daemon) fitCluster() (err error) {
 	c := &cluster{name: d.cfg.NodeName, known: make(chan struct{}), problems: latestSnapshot{say: "the API server is not heard"}}
 	c.client, err = cert.NewClient(cert.ClientConfig{
 		Kubeconfig: d.cfg.Cluster.Kubeconfig, Bootstrap: d.cfg.Cluster.Bootstrap, Dir: d.cfg.Cluster.CertDir,
-		NodeName: d.cfg.NodeName, Rotate: d.cfg.Kubelet.RotateCertificates, Logger: d.log,
+		NodeName: d.cfg.NodeName, Rotate: d.cfg.Kubelet.RotateCertificates, Asked: d.count.asked.answered, Logger: d.log,
 	})
 	if err != nil {
 		return err
@@ -234,7 +235,7 @@ func (d *daemon) fitPods() error {
 	c.pods, err = source.NewAPI(source.APIConfig{
 		NodeName: d.cfg.NodeName, Rest: c.api, HTTP: c.http, After: c.known, Default: validate.Default,
 		Running: d.runtime.Pods, Cache: cache, NoBrake: d.cfg.Agent.ObeyShortLists,
-		Emit: d.offerAPI, Echo: func(p *corev1.Pod) { c.server.echo(p, c.writer.Offer) }, Logger: d.log,
+		Emit: d.offerAPI, Echo: d.echoed, Logger: d.log,
 	})
 	if err != nil {
 		return err
@@ -242,6 +243,12 @@ func (d *daemon) fitPods() error {
 	d.parts = append(d.parts, part{"status", c.writer.Run}, part{"pods of the API server", d.afterRuntime(c.pods.Run)},
 		part{"admission", d.afterRuntime(d.admission.run)})
 	return nil
+}
+
+// echoed takes a pod of which only the node's own words have changed.
+func (d *daemon) echoed(p *corev1.Pod) {
+	d.count.starts.told(p, time.Now())
+	d.cluster.server.echo(p, d.cluster.writer.Offer)
 }
 
 // object tells whom mirror pods belong to.

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"nodeagent/internal/cert"
 	"nodeagent/internal/cgroups"
 	"nodeagent/internal/net/podnet"
 	"nodeagent/internal/node/machine"
@@ -25,10 +26,16 @@ func (d *daemon) fitStats() (err error) {
 		Own: ownCgroup(d.tree), Daemon: d.count.registry, Logger: d.log,
 	}
 	if c := d.cluster; c != nil {
-		cfg.CertificateEnd = func() time.Time { return c.client.State().NotAfter }
+		cfg.Certificates = func() (client, serving stats.Certificate) {
+			return certificate(c.client.State()), certificate(d.serving.State())
+		}
 	}
 	d.stats, err = stats.New(cfg)
 	return err
+}
+
+func certificate(s cert.State) stats.Certificate {
+	return stats.Certificate{End: s.NotAfter, Errors: s.Errors}
 }
 
 // figures are what is served at /metrics, by the name behind that.

@@ -45,7 +45,7 @@ func (d *daemon) fitNodeAPI() error {
 		AllowedTTL: k.Authorization.Webhook.CacheAuthorizedTTL.Duration, DeniedTTL: k.Authorization.Webhook.CacheUnauthorizedTTL.Duration,
 		Pods: d.set, Runtime: d.runtime, Checks: d.checks(), Streams: streams{d.runtime}, StreamIdle: k.StreamingConnectionIdleTimeout.Duration,
 		Kubelet: func() *kubeletv1beta1.KubeletConfiguration { return k },
-		Metrics: d.figures(), Logger: d.log,
+		Metrics: d.figures(), Count: d.count.requests.begun, Logger: d.log,
 		Summary: func(ctx context.Context, brief bool) (any, error) { return d.stats.Summary(ctx, brief) },
 	}
 	if config.Enabled(k.Authentication.Webhook.Enabled) {

@@ -18,6 +18,11 @@ type operations struct {
 	registry      *prometheus.Registry
 	total, failed *prometheus.CounterVec
 	took          *prometheus.HistogramVec
+	relists       relists
+	pods          podTimes
+	starts        *starts
+	requests      nodeRequests
+	asked         serverRequests
 }
 
 func newOperations() *operations {
@@ -40,6 +45,8 @@ func newOperations() *operations {
 		ConstLabels: prometheus.Labels{"git_version": apinode.Version(kubernetesRelease, version)},
 	})
 	build.Set(1)
+	o.relists, o.pods, o.starts = newRelists(o.registry), newPodTimes(o.registry), newStarts(o.registry)
+	o.requests, o.asked = newNodeRequests(o.registry), newServerRequests(o.registry)
 	o.registry.MustRegister(o.total, o.failed, o.took, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return o

@@ -100,8 +100,8 @@ func (d *daemon) fitRuntime() (err error) {
 		Image:   imageConfig(d.cfg),
 		Network: sandboxNetwork{d.network},
 		Wake:    func(uid types.UID) { d.set.Wake(uid) },
-		Changed: d.healthChanged,
-		Logger:  d.log,
+		Changed: d.healthChanged, Relisted: d.count.relists.ended,
+		Logger: d.log,
 	})
 	d.parts = append(d.parts, part{"runtime", d.runtime.Run}, part{"images", d.preload})
 	return err
@@ -161,10 +161,11 @@ func (d *daemon) fitSet() error {
 		Runtime: d.runtime, Sandboxes: d.count.sandboxes(d.runtime), Containers: d.count.containers(d.runtime), Stops: d.runtime, Hooks: d.hooks, Images: images{d.runtime.Images(), d.cfg, d.log, d.imagesChanged},
 		Cgroups: d.tree, Network: d.network, Dirs: d.dirs, Files: d.dirs, Links: d.dirs,
 		Volumes: d.volumes, EnvFiles: d.volumes, Probes: d.probes, Objects: &d.objects, Services: &d.objects,
+		Figures: d.count.pods,
 		Sources: d.sources(), Stray: d.stray, Node: node, Logger: d.log,
 	}
 	if c := d.cluster; c != nil {
-		cfg.Objects, cfg.Services, cfg.Events = c.objects, c.services, c.events
+		cfg.Objects, cfg.Services, cfg.Events = c.objects, c.services, d.count.starts.events(c.events)
 	}
 	d.set, err = worker.New(cfg)
 	d.parts = append(d.parts, part{"pods", d.set.Run},

@@ -33,6 +33,10 @@ type ClientConfig struct {
 	NodeName string
 	// Rotate: the certificate is renewed before it expires (rotateCertificates).
 	Rotate bool
+	// Asked, if set, is told of each request over the connections of this client: the
+	// server of that moment, the answer's code, or 0 where there was none, and how long
+	// it took until the answer began. It must not block.
+	Asked  func(method, host string, code int, took time.Duration)
 	Logger *slog.Logger
 
 	dial  func(ctx context.Context, network, address string) (net.Conn, error) // of tests
@@ -119,7 +123,7 @@ func (c *Client) Config() *rest.Config {
 // Dedicated does so too, and also returns a function that closes the connections:
 // what is under way on them fails, and the next request opens a new one.
 func (c *Client) Dedicated() (*rest.Config, func()) {
-	l := &line{given: c.address(), id: c.id.Load, dial: c.cfg.dial}
+	l := &line{given: c.address(), id: c.id.Load, dial: c.cfg.dial, asked: c.cfg.Asked}
 	c.mu.Lock()
 	c.lines = append(c.lines, l)
 	c.mu.Unlock()

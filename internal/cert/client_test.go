@@ -237,6 +237,10 @@ func TestRotation(t *testing.T) {
 func TestServerAway(t *testing.T) {
 	within(t, func(n *node) {
 		n.api.Away(true)
+		codes := map[string]int{}
+		n.cfg.Asked = func(method, host string, code int, _ time.Duration) {
+			codes[fmt.Sprint(method, " ", host, " ", code)]++
+		}
 		n.start()
 		cfg := n.c.Config()
 		if _, err := whoami(t, cfg); err == nil {
@@ -246,7 +250,8 @@ func TestServerAway(t *testing.T) {
 		if d := n.api.Dials(); d < 60 || d > 300 {
 			t.Errorf("%d connections tried in an hour", d)
 		}
-		if n.c.State().Problem == "" || n.c.State().Failures == 0 {
+		failed := n.c.State().Failures
+		if n.c.State().Problem == "" || failed == 0 || n.c.State().Errors != failed {
 			t.Errorf("nobody is told: %+v", n.c.State())
 		}
 		n.api.Away(false)
@@ -254,9 +259,15 @@ func TestServerAway(t *testing.T) {
 		synctest.Wait()
 		n.wantReady()
 		n.wantUser(cfg, "system:node:n1#")
+		if s := n.c.State(); s.Failures != 0 || s.Errors < failed {
+			t.Errorf("that it failed before is forgotten: %+v", s)
+		}
 		// Away until the certificate has expired: back by the bootstrap token.
 		n.api.Away(true)
 		time.Sleep(3 * time.Hour)
+		if _, err := whoami(t, cfg); err == nil || codes["GET api.test:6443 200"] != 1 || codes["GET api.test:6443 0"] != 1 {
+			t.Errorf("requests are counted as %v, the last one is answered with %v", codes, err)
+		}
 		if s := n.c.State(); !s.Expired(time.Now()) || !strings.Contains(s.Problem, "expired") {
 			t.Errorf("nobody is told that it has expired: %+v", s)
 		}

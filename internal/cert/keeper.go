@@ -42,6 +42,7 @@ type keeper struct {
 	at        *attempt
 	wants     string // of the latest look
 	failures  int
+	errors    int       // all of them
 	notBefore time.Time // of the next attempt
 	lastErr   error
 }
@@ -190,6 +191,8 @@ func (k *keeper) finish(o outcome) {
 	k.lastErr = o.err
 	if o.err == nil {
 		k.log.Info("new certificate")
+	} else {
+		k.errors++
 	}
 }
 
@@ -205,7 +208,7 @@ func (k *keeper) waiting(request string) {
 
 // show publishes the state and tells of a problem once.
 func (k *keeper) show(v view, next time.Time) {
-	s := State{Renew: v.renew, Failures: k.failures, Next: next}
+	s := State{Renew: v.renew, Failures: k.failures, Errors: k.errors, Next: next}
 	if v.leaf != nil {
 		s.Subject, s.NotBefore, s.NotAfter = v.leaf.Subject.String(), v.leaf.NotBefore, v.leaf.NotAfter
 	}

@@ -17,6 +17,8 @@ type State struct {
 	// there will be another.
 	Failures int
 	Next     time.Time
+	// Errors counts all attempts of this daemon that failed.
+	Errors int
 	// Problem is what is wrong, or "".
 	Problem string
 }

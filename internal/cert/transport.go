@@ -24,6 +24,7 @@ type line struct {
 	given *url.URL // what requests are addressed to
 	id    func() *identity
 	dial  func(ctx context.Context, network, address string) (net.Conn, error)
+	asked func(method, host string, code int, took time.Duration) // nil: nobody counts
 
 	mu sync.Mutex
 	on *wired // nil before the first request
@@ -57,7 +58,16 @@ func (l *line) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	return w.rt.RoundTrip(l.address(r, w.id.base))
+	if l.asked == nil {
+		return w.rt.RoundTrip(l.address(r, w.id.base))
+	}
+	begun, code := time.Now(), 0
+	resp, err := w.rt.RoundTrip(l.address(r, w.id.base))
+	if err == nil {
+		code = resp.StatusCode
+	}
+	l.asked(r.Method, w.id.base.Host, code, time.Since(begun))
+	return resp, err
 }
 
 // address returns r as the server of now is to get it.

@@ -48,7 +48,10 @@ type Config struct {
 	Wake func(types.UID)
 	// Changed, if set, is told when Healthy's answer has changed. It must not block.
 	Changed func()
-	Logger  *slog.Logger
+	// Relisted, if set, is told of each look at containerd's records that came to an
+	// end: when it began, and how long it took. It must not block.
+	Relisted func(began time.Time, took time.Duration)
+	Logger   *slog.Logger
 
 	CallTimeout   time.Duration // of one RPC, default 10 s
 	CreateTimeout time.Duration // of making a task, a network or a snapshot, default 60 s
@@ -86,6 +89,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Changed == nil {
 		c.Changed = func() {}
+	}
+	if c.Relisted == nil {
+		c.Relisted = func(time.Time, time.Duration) {}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -25,6 +25,7 @@ import (
 // its init process is in its cgroup. Only where there is no proof the task is
 // asked for, many at a time.
 func (n *Native) relist(ctx context.Context) error {
+	start := time.Now()
 	var began uint64
 	n.state.edit(func() { began = n.state.seq })
 	records, err := n.list(ctx)
@@ -50,6 +51,7 @@ func (n *Native) relist(ctx context.Context) error {
 		}
 	})
 	n.openSynced()
+	n.cfg.Relisted(start, time.Since(start))
 	for uid := range woken {
 		n.cfg.Wake(uid)
 	}

@@ -57,6 +57,10 @@ type NodeAPIConfig struct {
 	// Metrics are written in Prometheus' text format: "" at /metrics, any other
 	// at /metrics/<name>.
 	Metrics map[string]func(context.Context, io.Writer) error
+	// Count, if set, is told of each request that begins, and returns what is called
+	// when it ends. Its words are of the table of paths and of this package, never a
+	// client's.
+	Count func(method, path string, long bool) (ended func())
 	// Summary is what the node and its pods use, or with brief only of processors and
 	// memory; nil: nobody tells.
 	Summary func(ctx context.Context, brief bool) (any, error)
@@ -195,6 +199,9 @@ func (a *NodeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2*reviewTimeout + a.limits.request))
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	rt, args, known := a.route(r.URL.Path)
+	if a.cfg.Count != nil {
+		defer a.cfg.Count(a.bucket(r, known))()
+	}
 	user, ok := a.authenticate(w, r)
 	if !ok || !a.authorize(w, r, user, rt) {
 		return

@@ -38,15 +38,27 @@ func (m *Meter) WriteDaemon(ctx context.Context, w io.Writer) error {
 			_, p.err = expfmt.MetricFamilyToText(p.w, f)
 		}
 	}
-	if m.cfg.CertificateEnd != nil {
-		if end := m.cfg.CertificateEnd(); !end.IsZero() {
-			p.one("kubelet_certificate_manager_client_ttl_seconds", "[ALPHA] Gauge of the TTL (time-to-live) of the Kubelet's client certificate. The value is in seconds until certificate expiry (negative if already expired).", time.Until(end).Seconds())
-		}
+	if m.cfg.Certificates != nil {
+		p.certificates(m.cfg.Certificates())
 	}
 	p.one("kubelet_node_name", "[ALPHA] The node's name. The count is always 1.", 1, label("node", m.cfg.NodeName))
 	p.podCounts(pods, m.cfg.Runtime)
 	p.claims(pods, volumes)
 	return p.end()
+}
+
+// certificates tell how long those of the node are good for, and what their renewals
+// met.
+func (p *page) certificates(client, serving Certificate) {
+	if !client.End.IsZero() {
+		p.one("kubelet_certificate_manager_client_ttl_seconds", "[ALPHA] Gauge of the TTL (time-to-live) of the Kubelet's client certificate. The value is in seconds until certificate expiry (negative if already expired).", time.Until(client.End).Seconds())
+	}
+	if !serving.End.IsZero() {
+		p.one("kubelet_certificate_manager_server_ttl_seconds", "[ALPHA] Gauge of the TTL (time-to-live) of the Kubelet's serving certificate. The value is in seconds until certificate expiry (negative if already expired).", time.Until(serving.End).Seconds())
+	}
+	const renewals = "[ALPHA] Counter of certificate renewal errors."
+	p.count("kubelet_certificate_manager_client_expiration_renew_errors", renewals, float64(client.Errors))
+	p.count("kubelet_server_expiration_renew_errors", renewals, float64(serving.Errors))
 }
 
 // podCounts count pods by where they come from and containers by their state.

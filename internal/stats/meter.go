@@ -50,14 +50,21 @@ type Config struct {
 	Disk     Disk
 	// Daemon has what the daemon counts of itself; nil: nothing.
 	Daemon prometheus.Gatherer
-	// CertificateEnd is when the certificate ends by which the node is known; nil, or
-	// zero: it has none.
-	CertificateEnd func() time.Time
+	// Certificates are those of the node: by which it is known, and which it shows; nil:
+	// it has none.
+	Certificates func() (client, serving Certificate)
 	// Own is the daemon's own cgroup; "" or "/": it has none.
 	Own string
 	// Proc is the proc file system; /proc if empty.
 	Proc   string
 	Logger *slog.Logger
+}
+
+// Certificate is when a certificate ends, zero where there is none, and how often it
+// could not be renewed.
+type Certificate struct {
+	End    time.Time
+	Errors int
 }
 
 // Machine is what the machine is, which does not change.

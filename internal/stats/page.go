@@ -50,6 +50,12 @@ func (p *page) one(name, help string, v float64, labels ...*dto.LabelPair) {
 	p.write(f, []*dto.Metric{f.metric(v, time.Time{}, labels)})
 }
 
+// count writes a family of one counter.
+func (p *page) count(name, help string, v float64) {
+	f := family{name: name, help: help, counter: true}
+	p.write(f, []*dto.Metric{f.metric(v, time.Time{}, nil)})
+}
+
 // metric is one figure; a zero time is not told.
 func (f family) metric(v float64, at time.Time, labels []*dto.LabelPair) *dto.Metric {
 	m := &dto.Metric{Label: labels}

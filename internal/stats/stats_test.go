@@ -343,15 +343,19 @@ func TestDaemon(t *testing.T) {
 	shared := []Volume{{Name: "v", Claim: "shared", Own: true, FileSystem: FileSystem{Capacity: 10, Available: 4, Used: 6}}}
 	s.volumes = map[types.UID][]Volume{a.UID: shared, b.UID: shared}
 	m := s.meter(t)
-	m.cfg.CertificateEnd = func() time.Time { return time.Now().Add(time.Hour) }
+	m.cfg.Certificates = func() (client, serving Certificate) {
+		return Certificate{End: time.Now().Add(time.Hour), Errors: 3}, Certificate{End: time.Now().Add(2 * time.Hour)}
+	}
 	got := scrape(t, func(ctx context.Context, w *bytes.Buffer) error { return m.WriteDaemon(ctx, w) })
 	for name, want := range map[string]map[string]float64{
-		"kubelet_node_name":                    {"node=node": 1},
-		"kubelet_running_pods":                 {"": 2},
-		"kubelet_running_containers":           {"container_state=running": 3, "container_state=exited": 0, "container_state=created": 0},
-		"kubelet_desired_pods":                 {"static=": 1, "static=true": 1},
-		"kubelet_volume_stats_capacity_bytes":  {"namespace=default,persistentvolumeclaim=shared": 10},
-		"kubelet_volume_stats_available_bytes": {"namespace=default,persistentvolumeclaim=shared": 4},
+		"kubelet_node_name":          {"node=node": 1},
+		"kubelet_running_pods":       {"": 2},
+		"kubelet_running_containers": {"container_state=running": 3, "container_state=exited": 0, "container_state=created": 0},
+		"kubelet_desired_pods":       {"static=": 1, "static=true": 1},
+		"kubelet_certificate_manager_client_expiration_renew_errors": {"": 3},
+		"kubelet_server_expiration_renew_errors":                     {"": 0},
+		"kubelet_volume_stats_capacity_bytes":                        {"namespace=default,persistentvolumeclaim=shared": 10},
+		"kubelet_volume_stats_available_bytes":                       {"namespace=default,persistentvolumeclaim=shared": 4},
 	} {
 		if !maps.Equal(got[name], want) {
 			t.Errorf("%s is %v, want %v", name, got[name], want)
@@ -359,5 +363,8 @@ func TestDaemon(t *testing.T) {
 	}
 	if ttl := got["kubelet_certificate_manager_client_ttl_seconds"][""]; ttl < 3500 || ttl > 3600 {
 		t.Errorf("the certificate lasts %v s", ttl)
+	}
+	if ttl := got["kubelet_certificate_manager_server_ttl_seconds"][""]; ttl < 7100 || ttl > 7200 {
+		t.Errorf("the serving certificate lasts %v s", ttl)
 	}
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // Config is what a pod set works with; every field but EnvFiles, Services,
-// Events, Node and Logger must be set.
+// Events, Figures, Node and Logger must be set.
 type Config struct {
 	Runtime    Runtime
 	Sandboxes  Sandboxes
@@ -39,6 +39,8 @@ type Config struct {
 	Services Services
 	// Events may be nil: then nobody is told what happens to pods.
 	Events Events
+	// Figures may be nil: then nobody is told how long things take.
+	Figures Figures
 
 	// Sources names the sources that must have synced before any pod that none
 	// of them lists is removed.
@@ -74,6 +76,8 @@ type Set struct {
 	// lock of its own held. Run's goroutine alone changes workers.
 	mu        sync.Mutex
 	snapshots map[string]Snapshot
+	offered   time.Time // when the first of the snapshots came that nobody looked at yet
+	waiting   map[types.UID]time.Time
 	workers   map[types.UID]*worker
 	endings   map[types.UID]*pod.Ending
 	rested    chan struct{} // closed and replaced when the end of a pod is through
@@ -120,6 +124,9 @@ const (
 func (s *Set) Offer(snap Snapshot) {
 	s.mu.Lock()
 	s.snapshots[snap.Source] = snap
+	if s.offered.IsZero() {
+		s.offered = time.Now()
+	}
 	s.mu.Unlock()
 	s.wakeSet()
 }
@@ -272,12 +279,14 @@ func (s *Set) reconcile() []*worker {
 			w.offer(pod.Desired{Wish: pod.WishAbsent, Pod: w.wish().Pod})
 		}
 	}
-	adopt := func(uid types.UID, name string, d pod.Desired, leftovers bool) {
+	adopt := func(uid types.UID, name string, d pod.Desired, leftovers bool) *worker {
 		w := newWorker(s, uid, name, d, leftovers)
 		s.workers[uid] = w
 		names[name] = true
 		start = append(start, w)
+		return w
 	}
+	seen := s.firstSeen(wanted)
 	// What still runs comes first: a pod of the same name waits for its end.
 	for _, state := range strangers {
 		if d, ok := wanted[state.UID]; ok {
@@ -294,7 +303,7 @@ func (s *Set) reconcile() []*worker {
 		}
 		if s.workers[uid] == nil && !names[name] {
 			// Of one that is to go, an earlier daemon may have left directories.
-			adopt(uid, name, d, leaves)
+			adopt(uid, name, d, leaves).clock.see(seen[uid], leaves)
 		}
 	}
 	return start

@@ -54,6 +54,7 @@ type worker struct {
 	since    atomic.Pointer[time.Time]     // when the pod was first prepared
 	results  chan result
 	status   corev1.PodStatus
+	clock    clock
 	log      *slog.Logger
 }
 
@@ -142,6 +143,7 @@ func (w *worker) run(ctx, ops context.Context) bool {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	defer w.hush()
+	w.timeBegin(time.Now())
 	for {
 		now := time.Now()
 		steps := w.decide(ctx, ops, now)
@@ -301,6 +303,7 @@ func (w *worker) execute(ctx context.Context, a pod.Action, d pod.Desired) (r re
 // finish notes how an operation ended.
 func (w *worker) finish(r result) {
 	op := r.action.Op()
+	w.timeStep(r.took)
 	w.landed(op)
 	delete(w.running, op)
 	if cut := w.cuts[op]; cut != nil {
@@ -363,6 +366,7 @@ func (w *worker) report(d pod.Desired, o pod.Observed, now time.Time) {
 		return
 	}
 	w.tellStatus(d, &before, &status)
+	w.timeStatus(&status, now)
 	w.status = status
 	w.set.board.put(w.uid, d, status)
 }

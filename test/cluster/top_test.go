@@ -155,7 +155,7 @@ func (n *node) scraped(path string) map[string]map[string]float64 {
 					labels = append(labels, v+"="+l.GetValue())
 				}
 			}
-			out[name][strings.Join(labels, ",")] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			out[name][strings.Join(labels, ",")] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
 		}
 	}
 	return out
@@ -187,10 +187,23 @@ func (n *node) own() {
 	for name, labels := range map[string]string{
 		"kubelet_node_name": "node=node", "kubelet_running_pods": "", "kubelet_running_containers": "container_state=running",
 		"kubelet_runtime_operations_total": "operation_type=start_container", "process_resident_memory_bytes": "", "go_goroutines": "",
-		"kubelet_certificate_manager_client_ttl_seconds": "",
+		"kubelet_certificate_manager_client_ttl_seconds": "", "kubelet_certificate_manager_server_ttl_seconds": "",
+		"kubelet_pod_start_duration_seconds": "", "kubelet_pod_start_total_duration_seconds": "", "kubelet_pod_start_sli_duration_seconds": "",
+		"kubelet_pod_worker_start_duration_seconds": "", "kubelet_pod_worker_duration_seconds": "operation_type=create",
+		"kubelet_pleg_relist_duration_seconds": "", "kubelet_pleg_last_seen_seconds": "",
+		"kubelet_http_requests_total":            "long_running=false,method=GET,path=stats,server_type=readwrite",
+		"kubelet_http_requests_duration_seconds": "long_running=false,method=GET,path=stats,server_type=readwrite",
+		"kubelet_http_inflight_requests":         "long_running=false,method=GET,path=metrics,server_type=readwrite",
+		"rest_client_requests_total":             "code=200,host=" + bed.NodeIP + ":6443,method=PATCH",
+		"rest_client_request_duration_seconds":   "host=" + bed.NodeIP + ":6443,verb=GET",
 	} {
 		if got[name][labels] < 1 {
 			n.t.Errorf("%s{%s} is %v", name, labels, got[name])
+		}
+	}
+	for _, name := range []string{"kubelet_pod_start_duration_seconds", "kubelet_pod_start_total_duration_seconds", "kubelet_pod_start_sli_duration_seconds"} {
+		if got[name][""] != 2 {
+			n.t.Errorf("the starts of two pods are %s %v", name, got[name])
 		}
 	}
 	if got["kubelet_running_containers"]["container_state=running"] != 3 || got["kubelet_running_pods"][""] != 2 {
