@@ -48,6 +48,9 @@ func (d *daemon) fitNodeAPI() error {
 		Metrics: d.figures(), Count: d.count.requests.begun, Logger: d.log,
 		Summary: func(ctx context.Context, brief bool) (any, error) { return d.stats.Summary(ctx, brief) },
 	}
+	if *k.EnableSystemLogHandler {
+		cfg.LogDir = nodeLogs
+	}
 	if config.Enabled(k.Authentication.Webhook.Enabled) {
 		cfg.Tokens = reviews
 	}
@@ -59,6 +62,9 @@ func (d *daemon) fitNodeAPI() error {
 	d.parts = append(d.parts, part{"serving certificate", d.serving.Run}, part{"node API", api.Run})
 	return nil
 }
+
+// nodeLogs is where a node's logs are, by kubelet's own decision.
+const nodeLogs = "/var/log"
 
 // servingNames are what the node is called by who connects to it.
 func servingNames(addrs []corev1.NodeAddress) cert.Names {

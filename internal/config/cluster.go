@@ -33,7 +33,7 @@ var inCluster = []string{
 	"nodeStatusMaxImages", "maxPods", "podsPerCore", "systemReserved", "kubeReserved", "evictionHard", "mergeDefaultEvictionSettings",
 	"reservedSystemCPUs", "enforceNodeAllocatable", "eventRecordQPS", "eventBurst", "rotateCertificates",
 	"enableControllerAttachDetach", "address", "port", "authentication", "authorization", "tlsCertFile", "tlsPrivateKeyFile",
-	"tlsMinVersion", "tlsCipherSuites", "serverTLSBootstrap", "streamingConnectionIdleTimeout",
+	"tlsMinVersion", "tlsCipherSuites", "serverTLSBootstrap", "streamingConnectionIdleTimeout", "enableSystemLogHandler",
 }
 
 // Defaults of these, as kubelet has them.
@@ -114,7 +114,7 @@ func (c *Config) defaultCluster() {
 			*d.to = &d.v
 		}
 	}
-	for _, to := range []**bool{&k.RegisterNode, &k.EnableControllerAttachDetach} {
+	for _, to := range []**bool{&k.RegisterNode, &k.EnableControllerAttachDetach, &k.EnableSystemLogHandler} {
 		if *to == nil {
 			*to = new(true)
 		}

@@ -52,6 +52,8 @@ type NodeAPIConfig struct {
 	// StreamIdle is how long one may be silent; zero: four hours, as kubelet.
 	Streams    Streams
 	StreamIdle time.Duration
+	// LogDir is what is served at /logs; "": nothing is.
+	LogDir string
 	// Kubelet is the merged configuration, for /configz.
 	Kubelet func() *kubeletv1beta1.KubeletConfiguration
 	// Metrics are written in Prometheus' text format: "" at /metrics, any other

@@ -37,7 +37,7 @@ func (a *NodeAPI) table() map[string]route {
 		"containerLogs": {subresources: proxy, args: []int{3}, stream: true, handle: a.containerLogs},
 		"metrics":       {subresources: []string{"metrics"}, args: []int{0, 1}, handle: a.metrics},
 		"stats":         {subresources: []string{"stats"}, args: []int{1}, handle: a.summary},
-		"logs":          {subresources: []string{"log"}},
+		"logs":          {subresources: []string{"log"}, stream: true, handle: a.nodeLogs},
 		"checkpoint":    {subresources: []string{"checkpoint"}},
 		"statusz":       {subresources: []string{"statusz"}},
 		"flagz":         {subresources: []string{"configz"}},

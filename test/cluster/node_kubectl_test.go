@@ -250,3 +250,15 @@ func pty(t *testing.T) (person, terminal *os.File) {
 	}
 	return person, terminal
 }
+
+// nodeLogs: through the API server who may read a node's logs finds their directory,
+// and who may not does not.
+func (n *node) nodeLogs() {
+	if got := n.raw("/logs/"); !strings.Contains(got, "<pre>") {
+		n.t.Errorf("the logs of the node are %q", got)
+	}
+	_, err := n.c.Kubectl(n.ctx, "get", "--raw", "/api/v1/nodes/node/proxy/logs/none-of-this-name")
+	refused(n.t, err, "NotFound")
+	_, err = n.c.Kubectl(n.ctx, "--as=nobody", "get", "--raw", "/api/v1/nodes/node/proxy/logs/")
+	refused(n.t, err, "Forbidden")
+}

@@ -116,6 +116,7 @@ func TestNode(t *testing.T) {
 	t.Run("job", func(t *testing.T) { n.in(t).job() })
 	t.Run("objects", func(t *testing.T) { n.in(t).objects() })
 	t.Run("streams", func(t *testing.T) { n.in(t).streams() })
+	t.Run("node logs", func(t *testing.T) { n.in(t).nodeLogs() })
 	t.Run("mirror", func(t *testing.T) { n.in(t).mirror() })
 	t.Run("refused", func(t *testing.T) { n.in(t).refused() })
 	t.Run("unbuilt", func(t *testing.T) { n.in(t).unbuilt() })
