@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -17,7 +16,6 @@ import (
 
 	"nodeagent/internal/cert"
 	"nodeagent/internal/config"
-	"nodeagent/internal/durable"
 	apinode "nodeagent/internal/node"
 	"nodeagent/internal/node/machine"
 	"nodeagent/internal/object"
@@ -228,7 +226,7 @@ func (d *daemon) fitPods() error {
 	if err != nil {
 		return err
 	}
-	cache, err := durable.New(durable.Config{Path: filepath.Join(d.cfg.Agent.StateDir, "pods")})
+	cache, err := podCache(d.cfg)
 	if err != nil {
 		return err
 	}

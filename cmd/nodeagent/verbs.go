@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"nodeagent/internal/cgroups"
@@ -17,6 +18,7 @@ import (
 	"nodeagent/internal/cri"
 	"nodeagent/internal/cri/image"
 	"nodeagent/internal/diag"
+	"nodeagent/internal/durable"
 	"nodeagent/internal/pod"
 	"nodeagent/internal/pod/validate"
 	"nodeagent/internal/probe"
@@ -86,7 +88,7 @@ func openNode(flags config.Flags) (*node, error) {
 	}
 	n.eye, err = diag.New(diag.Config{
 		Socket: n.socket(), Runtime: n.runtime, Manifests: n.manifests, NodeName: cfg.NodeName, Addrs: n.addrs(),
-		Allowed: allowed(cfg), Cluster: cfg.Cluster != nil,
+		Allowed: allowed(cfg), Cluster: cfg.Cluster != nil, Kept: n.kept,
 		Health: n.health, HasImage: n.hasImage, Mounts: n.mountsOf,
 	})
 	if err != nil {
@@ -126,6 +128,20 @@ func (n *node) manifests(ctx context.Context, name string) (source.Snapshot, err
 		Path: n.cfg.Kubelet.StaticPodPath, NodeName: name,
 		Default: validate.Default, Validate: validatePod, Objects: fromFiles(n.cfg),
 	})
+}
+
+// kept reads the pods of the API server that the daemon left.
+func (n *node) kept() ([]*corev1.Pod, error) {
+	dir, err := podCache(n.cfg)
+	if err != nil {
+		return nil, err
+	}
+	return source.ReadPodCache(dir)
+}
+
+// podCache is where the daemon keeps the API server's pods.
+func podCache(cfg *config.Config) (*durable.Dir, error) {
+	return durable.New(durable.Config{Path: filepath.Join(cfg.Agent.StateDir, "pods")})
 }
 
 // health reads the verdicts of probes that the daemon left.

@@ -124,7 +124,8 @@ func (e *Eye) workOut(ctx context.Context, v *View, uid types.UID, exact bool) *
 	return &x
 }
 
-// readLeft adds what a dead daemon left: verdicts of probes, images, objects.
+// readLeft adds what a dead daemon left: verdicts of probes, images, and of a static pod
+// the objects in files.
 func (e *Eye) readLeft(ctx context.Context, v *View, f *pod.Facts) {
 	if e.cfg.Health != nil {
 		health, err := e.cfg.Health()
@@ -143,6 +144,9 @@ func (e *Eye) readLeft(ctx context.Context, v *View, f *pod.Facts) {
 				f.Images[list[i].Image] = has
 			}
 		}
+	}
+	if v.kept[f.Desired.Pod.UID] {
+		return // its objects are the API server's, whom nobody asks here
 	}
 	f.Lacks = map[pod.ObjectRef]bool{}
 	for _, ref := range pod.References(f.Desired.Pod) {

@@ -2,10 +2,12 @@ package diag
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"nodeagent/internal/pod"
@@ -75,6 +77,45 @@ func TestExplainByAnOlderDaemon(t *testing.T) {
 	x, err := e.Explain(t.Context(), v, "web")
 	if err != nil || len(v.Notes) != 1 || !strings.Contains(v.Notes[0], "does not tell how the gates") || x.Phase != corev1.PodRunning {
 		t.Errorf("it says %+v, %v, %v", x, v.Notes, err)
+	}
+}
+
+// TestExplainKept: without the daemon pods of the API server are told of as it knew them
+// last, also those of which nothing began, and their objects are looked for nowhere.
+func TestExplainKept(t *testing.T) {
+	up, fresh, leaves, over := staticPod("up", "app"), staticPod("fresh", "app"), staticPod("leaves", "app"), staticPod("over", "app")
+	for _, p := range []*corev1.Pod{up, fresh, leaves, over} {
+		p.Annotations = nil
+	}
+	fresh.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "db"}}}}
+	leaves.DeletionTimestamp = &metav1.Time{Time: t0}
+	over.Status = corev1.PodStatus{Phase: corev1.PodSucceeded, StartTime: &metav1.Time{Time: t0}}
+	e := eye(t, "/nothing", fakeRuntime{states: []pod.RuntimeState{running(up), running(leaves)}})
+	e.cfg.Cluster = true
+	if x := explained(t, e, "up"); !strings.Contains(x.Summary, "whether the API server does") {
+		t.Errorf("of a pod that nobody remembers it says %q", x.Summary)
+	}
+	var missing *NotFoundError
+	if _, err := e.Explain(t.Context(), look(t, e), "fresh"); !errors.As(err, &missing) {
+		t.Errorf("of a pod that nobody remembers it says %v", err)
+	}
+	e.cfg.Kept = func() ([]*corev1.Pod, error) { return []*corev1.Pod{up, fresh, leaves, over}, nil }
+	for name, want := range map[string]string{
+		"up": "default/up is Ready", "fresh": "default/fresh waits at sandbox", "leaves": `default/leaves waits at stop of container "app"`, "over": "default/over",
+	} {
+		if x := explained(t, e, name); !strings.HasPrefix(x.Summary, want) || strings.Contains(x.Summary, "not found") {
+			t.Errorf("of %s it says %q, want %q", name, x.Summary, want)
+		}
+	}
+	if x := explained(t, e, "over"); x.Phase != corev1.PodSucceeded || x.Blocks != nil {
+		t.Errorf("of a pod that is over it says %+v", x)
+	}
+	if v := look(t, e); !slices.ContainsFunc(v.Notes, func(n string) bool { return strings.Contains(n, "as the daemon knew them last") }) {
+		t.Errorf("nobody is told how old that is: %q", v.Notes)
+	}
+	e.cfg.Kept = func() ([]*corev1.Pod, error) { return nil, errors.New("spoilt") }
+	if v := look(t, e); !slices.ContainsFunc(v.Notes, func(n string) bool { return strings.Contains(n, "spoilt") }) {
+		t.Errorf("nobody is told that the cache cannot be read: %q", v.Notes)
 	}
 }
 

@@ -37,6 +37,8 @@ type Config struct {
 
 	// Cluster tells that pods may come from an API server, too.
 	Cluster bool
+	// Kept reads the pods of the API server that a dead daemon knew last; nil: none.
+	Kept func() ([]*corev1.Pod, error)
 
 	// What Explain asks besides with the daemon dead; each may be nil.
 	// Health are the probes' verdicts that it left, by container id.
@@ -68,7 +70,7 @@ var ErrUnreachable = errors.New("neither the daemon nor containerd answers")
 // it works the same out of the manifests, containerd's records and the kernel.
 // ErrUnreachable is its only error besides ctx's.
 func (e *Eye) Look(ctx context.Context) (*View, error) {
-	v := &View{Source: FromDaemon, Pods: []Pod{}, Problems: []Problem{}, node: e.cfg.NodeName, facts: map[types.UID]pod.Facts{}}
+	v := &View{Source: FromDaemon, Pods: []Pod{}, Problems: []Problem{}, node: e.cfg.NodeName, facts: map[types.UID]pod.Facts{}, kept: map[types.UID]bool{}}
 	wanted, daemonErr := daemon{e.cfg.Socket}.pods(ctx)
 	states, runtimeErr := e.cfg.Runtime.Snapshot(ctx)
 	if ctx.Err() != nil {
@@ -117,6 +119,7 @@ func (v *View) setProblems(all []source.Problem) {
 // of them. Only what the daemon alone remembers, such as the error of the last
 // pull, is missing.
 func (e *Eye) rebuild(ctx context.Context, v *View, byUID map[types.UID]pod.RuntimeState) []corev1.Pod {
+	kept := e.kept(v, byUID)
 	snap, err := e.cfg.Manifests(ctx, e.cfg.NodeName)
 	if other := otherNode(snap.Pods, e.cfg.NodeName, byUID); err == nil && other != "" {
 		v.Notes = append(v.Notes, fmt.Sprintf("the containers here are of a node named %s, not %s; shown as the former (--hostname-override)", other, e.cfg.NodeName))
@@ -125,7 +128,7 @@ func (e *Eye) rebuild(ctx context.Context, v *View, byUID map[types.UID]pod.Runt
 	}
 	if err != nil {
 		v.Notes = append(v.Notes, fmt.Sprintf("cannot read the manifests, pods that have not started are missing: %v", err))
-		return nil
+		return kept
 	}
 	v.setProblems(snap.Problems)
 	v.objects = &snap.Objects
@@ -139,6 +142,35 @@ func (e *Eye) rebuild(ctx context.Context, v *View, byUID map[types.UID]pod.Runt
 		v.facts[p.UID] = pod.Facts{Desired: d}
 		out := *p // shallow: spec and metadata are only read
 		out.Status = pod.Status(d, pod.Observed{RuntimeState: byUID[p.UID]}, pod.Node{Addrs: e.cfg.Addrs}, corev1.PodStatus{}, now)
+		all = append(all, out)
+	}
+	return append(all, kept...)
+}
+
+// kept are the pods of the API server, as the daemon knew them last, with the status
+// that follows from what is there. It leaves what they are to their facts.
+func (e *Eye) kept(v *View, byUID map[types.UID]pod.RuntimeState) []corev1.Pod {
+	if e.cfg.Kept == nil {
+		return nil
+	}
+	pods, err := e.cfg.Kept()
+	if err != nil {
+		v.Notes = append(v.Notes, fmt.Sprintf("pods of the API server that have not started are missing: %v", err))
+	}
+	if len(pods) > 0 {
+		v.Notes = append(v.Notes, "pods of the API server are shown as the daemon knew them last")
+	}
+	now := e.cfg.Now()
+	var all []corev1.Pod
+	for _, p := range pods {
+		d := pod.Desired{Wish: pod.WishRun, Pod: p, Unbuilt: pod.Unbuilt(p, e.cfg.Allowed)}
+		if p.DeletionTimestamp != nil {
+			d.Wish = pod.WishAbsent
+		}
+		out := *p // shallow, as those of files
+		out.Status = pod.Status(d, pod.Observed{RuntimeState: byUID[p.UID]}, pod.Node{Addrs: e.cfg.Addrs}, pod.Told(d, corev1.PodStatus{}), now)
+		v.facts[p.UID] = pod.Facts{Desired: d, Told: new(out.Status)}
+		v.kept[p.UID] = true
 		all = append(all, out)
 	}
 	return all

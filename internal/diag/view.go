@@ -41,6 +41,7 @@ type View struct {
 	node    string                  // its name, as far as it is known
 	facts   map[types.UID]pod.Facts // what was seen of each pod, for Explain
 	objects *source.Objects         // of the manifests, with the daemon dead
+	kept    map[types.UID]bool      // the API server's pods, with the daemon dead
 }
 
 // Problem is a manifest that cannot be used.

@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -64,7 +65,26 @@ func (c *podCache) load(node string) []*corev1.Pod {
 	return pods
 }
 
+// ReadPodCache reads the pods of the API server that a daemon knew when it last wrote
+// them into dir, of a node of whatever name, for who may only look: nothing is changed.
+func ReadPodCache(dir *durable.Dir) (pods []*corev1.Pod, err error) {
+	found, err := dir.Peek(cacheName, func(version uint32, payload []byte) (err error) {
+		pods, err = decodeCache(version, payload, "")
+		return err
+	})
+	if err == nil && found.Generation == durable.None {
+		for _, bad := range found.Bad {
+			err = errors.Join(err, fmt.Errorf("%s: %w", bad.Path, bad.Reason))
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the pod cache: %w", err)
+	}
+	return pods, nil
+}
+
 // decodeCache takes only what this node could have written: identities become paths.
+// Without a name any node's is taken.
 func decodeCache(version uint32, payload []byte, node string) ([]*corev1.Pod, error) {
 	if version != cacheVersion {
 		return nil, fmt.Errorf("version %d of the pod cache is not known", version)
@@ -76,7 +96,7 @@ func decodeCache(version uint32, payload []byte, node string) ([]*corev1.Pod, er
 	pods := make([]*corev1.Pod, 0, len(list.Items))
 	for i := range list.Items {
 		p := &list.Items[i]
-		if p.Spec.NodeName != node {
+		if node != "" && p.Spec.NodeName != node {
 			continue // the node had another name
 		}
 		if !validUID.MatchString(string(p.UID)) || p.Name == "" || p.Namespace == "" {

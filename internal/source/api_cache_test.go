@@ -56,6 +56,9 @@ func TestCache(t *testing.T) {
 		if got := newPodCache(dir, cfg.Logger).load("node1"); len(got) != 2 {
 			t.Errorf("%d pods were written while it runs", len(got))
 		}
+		if got, err := ReadPodCache(dir); err != nil || len(got) != 2 {
+			t.Errorf("who only looks finds %d pods, %v", len(got), err)
+		}
 		if got := newPodCache(dir, cfg.Logger).load("node2"); len(got) != 0 {
 			t.Errorf("%d pods of another node", len(got))
 		}
@@ -102,6 +105,9 @@ func TestCacheSpoilt(t *testing.T) {
 			}
 			if err := spoil(dir, path); err != nil {
 				t.Fatal(err)
+			}
+			if got, err := ReadPodCache(dir); err == nil || len(got) != 0 {
+				t.Errorf("who only looks finds %d pods, %v", len(got), err)
 			}
 			play(t, true, func(s *scene, c *APIConfig) { s.add("a"); c.Cache = dir }, func(s *scene) {
 				s.wants("all the same", "a")

@@ -262,3 +262,31 @@ func (n *node) nodeLogs() {
 	_, err = n.c.Kubectl(n.ctx, "--as=nobody", "get", "--raw", "/api/v1/nodes/node/proxy/logs/")
 	refused(n.t, err, "Forbidden")
 }
+
+// explainedDead: with the daemon dead a pod of the API server is told of by what the
+// daemon left on the disk.
+func (n *node) explainedDead() {
+	n.apply(sleeper("known", ""))
+	n.kubectl("wait", ready, "pod/known", "--timeout=60s")
+	uid := n.jsonpath("{.metadata.uid}", "pod", "known")
+	for deadline := time.Now().Add(time.Minute); ; { // it is written a moment later
+		text, err := os.ReadFile(filepath.Join(n.StateDir(), "pods", "pods"))
+		if err == nil && strings.Contains(string(text), uid) {
+			break
+		}
+		if time.Now().After(deadline) {
+			n.t.Fatalf("the pod is not kept on the disk: %v", err)
+		}
+	}
+	if err := n.Kill(); err != nil {
+		n.t.Fatal(err)
+	}
+	out, err := n.CLI(n.ctx, "explain", "pod", "known")
+	if err != nil || !strings.Contains(out, "default/known is Ready") {
+		n.t.Errorf("of a pod of the API server a dead daemon says %q, %v", out, err)
+	}
+	if err := n.Start(n.ctx); err != nil {
+		n.t.Fatal(err)
+	}
+	n.kubectl("delete", "pod", "known", "--timeout=60s")
+}

@@ -130,6 +130,7 @@ func TestNode(t *testing.T) {
 	t.Run("copy", func(t *testing.T) { n.in(t).copyFiles() })
 	t.Run("delete", func(t *testing.T) { n.in(t).deleted() })
 	t.Run("hostile clients", func(t *testing.T) { n.in(t).hostileClients() })
+	t.Run("explained dead", func(t *testing.T) { n.in(t).explainedDead() })
 	t.Run("drain", func(t *testing.T) { n.in(t).drain() })
 }
 
