@@ -82,6 +82,7 @@ func newDaemon(cfg *config.Config, log *slog.Logger) (*daemon, error) {
 func (d *daemon) fitCgroups() (err error) {
 	d.tree, err = cgroups.New(cgroups.Config{
 		Root: d.cfg.Kubelet.CgroupRoot, Driver: d.cfg.Kubelet.CgroupDriver,
+		OOMGroup: !d.singleOOMKill(),
 		OnChange: func(c cgroups.Change) { d.log.Warn("put a foreign change of a cgroup right", "change", c) },
 	})
 	d.parts = append(d.parts, part{"cgroups", d.tree.Run})
@@ -204,7 +205,7 @@ func (d *daemon) limits() pod.Limits {
 	l := pod.Limits{
 		PodPids:       *k.PodPidsLimit,
 		NoCPUQuota:    k.CPUCFSQuota != nil && !*k.CPUCFSQuota,
-		SingleOOMKill: k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill,
+		SingleOOMKill: d.singleOOMKill(),
 	}
 	if k.CPUCFSQuotaPeriod != nil {
 		l.CPUPeriod = uint64(k.CPUCFSQuotaPeriod.Microseconds())
@@ -213,6 +214,12 @@ func (d *daemon) limits() pod.Limits {
 		l.PageSizes = d.tree.PageSizes()
 	}
 	return l
+}
+
+// singleOOMKill says that an OOM kill ends one process of a container, not all.
+func (d *daemon) singleOOMKill() bool {
+	single := d.cfg.Kubelet.SingleProcessOOMKill
+	return single != nil && *single
 }
 
 // oomScoreGuaranteed is the lowest score that a container ever gets.

@@ -53,6 +53,7 @@ func (t *Tree) EnsurePod(ctx context.Context, uid types.UID, qos corev1.PodQOSCl
 		return "", err
 	}
 	t.watchTarget(target{pod: p})
+	t.report(nil, t.keepOOMGroup(p)) // containers that were there before this process
 	t.mu.Lock()
 	p.milli = 0
 	if qos == corev1.PodQOSBurstable {

@@ -71,13 +71,17 @@ func (t *Tree) Foreign() uint64 { return t.foreign.Load() }
 
 // RestoreLimits compares the limits of kubepods, the classes and every pod that
 // EnsurePod was called for with what they should be, and writes what somebody
-// else changed. A pod that is being changed by EnsurePod or RemovePod right now
-// is left to it, one whose cgroup was removed to its worker.
+// else changed, and what systemd takes from containers. A pod that is being
+// changed by EnsurePod or RemovePod right now is left to it, one whose cgroup was
+// removed to its worker.
 func (t *Tree) RestoreLimits(ctx context.Context) ([]Change, error) {
 	targets := t.classTargets()
 	t.mu.Lock()
 	for _, p := range t.pods {
 		targets = append(targets, target{pod: p})
+		if t.oomGroup {
+			targets = append(targets, target{pod: p, below: true})
+		}
 	}
 	t.mu.Unlock()
 	var all []Change
@@ -112,7 +116,11 @@ func (t *Tree) restore(to target) ([]Change, error) {
 		if !to.pod.ensured || to.pod.gone {
 			return nil, nil
 		}
-		changes, err = t.apply(to.pod.path, to.pod.settings)
+		if to.below {
+			err = t.keepOOMGroup(to.pod)
+		} else {
+			changes, err = t.apply(to.pod.path, to.pod.settings)
+		}
 	case to.class == t.kubepods():
 		changes, err = t.apply(to.class, t.settingsOf(*node))
 	case to.class == t.class(corev1.PodQOSBestEffort):

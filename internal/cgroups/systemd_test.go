@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -352,8 +353,9 @@ func writeNew(t *testing.T, file, value string) {
 // plainKernel has a unified hierarchy without controllers, or with these files of
 // theirs.
 type plainKernel struct {
-	dir   string
-	files map[string]string
+	dir    string
+	files  map[string]string
+	writes atomic.Int64
 }
 
 func (k *plainKernel) Hierarchies(string) ([]Hierarchy, error) {
@@ -378,6 +380,7 @@ func (k *plainKernel) Rmdir(dir string) error {
 }
 
 func (k *plainKernel) Write(file, value string) error {
+	k.writes.Add(1)
 	return os.WriteFile(file, []byte(value), 0o644)
 }
 

@@ -35,6 +35,9 @@ type Config struct {
 	// Driver is Cgroupfs or Systemd; empty takes Systemd where PID 1 is systemd
 	// and the hierarchy is unified.
 	Driver string
+	// OOMGroup says that every container was made with memory.oom.group 1, which
+	// systemd then takes away and Run puts back (see keepOOMGroup).
+	OOMGroup bool
 	// Require are the controllers without which EnsureNode fails; nil means
 	// cpu, cpuset, memory and pids, and cpuacct on v1.
 	Require []string
@@ -65,6 +68,7 @@ type Tree struct {
 	unified                string // directory of the unified hierarchy, or ""
 	kernel                 Kernel
 	systemd                *systemd
+	oomGroup               bool // containers' is kept
 	restoreEvery           time.Duration
 	onChange               func(Change)
 
@@ -127,6 +131,7 @@ func New(c Config) (*Tree, error) {
 	}
 	if t.driver == Systemd {
 		t.systemd = newSystemd(c.Dial)
+		t.oomGroup = c.OOMGroup && t.V2()
 	}
 	if t.require == nil {
 		t.require = []string{"cpu", "cpuset", "memory", "pids"}

@@ -22,9 +22,11 @@ type watch struct {
 	targets map[int32]target
 }
 
-// target is a cgroup whose limits are watched: a pod's, or that of a class.
+// target is a cgroup whose limits are watched: a pod's, or that of a class; or the
+// containers of a pod.
 type target struct {
 	pod   *podCgroup
+	below bool   // its containers
 	class string // a path, if pod is nil
 }
 
@@ -38,7 +40,7 @@ func newWatch() (*watch, error) {
 
 func (w *watch) close() { _ = w.file.Close() }
 
-func (w *watch) add(dir string, to target) error {
+func (w *watch) add(dir string, to target, mask uint32) error {
 	conn, err := w.file.SyscallConn()
 	if err != nil {
 		return err
@@ -47,7 +49,7 @@ func (w *watch) add(dir string, to target) error {
 	defer w.mu.Unlock()
 	var werr error
 	err = conn.Control(func(fd uintptr) {
-		wd, err := unix.InotifyAddWatch(int(fd), dir, unix.IN_MODIFY|unix.IN_ONLYDIR)
+		wd, err := unix.InotifyAddWatch(int(fd), dir, mask)
 		if err != nil {
 			werr = pathError("watch", dir, err)
 			return
@@ -97,15 +99,8 @@ func (t *Tree) classTargets() []target {
 	return out
 }
 
-// watchTarget watches a cgroup wherever it has limits. Best effort: what is not
-// watched is looked at every Config.RestoreEvery.
+// watchTarget watches a cgroup wherever it has limits.
 func (t *Tree) watchTarget(to target) {
-	t.mu.Lock()
-	w := t.watch
-	t.mu.Unlock()
-	if w == nil {
-		return
-	}
 	cgroup := to.class
 	if to.pod != nil {
 		cgroup = to.pod.path
@@ -114,9 +109,25 @@ func (t *Tree) watchTarget(to target) {
 	for _, c := range limited() {
 		if dir := t.dir(c, cgroup); dir != "" && dir != done {
 			done = dir
-			_ = w.add(dir, to)
+			t.watchDir(dir, to)
 		}
 	}
+}
+
+// watchDir watches one directory. Best effort: what is not watched is looked at
+// every Config.RestoreEvery.
+func (t *Tree) watchDir(dir string, to target) {
+	t.mu.Lock()
+	w := t.watch
+	t.mu.Unlock()
+	if w == nil {
+		return
+	}
+	mask := uint32(unix.IN_MODIFY | unix.IN_ONLYDIR)
+	if t.oomGroup && to.pod != nil && !to.below {
+		mask |= unix.IN_CREATE // the cgroups of its containers
+	}
+	_ = w.add(dir, to, mask)
 }
 
 // settle is how long follow lets writes gather, and so how often it answers
@@ -163,16 +174,22 @@ func (w *watch) events(b []byte) (written map[target]bool, overflow bool) {
 			overflow = true
 		case mask&unix.IN_IGNORED != 0:
 			delete(w.targets, wd)
-		case ok && isLimit(name):
+		case ok && mask&unix.IN_CREATE != 0:
+			to.below = true
+			written[to] = true
+		case ok && isLimit(name, to.below):
 			written[to] = true
 		}
 	}
 	return written, overflow
 }
 
-// isLimit tells whether a file is one that settings are for; v2 tells of its
-// counters by the same way.
-func isLimit(name string) bool {
+// isLimit tells whether a file is one that settings are for, or of a container the
+// one that is kept; v2 tells of its counters by the same way.
+func isLimit(name string, ofContainer bool) bool {
+	if ofContainer {
+		return name == oomGroupFile
+	}
 	switch name {
 	case "cpu.shares", "cpu.cfs_period_us", "cpu.cfs_quota_us", "cpu.weight", "cpu.weight.nice", "cpu.max",
 		"memory.limit_in_bytes", "memory.max", "pids.max":
