@@ -3,8 +3,8 @@
 // the test itself, and the tests by packets that every backend has to pass. It
 // wants to run in a namespace without an uplink (internal/test/apart).
 //
-// No product code imports it. A Host is used by one test; its work is done by
-// one thread.
+// No product code imports it. A Host is used by one test, by any of its goroutines:
+// its work is done by some threads of its own.
 package hosttest
 
 import (
@@ -26,14 +26,16 @@ import (
 )
 
 // Host is a network namespace with one interface to the node, which is the
-// namespace of the test itself. Its work is done by one thread.
+// namespace of the test itself. Its work is done by threads that live there.
 type Host struct {
 	Name     string
 	IP4, IP6 netip.Addr
 	GW4, GW6 netip.Addr // the node's addresses on the link
 	jobs     chan func()
-	tid      int
 }
+
+// threads is how many a host has: so many calls of it can wait for an answer at once.
+const threads = 16
 
 // Wire makes the hosts of a test: one outside, three pods on this node, two
 // elsewhere. All go away with the test.
@@ -46,8 +48,8 @@ func Wire(t testing.TB) map[string]*Host {
 	for _, k := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
 		must(t, os.WriteFile("/proc/sys/"+k, []byte("1"), 0o644))
 	}
-	// The kernel sends few ICMP errors to one host; a test gets many in a second.
-	for _, k := range []string{"net/ipv4/icmp_ratelimit", "net/ipv6/icmp/ratelimit"} {
+	// The kernel sends few ICMP errors, to one host and in all; a test gets many in a second.
+	for _, k := range []string{"net/ipv4/icmp_ratelimit", "net/ipv4/icmp_ratemask", "net/ipv6/icmp/ratelimit"} {
 		must(t, os.WriteFile("/proc/sys/"+k, []byte("0"), 0o644))
 	}
 	hosts := map[string]*Host{}
@@ -72,33 +74,50 @@ func newHost(t testing.TB, name, net4, net6 string) *Host {
 		GW4: netip.MustParseAddr(net4 + "1"), IP4: netip.MustParseAddr(net4 + "9"),
 		GW6: netip.MustParseAddr(net6 + "1"), IP6: netip.MustParseAddr(net6 + "9"),
 	}
-	ready := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread goes, and with it the namespace
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		h.tid = unix.Gettid()
-		ready <- err
-		for f := range h.jobs {
-			f()
-		}
-	}()
-	must(t, <-ready)
 	t.Cleanup(func() { close(h.jobs) })
-	ns, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", h.tid))
-	must(t, err)
+	ns := h.live(t, -1)
 	defer ns.Close()
+	for range threads - 1 {
+		h.live(t, int(ns.Fd())).Close()
+	}
 	la := netlink.NewLinkAttrs()
 	la.Name = "v-" + name
 	v := &netlink.Veth{LinkAttrs: la, PeerName: "eth0", PeerNamespace: netlink.NsFd(ns.Fd())}
 	must(t, netlink.LinkAdd(v))
 	t.Cleanup(func() { _ = netlink.LinkDel(v) })
 	must(t, raise(la.Name, h.GW4, h.GW6))
+	var err error
 	h.Do(func() {
 		err = errors.Join(raise("lo"), raise("eth0", h.IP4, h.IP6),
 			netlink.RouteAdd(&netlink.Route{Gw: h.GW4.AsSlice()}), netlink.RouteAdd(&netlink.Route{Gw: h.GW6.AsSlice()}))
 	})
 	must(t, err)
 	return h
+}
+
+// live starts one of its threads: in a namespace, or the first in a new one; and
+// returns that.
+func (h *Host) live(t testing.TB, fd int) (ns *os.File) {
+	t.Helper()
+	ready := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread goes, and with the last one the namespace
+		var err error
+		if fd >= 0 {
+			err = unix.Setns(fd, unix.CLONE_NEWNET)
+		} else {
+			err = unix.Unshare(unix.CLONE_NEWNET)
+		}
+		if err == nil {
+			ns, err = os.Open("/proc/thread-self/ns/net")
+		}
+		ready <- err
+		for f := range h.jobs {
+			f()
+		}
+	}()
+	must(t, <-ready)
+	return ns
 }
 
 // raise gives addresses to an interface and brings it up; without duplicate
@@ -121,7 +140,7 @@ func raise(name string, addrs ...netip.Addr) error {
 	return netlink.LinkSetUp(l)
 }
 
-// Do runs f in the host; a nil host is the node.
+// Do runs f on a thread in the host; a nil host is the node.
 func (h *Host) Do(f func()) {
 	if h == nil {
 		f()
@@ -144,7 +163,7 @@ func (h *Host) Addr(v6 bool) netip.Addr {
 	return h.IP4
 }
 
-// Serve answers on a port, over TCP and UDP, with its name and the caller's
+// Serve answers on a port, over TCP, UDP and SCTP, with its name and the caller's
 // address; a TCP caller that writes is answered again and again.
 func (h *Host) Serve(t testing.TB, port int) {
 	t.Helper()
@@ -162,13 +181,19 @@ func (h *Host) Serve(t testing.TB, port int) {
 		t.Cleanup(func() { p.Close() })
 		go h.serveTCP(l)
 		go h.serveUDP(p)
+		err = h.serveSCTP(t, port)
 	})
 	must(t, err)
 }
 
-func (h *Host) answer(a stdnet.Addr) []byte {
-	p, _ := netip.ParseAddrPort(a.String())
-	return []byte(h.Name + " " + p.Addr().Unmap().String())
+// says is what it answers to a caller: who it is, and whom it sees.
+func (h *Host) says(caller stdnet.Addr) string {
+	a, err := netip.ParseAddr(caller.String())
+	if err != nil {
+		p, _ := netip.ParseAddrPort(caller.String())
+		a = p.Addr()
+	}
+	return h.Name + " " + a.Unmap().String()
 }
 
 func (h *Host) serveTCP(l stdnet.Listener) {
@@ -181,7 +206,7 @@ func (h *Host) serveTCP(l stdnet.Listener) {
 			defer c.Close()
 			b := make([]byte, 10)
 			for {
-				if _, err := c.Write(h.answer(c.RemoteAddr())); err != nil {
+				if _, err := c.Write([]byte(h.says(c.RemoteAddr()))); err != nil {
 					return
 				}
 				if _, err := c.Read(b); err != nil {
@@ -199,7 +224,7 @@ func (h *Host) serveUDP(p stdnet.PacketConn) {
 		if err != nil {
 			return
 		}
-		_, _ = p.WriteTo(h.answer(from), from)
+		_, _ = p.WriteTo([]byte(h.says(from)), from)
 	}
 }
 
@@ -220,32 +245,50 @@ const (
 
 // Call asks and returns the answer, or that it was refused or dropped.
 func (h *Host) Call(network string, to netip.AddrPort, wait time.Duration) string {
-	c, err := h.Dial(network, to, wait)
-	if err == nil {
-		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(wait))
-		if network == "udp" {
-			_, err = c.Write([]byte("x"))
-		}
-		b := make([]byte, 200)
-		n := 0
-		if err == nil {
-			if n, err = c.Read(b); err == nil || err == io.EOF {
-				return string(b[:n])
-			}
-		}
+	call := h.callStream
+	if network == "sctp" {
+		call = func(_ string, to netip.AddrPort, wait time.Duration) (string, error) { return h.callSCTP(to, wait) }
 	}
+	says, err := call(network, to, wait)
+	if err != nil {
+		return outcome(err)
+	}
+	return says
+}
+
+// outcome is what an error of a call says of its fate.
+func outcome(err error) string {
 	var timeout stdnet.Error
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED):
 		return Refused
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return Dropped
-	}
-	if errors.Is(err, unix.EPERM) {
+	case errors.Is(err, unix.EPERM):
 		return unix.EPERM.Error()
 	}
 	return err.Error()
+}
+
+// callStream asks over TCP or UDP.
+func (h *Host) callStream(network string, to netip.AddrPort, wait time.Duration) (string, error) {
+	c, err := h.Dial(network, to, wait)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(wait))
+	if network == "udp" {
+		if _, err := c.Write([]byte("x")); err != nil {
+			return "", err
+		}
+	}
+	b := make([]byte, 200)
+	n, err := c.Read(b)
+	if err == io.EOF {
+		err = nil
+	}
+	return string(b[:n]), err
 }
 
 func must(t testing.TB, err error) {
