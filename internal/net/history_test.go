@@ -10,20 +10,15 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"nodeagent/internal/net"
 	"nodeagent/internal/net/nettest"
 )
 
-// world is the objects as a server has them, beside a model that is told only
-// what changes, and a shadow that is only told of diffs.
+// world is a history of objects and of a model that is told only what changes, and a
+// shadow that is only told of diffs.
 type world struct {
-	dice     *rand.Rand
-	services map[net.Key]*corev1.Service
-	slices   map[net.Key]*discoveryv1.EndpointSlice
-	node     net.Node
-	model    *net.Model
+	*nettest.History
 	entries  map[net.Address]*net.Entry
 	ips      map[netip.Addr]bool
 	here     map[netip.Addr]bool
@@ -31,44 +26,25 @@ type world struct {
 	health   map[net.Key]net.Health
 }
 
-func newWorld(seed int64) *world {
+func newWorld(dice *rand.Rand) *world {
 	return &world{
-		rand.New(rand.NewSource(seed)), map[net.Key]*corev1.Service{}, map[net.Key]*discoveryv1.EndpointSlice{}, node, net.NewModel(node),
+		nettest.NewHistory(dice, node),
 		map[net.Address]*net.Entry{}, map[netip.Addr]bool{}, map[netip.Addr]bool{}, map[net.Key][]net.Finding{}, map[net.Key]net.Health{},
 	}
 }
 
-// step changes one thing.
+// step changes one thing, at times of the node.
 func (w *world) step() {
-	switch w.dice.Intn(10) {
-	case 0, 1, 2:
-		s := nettest.RandomService(w.dice)
-		w.services[net.Key{Namespace: s.Namespace, Name: s.Name}] = s
-		w.model.SetService(s)
-	case 3:
-		k := net.Key{Namespace: "default", Name: nettest.RandomServiceName(w.dice)}
-		delete(w.services, k)
-		w.model.DeleteService(k)
-	case 4, 5, 6, 7:
-		s := nettest.RandomSlice(w.dice)
-		w.slices[net.Key{Namespace: s.Namespace, Name: s.Name}] = s
-		w.model.SetSlice(s)
-	case 8:
-		k := net.Key{Namespace: "default", Name: nettest.RandomSliceName(w.dice)}
-		delete(w.slices, k)
-		w.model.DeleteSlice(k)
-	case 9:
-		if w.dice.Intn(5) == 0 {
-			w.node.Zone = string(rune('a' + w.dice.Intn(3)))
-			w.node.Addrs = node.Addrs[:1+w.dice.Intn(2)]
-			w.model.SetNode(w.node)
-		}
+	if w.Dice.Intn(50) == 0 {
+		w.Move(node)
+		return
 	}
+	w.Step()
 }
 
 // take follows the diff.
 func (w *world) take(t *testing.T) {
-	d := w.model.Take()
+	d := w.Model.Take()
 	for _, c := range d.Entries {
 		a := net.Address{}
 		if c.Old != nil {
@@ -88,13 +64,13 @@ func (w *world) take(t *testing.T) {
 	follow(t, w.ips, d.ClusterIPs)
 	follow(t, w.here, d.Here)
 	for _, k := range d.Findings {
-		w.findings[k] = w.model.Findings(k)
+		w.findings[k] = w.Model.Findings(k)
 		if len(w.findings[k]) == 0 {
 			delete(w.findings, k)
 		}
 	}
 	for _, k := range d.Health {
-		if h, ok := w.model.Table().Health[k]; ok {
+		if h, ok := w.Model.Table().Health[k]; ok {
 			w.health[k] = h
 		} else {
 			delete(w.health, k)
@@ -119,16 +95,16 @@ func follow(t *testing.T, set map[netip.Addr]bool, d net.Addresses) {
 
 // compare holds the shadow against a fresh build of all objects in any order.
 func (w *world) compare(t *testing.T) {
-	fresh := net.NewModel(w.node)
-	for _, s := range w.slices {
+	fresh := net.NewModel(w.Node)
+	for _, s := range w.Slices {
 		fresh.SetSlice(s)
 	}
-	for _, s := range w.services {
+	for _, s := range w.Services {
 		fresh.SetService(s)
 	}
 	fresh.Take()
 	want := fresh.Table()
-	if got, exp := show(w.model.Table()), show(want); got != exp {
+	if got, exp := show(w.Model.Table()), show(want); got != exp {
 		t.Fatalf("the table is\n%s\nand a fresh one\n%s", got, exp)
 	}
 	if len(w.entries) != len(want.Entries) {
@@ -150,7 +126,7 @@ func (w *world) compare(t *testing.T) {
 	if !maps.Equal(w.health, want.Health) {
 		t.Fatalf("health by diffs %v, fresh %v", w.health, want.Health)
 	}
-	for k := range w.services {
+	for k := range w.Services {
 		if !slices.Equal(w.findings[k], fresh.Findings(k)) {
 			t.Fatalf("findings of %s by diffs %v, fresh %v", k, w.findings[k], fresh.Findings(k))
 		}
@@ -166,9 +142,9 @@ func TestPartialEqualsFull(t *testing.T) {
 	}
 	for seed := range int64(histories) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			w := newWorld(seed)
+			w := newWorld(rand.New(rand.NewSource(seed)))
 			for range 40 {
-				for range 1 + w.dice.Intn(4) {
+				for range 1 + w.Dice.Intn(4) {
 					w.step()
 				}
 				w.take(t)
@@ -182,36 +158,16 @@ func TestPartialEqualsFull(t *testing.T) {
 func FuzzHistory(f *testing.F) {
 	f.Add([]byte("services and slices"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		w := newWorld(0)
-		w.dice = rand.New(&tape{data: data})
+		w := newWorld(rand.New(nettest.NewTape(data)))
 		for range min(len(data)/8+1, 200) {
 			w.step()
-			if w.dice.Intn(3) == 0 {
+			if w.Dice.Intn(3) == 0 {
 				w.take(t)
 			}
 		}
 		w.take(t)
 		w.compare(t)
 	})
-}
-
-// tape is a source of dice that plays bytes, then goes on evenly.
-type tape struct {
-	data []byte
-	n    uint64
-}
-
-func (s *tape) Seed(int64) {}
-func (s *tape) Int63() int64 {
-	var v uint64
-	for range 8 {
-		b := byte(s.n * 31)
-		if s.n++; len(s.data) > 0 {
-			b, s.data = s.data[0], s.data[1:]
-		}
-		v = v<<8 | uint64(b)
-	}
-	return int64(v >> 1)
 }
 
 // TestOneChangeIsSmall: what one slice changes is one entry, however many there

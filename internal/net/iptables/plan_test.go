@@ -3,7 +3,6 @@ package iptables
 import (
 	"fmt"
 	"hash/maphash"
-	"maps"
 	"math"
 	"math/rand"
 	"net/netip"
@@ -183,122 +182,44 @@ func bigSlice(dice *rand.Rand, name string) *discoveryv1.EndpointSlice {
 	return Slice(name+"-1", name, parts...)
 }
 
-// TestTrace sends packets through the text of the rules and compares their fates
-// with the oracle's, for thousands of clusters; each has a history, so that the
-// rules are what changes left.
-func TestTrace(t *testing.T) {
-	packets := 0
-	for seed := range int64(1500) {
-		dice := rand.New(rand.NewSource(seed))
-		m := net.NewModel(thisNode)
-		p := onPaper(t, Config{})
-		p.sync(t, NFT, m.Table())
-		var c Cluster
-		for range 2 {
-			c = Cluster{NodeName: "here", Zone: "a", NodeAddrs: nodeAddr, Pods: pods}
-			for i := range 3 {
-				m.DeleteService(net.Key{Namespace: "default", Name: fmt.Sprintf("s%d", i)})
-				for k := range 2 {
-					m.DeleteSlice(net.Key{Namespace: "default", Name: fmt.Sprintf("s%d-%d", i, k)})
-				}
-			}
-			c.Services, c.Slices = RandomCluster(dice)
-			for _, s := range c.Services {
-				if dice.Intn(3) == 0 {
-					Ranges([][]string{{"192.168.0.0/30", "10.0.0.0/8", "fd00::/126"}, {"192.168.0.9/32", "fd00::8/125"}, {"2001:db8::/32"}, {"0.0.0.0/0"}}[dice.Intn(4)]...)(s)
-				}
-				m.SetService(s)
-			}
-			for _, s := range c.Slices {
-				m.SetSlice(s)
-			}
-			d := m.Take()
-			p.apply(t, NFT, &d)
-		}
-		packets += compareFates(t, p, c)
-		if t.Failed() {
-			t.Fatalf("seed %d\n%s", seed, p.kernels)
-		}
-	}
-	t.Logf("%d packets", packets)
+// fuzzed is a paper that is put through the histories of all backends.
+type fuzzed struct {
+	*paper
+	t    testing.TB
+	read map[string]*rule
 }
 
-func compareFates(t *testing.T, p *paper, c Cluster) (packets int) {
-	tracers := map[bool]*tracer{false: newTracer(p.kernels[0]), true: newTracer(p.kernels[1])}
-	for _, from := range []string{"192.168.0.9", "192.168.0.1", "10.0.0.1", "10.0.0.12", "10.0.99.99", "fd00::9", "fd00::1", "fd10::1", "fd10::12", "fd10::99"} {
-		src := netip.MustParseAddr(from)
-		for _, proto := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP} {
-			for _, to := range destinations(c, src.Is6()) {
-				compareFate(t, tracers[src.Is6()], c, src, proto, to)
-				packets++
-			}
-		}
-	}
-	return packets
+func (p *fuzzed) Sync(table *net.Table) int {
+	b, err := New(p.cfg)
+	must(p.t, err)
+	p.Backend = b
+	r := p.sync(p.t, NFT, table)
+	return r.Chains + r.Elements
 }
 
-func destinations(c Cluster, v6 bool) []netip.AddrPort {
-	out := map[netip.AddrPort]bool{}
-	add := func(ip string, port int32) {
-		if a := netip.MustParseAddr(ip); a.Is6() == v6 && port > 0 {
-			out[netip.AddrPortFrom(a, uint16(port))] = true
-		}
-	}
-	for _, s := range c.Services {
-		for _, ip := range append(slices.Clone(s.Spec.ClusterIPs), s.Spec.ExternalIPs...) {
-			add(ip, 99)
-			for _, p := range s.Spec.Ports {
-				add(ip, p.Port)
-				add("192.168.0.1", p.NodePort)
-				add("fd00::1", p.NodePort)
-			}
-		}
-		for _, i := range s.Status.LoadBalancer.Ingress {
-			for _, p := range s.Spec.Ports {
-				add(i.IP, p.Port)
-			}
-		}
-	}
-	add("8.8.8.8", 80)
-	add("2001:db8:8::8", 80)
-	return slices.Collect(maps.Keys(out))
-}
+func (p *fuzzed) Apply(d *net.Diff) { p.apply(p.t, NFT, d) }
 
-func compareFate(t *testing.T, tr *tracer, c Cluster, src netip.Addr, proto corev1.Protocol, to netip.AddrPort) {
-	t.Helper()
-	tr.steps = 0
-	got := tr.trace(packet{src: src, dst: to.Addr(), proto: strings.ToLower(string(proto)), dport: int(to.Port())}, slices.Contains(nodeAddr, src))
-	f := c.Ask(src, proto, to)
-	want := map[fate]float64{{what: f.What}: 1}
-	if f.What == "served" {
-		want = map[fate]float64{}
-		for _, e := range f.To {
-			want[fate{"served", e, f.Masked || (e.Addr() == src && isHere(c, src))}] += 1 / float64(len(f.To))
-		}
+func (p *fuzzed) Trace(from netip.Addr, to net.Address) map[End]float64 {
+	k := p.kernels[0]
+	if to.IP.Is6() {
+		k = p.kernels[1]
 	}
-	ok := len(got) == len(want)
-	for x, n := range want {
-		ok = ok && math.Abs(got[x]-n) < 1e-6
-	}
-	if !ok {
-		t.Errorf("%s calls %s %s: %v, want %v", src, proto, to, got, want)
+	tr := newTracer(k)
+	tr.read = p.read
+	out := map[End]float64{}
+	for f, n := range tr.trace(packet{src: from, dst: to.IP, proto: strings.ToLower(to.Proto.String()), dport: int(to.Port)}, slices.Contains(nodeAddr, from)) {
+		out[End{What: f.what, To: f.to, Masked: f.masked}] = n
 	}
 	if tr.steps > 400 {
-		t.Errorf("%s calls %s %s: %d rules", src, proto, to, tr.steps)
+		p.t.Errorf("%s calls %s: %d rules", from, to, tr.steps)
 	}
+	return out
 }
 
-// isHere tells whether an endpoint is on this node: what one elsewhere sends to
-// itself does not come by.
-func isHere(c Cluster, a netip.Addr) bool {
-	for _, s := range c.Slices {
-		for _, e := range s.Endpoints {
-			if e.Addresses[0] == a.String() && e.NodeName != nil && *e.NodeName == c.NodeName && (*e.Conditions.Ready || *e.Conditions.Serving) {
-				return true
-			}
-		}
-	}
-	return false
+// FuzzTables: whatever the history, changes leave what a backend that begins would
+// write, and packets end as the oracles say.
+func FuzzTables(f *testing.F) {
+	Fuzz(f, World{Node: thisNode, Pods: pods}, func(t testing.TB) Paper { return &fuzzed{onPaper(t, Config{}), t, map[string]*rule{}} })
 }
 
 // TestBatches: in many small batches each step leads only to what is there, and

@@ -237,32 +237,46 @@ func (b *Backend) Apply(ctx context.Context, t *net.Table, d *net.Diff) error {
 // apply queues and sends the changes, and returns the chains that nobody needs
 // any more.
 func (b *Backend) apply(c *nftables.Conn, d *net.Diff) ([]string, error) {
-	have, want := elements{}, elements{}
-	fresh, stale := b.countPicks(d)
-	b.numbers.assign(fresh, nil)
-	for _, p := range fresh {
+	x := b.changes(d)
+	for _, p := range x.fresh {
 		b.writePick(c, p)
-		b.numbers.put(want, p)
 	}
-	for _, p := range stale {
-		b.numbers.put(have, p)
+	if _, err := b.writeChanges(c, x.have, x.want); err != nil {
+		return nil, err
+	}
+	return names(x.stale), c.Flush()
+}
+
+// changes is what a diff makes of what the kernel has.
+type changes struct {
+	fresh, stale []pick   // chains that have their first user, and that lost their last
+	have, want   elements // of what changes, as it is and as it shall be
+}
+
+// changes makes them, and takes them for made.
+func (b *Backend) changes(d *net.Diff) changes {
+	out := changes{have: elements{}, want: elements{}}
+	out.fresh, out.stale = b.countPicks(d)
+	b.numbers.assign(out.fresh, nil)
+	for _, p := range out.fresh {
+		b.numbers.put(out.want, p)
+	}
+	for _, p := range out.stale {
+		b.numbers.put(out.have, p)
 	}
 	for _, x := range d.Entries {
-		b.change(x, have, want)
+		b.change(x, out.have, out.want)
 	}
 	b.numbers.keep(b.picks)
 	for set, x := range map[string]net.Addresses{clusterIPs: d.ClusterIPs, hairpin: d.Here} {
 		for _, a := range x.Removed {
-			have.putAddress(set, a)
+			out.have.putAddress(set, a)
 		}
 		for _, a := range x.Added {
-			want.putAddress(set, a)
+			out.want.putAddress(set, a)
 		}
 	}
-	if _, err := b.writeChanges(c, have, want); err != nil {
-		return nil, err
-	}
-	return names(stale), c.Flush()
+	return out
 }
 
 // change adds what the kernel has of an entry and what it shall have.
