@@ -9,12 +9,11 @@ import (
 	"nodeagent/internal/net"
 )
 
-// maxFaults is how many services are found at fault in one go. Where there are
-// more, the next go finds them.
+// maxFaults is how many parts that the kernel refuses are looked into side by side, and
+// so about how many services are found at fault in one go. The next go finds others.
 const maxFaults = 16
 
-// narrowing is a search for the services whose rules the kernel refuses, among the
-// changes of a batch.
+// narrowing is a search for the services whose rules the kernel refuses, among changes.
 type narrowing struct {
 	p     *Proxy
 	table *net.Table // what the kernel holds
@@ -23,8 +22,7 @@ type narrowing struct {
 }
 
 // narrow makes the changes of a diff in parts, until only those are left that the
-// kernel refuses, and takes their services out of the model. Where everything has
-// to be compared (full), all services are in question.
+// kernel refuses, and takes their services out of the model.
 func (p *Proxy) narrow(ctx context.Context, d *net.Diff, full bool) error {
 	select {
 	case <-p.wakes: // everything is compared after a refusal
@@ -33,14 +31,15 @@ func (p *Proxy) narrow(ctx context.Context, d *net.Diff, full bool) error {
 	n := &narrowing{p: p, table: p.model.Table().Clone(), fault: map[net.Key]error{}}
 	changes := d.Entries
 	if full {
-		changes = nil
-		for _, e := range p.model.Table().Sorted() {
-			changes = append(changes, net.Change{New: e})
+		var err error
+		if changes, err = n.step(ctx); err != nil {
+			return err
 		}
+	} else {
+		n.table.Change(reversed(changes))
 	}
-	n.table.Change(reversed(changes))
 	groups := linked(changes)
-	err := n.try(ctx, groups)
+	err := n.search(ctx, groups)
 	if err != nil && !errors.Is(err, errMany) {
 		return err
 	}
@@ -55,7 +54,26 @@ func (p *Proxy) narrow(ctx context.Context, d *net.Diff, full bool) error {
 	for k, why := range n.fault {
 		p.model.LeaveOut(k, why.Error())
 	}
+	p.owed = owing(n.table, p.model.Table())
 	return err
+}
+
+// step goes back to what the kernel took last, and returns what is more than that. Where
+// nothing was taken yet, or that is refused now, everything is.
+func (n *narrowing) step(ctx context.Context) ([]net.Change, error) {
+	want := n.table
+	if n.table = n.p.owed.before(want); n.table != nil && len(n.table.Entries) > 0 {
+		switch err := n.apply(ctx, nil); {
+		case err == nil:
+			n.took++
+			return between(n.table, want), nil
+		case !net.IsRefused(err):
+			return nil, err
+		}
+	}
+	n.table = want.Clone()
+	n.table.Change(reversed(between(&net.Table{}, want)))
+	return between(n.table, want), nil
 }
 
 var errMany = fmt.Errorf("the kernel refuses the rules of more than %d services", maxFaults)
@@ -75,7 +93,41 @@ func reversed(changes []net.Change) []net.Change {
 	return out
 }
 
-// try makes the changes of groups; of what the kernel refuses it tries the halves.
+// search makes the changes of groups. Of what the kernel refuses it tries the halves,
+// both before the halves of either: so half of all services are served after two steps,
+// and all but a quarter after four, wherever the ones at fault are.
+func (n *narrowing) search(ctx context.Context, groups [][]net.Change) error {
+	many := false
+	for open := [][][]net.Change{groups}; len(open) > 0; {
+		var refused [][][]net.Change
+		for _, part := range open {
+			err := n.try(ctx, part)
+			switch {
+			case net.IsRefused(err):
+				refused = append(refused, part)
+			case err != nil:
+				return err
+			}
+		}
+		if left := max(maxFaults-len(n.fault), 0); len(refused) > left {
+			if many = true; n.took == 0 { // does it take anything at all?
+				left = min(left, 1)
+			}
+			refused = refused[:left]
+		}
+		open = open[:0]
+		for _, part := range refused {
+			half := len(part) / 2
+			open = append(open, part[:half], part[half:])
+		}
+	}
+	if many {
+		return errMany
+	}
+	return nil
+}
+
+// try makes the changes of groups, or none; a single group that is refused is blamed.
 func (n *narrowing) try(ctx context.Context, groups [][]net.Change) error {
 	if len(groups) == 0 || ctx.Err() != nil {
 		return ctx.Err()
@@ -89,17 +141,14 @@ func (n *narrowing) try(ctx context.Context, groups [][]net.Change) error {
 	case !net.IsRefused(err):
 		return err
 	case len(n.p.wakes) > 0:
-		return fmt.Errorf("somebody else changes the rules meanwhile: %w", err)
+		return fmt.Errorf("somebody else changes the rules meanwhile: %v", err) // which is no refusal to look into
 	case len(groups) == 1:
-		return n.blame(ctx, all, err)
-	case len(n.fault) >= maxFaults:
-		return fmt.Errorf("%w: %w", errMany, err)
+		if err := n.blame(ctx, all, err); err != nil {
+			return fmt.Errorf("leave a service out: %v", err) // nor is this
+		}
+		return nil
 	}
-	half := len(groups) / 2
-	if err := n.try(ctx, groups[:half]); err != nil {
-		return err
-	}
-	return n.try(ctx, groups[half:])
+	return err
 }
 
 // apply has the kernel hold the table with changes, or leaves both as they were.

@@ -77,11 +77,7 @@ func (p *Proxy) program(ctx context.Context) {
 		p.failed(err, true)
 		return
 	}
-	d := p.model.Take()
-	p.tell(&d)
-	for a, ends := range d.Flows() {
-		p.stale[a] = ends
-	}
+	d := p.changes()
 	full := !p.sure
 	var err error
 	switch {
@@ -93,11 +89,7 @@ func (p *Proxy) program(ctx context.Context) {
 	if net.IsRefused(err) {
 		p.cfg.Logger.Warn("look for the service whose rules the kernel refuses", "err", err)
 		err = p.narrow(ctx, &d, full)
-		left := p.model.Take() // the kernel is without those already
-		p.tell(&left)
-		for a, ends := range left.Flows() {
-			p.stale[a] = ends
-		}
+		p.changes() // the kernel is without those already
 	}
 	if ctx.Err() != nil {
 		return
@@ -112,6 +104,17 @@ func (p *Proxy) program(ctx context.Context) {
 	}
 	p.done(begun, now, full, full || !d.Empty())
 	p.succeed(ctx)
+}
+
+// changes takes what changed in the model, and tells of it whom it concerns.
+func (p *Proxy) changes() net.Diff {
+	d := p.model.Take()
+	p.owed.add(&d)
+	p.tell(&d)
+	for a, ends := range d.Flows() {
+		p.stale[a] = ends
+	}
+	return d
 }
 
 // bounded calls the Backend.
@@ -150,7 +153,7 @@ func (p *Proxy) failed(err error, full bool) {
 
 // done notes that the kernel holds what it should.
 func (p *Proxy) done(begun, now time.Time, full, some bool) {
-	p.sure = true
+	p.sure, p.owed = true, owed{}
 	p.again.reset()
 	p.batch.done(now, some)
 	if !p.begun {

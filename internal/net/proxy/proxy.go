@@ -80,6 +80,7 @@ type Proxy struct {
 	timer   *time.Timer
 
 	sure    bool // the kernel holds what it was told last
+	owed    owed
 	begun   bool // it was told something once
 	whole   time.Time
 	patient time.Time // for how long the Node's facts are waited for

@@ -443,6 +443,90 @@ func TestNarrow(t *testing.T) {
 	}
 }
 
+// TestNarrowAtOnce: at a start at which the kernel refuses the whole, all services but
+// those at fault are served without a wait: half of them by the second part that is
+// tried, three quarters by the fourth, wherever those are.
+func TestNarrowAtOnce(t *testing.T) {
+	const services = 64
+	for _, bad := range [][]int{{0}, {13}, {63}, {5, 6, 7, 40}} {
+		play(t, func(s *scene) {
+			for _, i := range bad {
+				s.refuses[web(i, 0)[0].GetName()] = true
+			}
+			s.put(webs(services, 1)...)
+			begun := time.Now()
+			s.begin()
+			if got := s.names(); len(got) != services-len(bad) {
+				t.Errorf("bad %v: %d services are served", bad, len(got))
+			}
+			for i, at := range s.kernel.at {
+				if at.Sub(begun) > full {
+					t.Errorf("bad %v: step %d is %s late", bad, i, at.Sub(begun))
+				}
+			}
+			served := func(step int) int { return len(s.looks[step+1]) } // after the whole, which is tried twice
+			if len(bad) == 1 && (served(1+2-1) < services/2 || served(1+4-1) < services*3/4) {
+				t.Errorf("bad %v: so many are served after each step: %v", bad, counts(s.looks))
+			}
+			if len(s.looks) > 8*(2+len(bad)*7) {
+				t.Errorf("bad %v: %d steps", bad, len(s.looks))
+			}
+		})
+	}
+}
+
+func counts(looks []map[string]bool) (out []int) {
+	for _, x := range looks {
+		out = append(out, len(x))
+	}
+	return out
+}
+
+// TestNarrowKeeps: where there are more at fault than are found in one go, at the start
+// and later, nobody who is innocent loses the rules that it has.
+func TestNarrowKeeps(t *testing.T) {
+	for name, before := range map[string]bool{"at the start": false, "later": true} {
+		t.Run(name, func(t *testing.T) {
+			play(t, func(s *scene) {
+				refuse := func() {
+					for i := range 30 {
+						s.refuses[web(7*i, 0)[0].GetName()] = true
+					}
+				}
+				if !before {
+					refuse()
+				}
+				s.put(webs(210, 1)...)
+				s.begin()
+				s.kernel.set(func() {
+					if refuse(); before {
+						s.looks, s.only = nil, 2
+					}
+				})
+				var all []metav1.Object
+				for i := range 210 {
+					all = append(all, web(i, 2)[1])
+				}
+				s.put(all...)
+				s.after(10 * time.Minute)
+				if n := len(s.names()); n != 180 {
+					t.Errorf("%d services are served", n)
+				}
+				if n := len(s.events.all()); n < 30 {
+					t.Errorf("%d events", n)
+				}
+				for i := 1; i < len(s.looks); i++ {
+					for svc := range s.looks[i-1] {
+						if !s.looks[i][svc] && !s.refuses[svc] {
+							t.Fatalf("after step %d of %d %s is without rules: %v", i, len(s.looks), svc, counts(s.looks))
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
 // TestNarrowBatch: where a batch is refused, nobody in it who is innocent is without
 // rules for a moment.
 func TestNarrowBatch(t *testing.T) {

@@ -28,6 +28,7 @@ type kernel struct {
 	mu      sync.Mutex
 	holds   map[net.Address]*net.Entry
 	refuses map[string]bool // services
+	only    int             // and these only with so many endpoints; 0: with any number
 	all     bool            // it refuses everything
 	moody   int             // so many calls more
 	err     error           // all fails with it
@@ -37,7 +38,8 @@ type kernel struct {
 	at      []time.Time
 	wake    func()
 	took    int
-	stays   int // what another proxy left, for so many tries
+	stays   int               // what another proxy left, for so many tries
+	looks   []map[string]bool // the services that it held after each call
 }
 
 func newKernel(t *testing.T) *kernel {
@@ -68,11 +70,18 @@ func (k *kernel) hold(verb string, t *net.Table) (int, error) {
 		k.t.Errorf("the table has cluster IPs %v for %d services", t.ClusterIPs(), len(ips))
 	}
 	k.calls, k.at = append(k.calls, fmt.Sprint(verb, " ", n)), append(k.at, time.Now())
+	defer func() {
+		now := map[string]bool{}
+		for _, e := range k.holds {
+			now[e.Service.Name] = true
+		}
+		k.looks = append(k.looks, now)
+	}()
 	if k.err != nil {
 		return 0, k.err
 	}
 	for _, e := range t.Entries {
-		if k.all || k.moody > 0 || k.refuses[e.Service.Name] {
+		if k.all || k.moody > 0 || k.refuses[e.Service.Name] && (k.only == 0 || k.only == len(e.Cluster)) {
 			k.sure = false
 			k.moody--
 			return 0, net.AsRefused(fmt.Errorf("no room for %s", e.Service))
