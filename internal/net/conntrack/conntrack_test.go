@@ -1,6 +1,8 @@
 package conntrack
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/net"
@@ -120,4 +123,42 @@ func TestTune(t *testing.T) {
 			t.Error("a setting was made that the kernel lacks")
 		}
 	}
+}
+
+// TestFind: of all connections only what is to go is kept, whatever else there is; and
+// who has no time left does not look on.
+func TestFind(t *testing.T) {
+	need.Have(t, need.Root)
+	for i := range 3000 {
+		flow(t, unix.IPPROTO_UDP, fmt.Sprintf("10.2.%d.%d:9", i/250, i%250+1), "10.96.0.7:53", "10.0.0.1:53")
+	}
+	flow(t, unix.IPPROTO_UDP, "10.1.0.1:2", "10.96.0.7:53", "10.0.0.2:53")
+	s, err := nl.Subscribe(unix.NETLINK_NETFILTER)
+	must(t, err)
+	defer s.Close()
+	f := stale{flows: net.Flows{{IP: netip.MustParseAddr("10.96.0.7"), Port: 53, Proto: net.UDP}: {netip.MustParseAddrPort("10.0.0.1:53")}}}
+	h := &nl.SocketHandle{Socket: s}
+	gone, err := f.find(t.Context(), h, unix.AF_INET)
+	if err != nil || len(gone) != 1 || parseEntry(gone[0]).ends.String() != "10.0.0.2:53" {
+		t.Errorf("%d of 3001 are kept, %v", len(gone), err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := f.find(ctx, h, unix.AF_INET); !errors.Is(err, context.Canceled) {
+		t.Errorf("without time: %v", err)
+	}
+	must(t, netlink.ConntrackTableFlush(netlink.ConntrackTable))
+}
+
+// FuzzEntry: whatever is in a message, it is read without harm.
+func FuzzEntry(f *testing.F) {
+	f.Add([]byte("\x02\x00\x00\x00\x34\x00\x01\x80\x14\x00\x01\x80\x08\x00\x01\x00\x0a\x01\x00\x01\x08\x00\x02\x00\x0a\x60\x00\x01\x1c\x00\x02\x80\x05\x00\x01\x00\x11\x00\x00\x00\x06\x00\x02\x00\x00\x01\x00\x00\x06\x00\x03\x00\x00\x35\x00\x00"))
+	f.Add([]byte{2, 0, 0, 0, 3, 0, 1, 0x80})
+	f.Add([]byte{2, 0, 0, 0, 9, 0, 1, 0x80, 5})
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		e := parseEntry(msg)
+		if e.called.Addr().Is4In6() || e.ends.Addr().Is4In6() {
+			t.Errorf("%v", e)
+		}
+	})
 }

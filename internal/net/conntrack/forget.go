@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/net"
@@ -28,12 +30,13 @@ type Table struct{}
 // one of the endpoints, and says how many there were. It costs a look at all
 // connections of a family.
 func (Table) Forget(ctx context.Context, flows net.Flows) (int, error) {
-	h, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+	s, err := nl.Subscribe(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return 0, fmt.Errorf("open netfilter socket: %w", err)
 	}
-	defer h.Close()
-	if err := h.SetSocketTimeout(callTimeout); err != nil {
+	defer s.Close()
+	limit := unix.NsecToTimeval(callTimeout.Nanoseconds())
+	if err := errors.Join(s.SetSendTimeout(&limit), s.SetReceiveTimeout(&limit)); err != nil {
 		return 0, fmt.Errorf("bound netfilter socket: %w", err)
 	}
 	f := stale{flows: flows}
@@ -42,7 +45,7 @@ func (Table) Forget(ctx context.Context, flows net.Flows) (int, error) {
 	}
 	n := 0
 	for _, family := range f.families() {
-		got, err := f.forget(ctx, h, family)
+		got, err := f.forget(ctx, &nl.SocketHandle{Socket: s}, family)
 		if n += got; err != nil {
 			return n, fmt.Errorf("forget udp flows to endpoints that are gone: %w", err)
 		}
@@ -51,18 +54,51 @@ func (Table) Forget(ctx context.Context, flows net.Flows) (int, error) {
 }
 
 // forget does one family.
-func (f *stale) forget(ctx context.Context, h *netlink.Handle, family netlink.InetFamily) (n int, err error) {
+func (f *stale) forget(ctx context.Context, s *nl.SocketHandle, family uint8) (n int, err error) {
 	for range maxDumps {
-		if ctx.Err() != nil {
-			return n, ctx.Err()
+		var gone [][]byte
+		gone, err = f.find(ctx, s, family)
+		if err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
+			return n, err
 		}
-		var got uint
-		got, err = h.ConntrackDeleteFilters(netlink.ConntrackTable, family, f)
-		if n += int(got); !errors.Is(err, netlink.ErrDumpInterrupted) {
+		for _, msg := range gone {
+			if err := ctx.Err(); err != nil {
+				return n, err
+			}
+			r := request(s, family, nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
+			r.AddRawData(msg[header:])
+			if _, err := r.Execute(unix.NETLINK_NETFILTER, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+				return n, err
+			}
+			n++
+		}
+		if err == nil {
 			break
 		}
 	}
 	return n, err
+}
+
+// find looks at all connections of a family, as the kernel hands them out, some at a time,
+// and keeps those that are to go.
+func (f *stale) find(ctx context.Context, s *nl.SocketHandle, family uint8) (gone [][]byte, err error) {
+	err = request(s, family, nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP).ExecuteIter(unix.NETLINK_NETFILTER, 0, func(msg []byte) bool {
+		if f.matches(parseEntry(msg)) {
+			gone = append(gone, bytes.Clone(msg))
+		}
+		return ctx.Err() == nil
+	})
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return gone, err
+}
+
+func request(s *nl.SocketHandle, family uint8, operation, flags int) *nl.NetlinkRequest {
+	r := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|operation, flags)
+	r.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: s}
+	r.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0})
+	return r
 }
 
 // stale picks the entries.
@@ -71,25 +107,18 @@ type stale struct {
 	local map[netip.Addr]bool // the node's addresses; nil: no node port is asked for
 }
 
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (f *stale) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	if flow.Forward.Protocol != unix.IPPROTO_UDP {
+// matches tells whether an entry is of UDP, to one of the addresses, and leads to none of
+// its endpoints.
+func (f *stale) matches(e entry) bool {
+	if e.proto != unix.IPPROTO_UDP || !e.called.IsValid() {
 		return false
 	}
-	to, ok := netip.AddrFromSlice(flow.Forward.DstIP)
-	if !ok {
-		return false
-	}
-	to = to.Unmap()
-	ends, asked := f.flows[net.Address{IP: to, Port: flow.Forward.DstPort, Proto: net.UDP}]
+	to := e.called.Addr()
+	ends, asked := f.flows[net.Address{IP: to, Port: e.called.Port(), Proto: net.UDP}]
 	if !asked && f.local[to] {
-		ends, asked = f.flows[net.Address{IP: unspecified(to), Port: flow.Forward.DstPort, Proto: net.UDP}]
+		ends, asked = f.flows[net.Address{IP: unspecified(to), Port: e.called.Port(), Proto: net.UDP}]
 	}
-	if !asked {
-		return false
-	}
-	from, _ := netip.AddrFromSlice(flow.Reverse.SrcIP)
-	return !slices.Contains(ends, netip.AddrPortFrom(from.Unmap(), flow.Reverse.SrcPort))
+	return asked && !slices.Contains(ends, e.ends)
 }
 
 func unspecified(a netip.Addr) netip.Addr {
@@ -99,11 +128,11 @@ func unspecified(a netip.Addr) netip.Addr {
 	return netip.IPv6Unspecified()
 }
 
-func (f *stale) families() []netlink.InetFamily {
-	var out []netlink.InetFamily
+func (f *stale) families() []uint8 {
+	var out []uint8
 	for _, family := range []struct {
 		is4  bool
-		kind netlink.InetFamily
+		kind uint8
 	}{{true, unix.AF_INET}, {false, unix.AF_INET6}} {
 		for a := range f.flows {
 			if a.IP.Is4() == family.is4 {
