@@ -3,6 +3,8 @@ package proxy
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"nodeagent/internal/net"
@@ -19,6 +21,7 @@ type figures struct {
 	forgotten, entries      int
 	noLocal                 [2]int // ports with policy Local, inside and outside, without an endpoint here
 	answers                 [2]map[int]int
+	asked                   map[[2]string]int // of the API server, by method and code
 }
 
 func newFigures() figures {
@@ -34,7 +37,7 @@ func newFigures() figures {
 	}
 	return figures{
 		sync: histogram{bounds: rules}, whole: histogram{bounds: rules}, part: histogram{bounds: rules}, forgetting: histogram{bounds: rules},
-		programming: histogram{bounds: programming}, answers: [2]map[int]int{{}, {}},
+		programming: histogram{bounds: programming}, answers: [2]map[int]int{{}, {}}, asked: map[[2]string]int{},
 	}
 }
 
@@ -53,6 +56,16 @@ func (f *figures) wrote(took time.Duration, full bool) {
 		f.whole.add(took)
 	} else {
 		f.part.add(took)
+	}
+}
+
+// writeAsked writes what the API server was asked, by client-go's name.
+func (f *figures) writeAsked(w io.Writer, host string) {
+	const name = "rest_client_requests_total"
+	fmt.Fprintf(w, "# HELP %s Number of HTTP requests, partitioned by status code, method, and host.\n# TYPE %s counter\n", name, name)
+	keys := slices.SortedFunc(maps.Keys(f.asked), func(a, b [2]string) int { return slices.Compare(a[:], b[:]) })
+	for _, k := range keys {
+		fmt.Fprintf(w, "%s{code=%q,host=%q,method=%q} %d\n", name, k[1], host, k[0], f.asked[k])
 	}
 }
 

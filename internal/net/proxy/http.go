@@ -69,6 +69,7 @@ func (p *Proxy) Metrics() http.Handler {
 		var text bytes.Buffer // a client that is slow holds up nobody
 		s.mu.Lock()
 		s.figures.write(&text, s.mode, s.updated)
+		s.figures.writeAsked(&text, s.host)
 		s.mu.Unlock()
 		if write := p.cfg.Process; write != nil {
 			if err := write(&text); err != nil {

@@ -3,10 +3,13 @@ package proxy
 import (
 	"bytes"
 	"errors"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // What kube-proxy 1.36.3 serves in every mode, and in each besides.
@@ -78,4 +81,31 @@ func TestMetricNames(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestRequestsCounted: what the API server was asked is told by client-go's name, with
+// what came of it.
+func TestRequestsCounted(t *testing.T) {
+	play(t, func(s *scene) {
+		s.put(webs(3, 1)...)
+		s.begin()
+		metrics := func() string {
+			_, text := get(s.proxy.Metrics(), "/metrics")
+			return text
+		}
+		if text := metrics(); !strings.Contains(text, "\nrest_client_requests_total{code=\"200\",host=\"api\",method=\"GET\"} 3\n") {
+			t.Errorf("after three lists there is\n%s", text)
+		}
+		s.server(func() {
+			s.fault = func(w http.ResponseWriter, _ *http.Request) bool {
+				refuse(w, http.StatusInternalServerError, metav1.StatusReasonInternalError)
+				return true
+			}
+		})
+		s.cut()
+		s.after(time.Minute)
+		if text := metrics(); !strings.Contains(text, "\nrest_client_requests_total{code=\"500\",host=\"api\",method=\"GET\"} ") {
+			t.Errorf("after errors there is\n%s", text)
+		}
+	})
 }

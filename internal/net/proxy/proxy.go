@@ -112,7 +112,10 @@ func New(cfg Config) (*Proxy, error) {
 		model: net.NewModel(net.Node{Name: cfg.NodeName}), uids: map[net.Key]types.UID{}, told: map[net.Key][]net.Finding{},
 		stale: net.Flows{}, state: newState(cfg.Mode, cfg.Settings),
 	}
-	servers, err := newServers(cfg)
+	if at, _, err := rest.DefaultServerUrlFor(cfg.Rest); err == nil { // who cannot be asked is told below
+		p.state.host = at.Host
+	}
+	servers, err := newServers(cfg, counted(cfg.HTTP, p.state))
 	if err != nil {
 		return nil, fmt.Errorf("configure service proxy: %w", err)
 	}

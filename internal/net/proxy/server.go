@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"math/rand/v2"
+	"net/http"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -43,7 +44,7 @@ type server struct {
 	is            func(any) bool // one of the kind
 }
 
-func newServers(cfg Config) ([kinds]server, error) {
+func newServers(cfg Config, h *http.Client) ([kinds]server, error) {
 	var out [kinds]server
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme} {
@@ -58,7 +59,7 @@ func newServers(cfg Config) ([kinds]server, error) {
 		c.ContentType, c.AcceptContentTypes = protobuf, protobuf+",application/json"
 		c.QPS, c.RateLimiter = -1, nil // three requests at a time, paced by our own pauses
 		c.WarningHandler = rest.NoWarnings{}
-		return rest.RESTClientForConfigAndClient(c, cfg.HTTP)
+		return rest.RESTClientForConfigAndClient(c, h)
 	}
 	core, err := dial("/api", corev1.SchemeGroupVersion)
 	if err != nil {

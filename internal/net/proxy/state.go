@@ -16,6 +16,7 @@ const late = time.Minute
 type state struct {
 	mode     string
 	settings any
+	host     string // the API server's
 
 	mu       sync.Mutex
 	since    time.Time // of the oldest change that waits; zero: none does
@@ -102,6 +103,14 @@ func (s *state) forgot(n int, took time.Duration) {
 	defer s.mu.Unlock()
 	s.figures.forgotten += n
 	s.figures.forgetting.add(took)
+}
+
+// asked notes a request to the API server. Codes have three digits, so that there are
+// few counts whoever answers.
+func (s *state) asked(method, code string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.figures.asked[[2]string{method, code}]++
 }
 
 func (s *state) eligible(yes bool) {
