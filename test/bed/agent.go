@@ -1,6 +1,7 @@
 package bed
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ type AgentOptions struct {
 	NodeAgent string   // YAML lines added to its NodeAgentConfiguration
 	Proxy     string   // YAML lines of its KubeProxyConfiguration; "": it has none
 	NoCIDRs   bool     // pods' addresses are from the ranges of the Node
+	Driver    string   // of cgroups; default: cgroupfs
 	Env       []string // NODEAGENT_FAILPOINTS=…
 	Args      []string // more flags of "nodeagent run"
 }
@@ -116,7 +118,7 @@ kind: KubeletConfiguration
 staticPodPath: %q
 podLogsDir: %q
 cgroupRoot: %q
-cgroupDriver: cgroupfs
+cgroupDriver: %s
 containerRuntimeEndpoint: %q
 clusterDNS: [%q]
 clusterDomain: cluster.local
@@ -129,7 +131,7 @@ runDir: %q
 podNetwork:
   cidrs: [%s]
 %s
-`, a.Manifests, a.PodLogs(), a.bed.CgroupRoot(), "unix://"+a.bed.Address(), NodeIP, a.opts.Kubelet,
+`, a.Manifests, a.PodLogs(), a.bed.CgroupRoot(), cmp.Or(a.opts.Driver, "cgroupfs"), "unix://"+a.bed.Address(), NodeIP, a.opts.Kubelet,
 		a.StateDir(), a.RunDir(), a.cidrs(), a.opts.NodeAgent) + proxy
 }
 

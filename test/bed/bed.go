@@ -230,7 +230,8 @@ func (b *Bed) ID() string { return b.id }
 func (b *Bed) Dir() string { return b.dir }
 
 // CgroupRoot is the cgroup below which everything of the bed lives, as the
-// daemon's cgroupRoot wants it.
+// daemon's cgroupRoot wants it. systemd's driver makes a slice of that name, and
+// pods live there.
 func (b *Bed) CgroupRoot() string { return "/" + cgroupName(b.id) }
 
 // Netns is the path of the bed's network namespace while the bed is open.

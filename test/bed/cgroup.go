@@ -2,10 +2,12 @@ package bed
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -13,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/test/need"
 )
 
 // hierarchies returns the mount points of every cgroup hierarchy; unified is the
@@ -171,6 +175,21 @@ func removeCgroup(name string, limit time.Duration) error {
 		}
 		time.Sleep(wait) // EBUSY until the kernel has finished with the last task
 	}
+}
+
+// stopSlice has systemd forget a slice and all that is in it, if it made one: what
+// is only removed it would show for ever.
+func stopSlice(name string) error {
+	dirs, err := cgroupDirs(name)
+	if err != nil || len(dirs) == 0 || need.Lacks(need.Systemd) != "" {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, "systemctl", "stop", name).CombinedOutput(); err != nil {
+		return fmt.Errorf("stop the bed's slice %s: %w\n%s", name, err, out)
+	}
+	return nil
 }
 
 func ignoreNotExist(err error, what string) error {

@@ -22,9 +22,11 @@ func (b *Bed) Processes() map[int]string {
 		return procs
 	}
 	for _, h := range all {
-		for _, pid := range pidsBelow(filepath.Join(h, cgroupName(b.id))) {
-			if mark, err := owner(pid); err == nil {
-				procs[pid] = mark
+		for _, name := range cgroupNames(b.id) {
+			for _, pid := range pidsBelow(filepath.Join(h, name)) {
+				if mark, err := owner(pid); err == nil {
+					procs[pid] = mark
+				}
 			}
 		}
 	}

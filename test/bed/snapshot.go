@@ -218,11 +218,16 @@ func (b *Bed) snapPins(_ context.Context, s Snapshot) error {
 }
 
 func (b *Bed) snapCgroups(_ context.Context, s Snapshot) error {
-	dirs, err := cgroupDirs(cgroupName(b.id))
-	for _, d := range dirs {
-		s["cgroup "+d] = ""
+	for _, name := range cgroupNames(b.id) {
+		dirs, err := cgroupDirs(name)
+		if err != nil {
+			return err
+		}
+		for _, d := range dirs {
+			s["cgroup "+d] = ""
+		}
 	}
-	return err
+	return nil
 }
 
 // snapNet lists interfaces, addresses, routes and neighbours that somebody made.

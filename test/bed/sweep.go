@@ -22,6 +22,14 @@ const home = "/tmp/nab"
 
 func cgroupName(id string) string { return "nodeagent-bed-" + id }
 
+// sliceName is the cgroup below which systemd puts what a daemon with cgroupName as
+// its root asks it for.
+func sliceName(id string) string { return strings.ReplaceAll(cgroupName(id), "-", "_") + ".slice" }
+
+// cgroupNames are the cgroups of a bed, of which the slice is there only where a
+// daemon has had systemd make it.
+func cgroupNames(id string) []string { return []string{cgroupName(id), sliceName(id)} }
+
 // owner is how a bed names the process that it belongs to: the pid alone would
 // be believed again after it was given to another process.
 func owner(pid int) (string, error) {
@@ -79,8 +87,10 @@ func Sweep(id string) error {
 		os.Remove(lockFile)
 		return ignoreNotExist(err, link)
 	}
-	if err := killCgroup(cgroupName(id), 10*time.Second); err != nil {
-		return err
+	for _, name := range cgroupNames(id) {
+		if err := killCgroup(name, 10*time.Second); err != nil {
+			return err
+		}
 	}
 	pins := netnsPins(dir)
 	if err := unmountBelow(dir); err != nil {
@@ -95,8 +105,13 @@ func Sweep(id string) error {
 	if err := removeRuncState(id); err != nil {
 		return err
 	}
-	if err := removeCgroup(cgroupName(id), 10*time.Second); err != nil {
+	if err := stopSlice(sliceName(id)); err != nil {
 		return err
+	}
+	for _, name := range cgroupNames(id) {
+		if err := removeCgroup(name, 10*time.Second); err != nil {
+			return err
+		}
 	}
 	if m := mountedBelow(dir); m != "" {
 		return fmt.Errorf("remove %s: %s is still mounted", dir, m)
@@ -148,7 +163,8 @@ func removeRuncState(id string) error {
 	}
 	for _, s := range states {
 		b, err := os.ReadFile(s)
-		if err != nil || !bytes.Contains(b, []byte("/"+cgroupName(id)+"/")) {
+		ours := func(name string) bool { return bytes.Contains(b, []byte("/"+name+"/")) }
+		if err != nil || !slices.ContainsFunc(cgroupNames(id), ours) {
 			continue
 		}
 		if err := os.RemoveAll(filepath.Dir(s)); err != nil {

@@ -4,6 +4,7 @@ package node
 
 import (
 	"context"
+	"flag"
 	"testing"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 	"nodeagent/test/image"
 )
 
+var cgroupDriver = flag.String("driver", "cgroupfs", "`cgroupDriver` of the daemons of newNode")
+
 // newNode starts a bed with the test images and a daemon in it.
 func newNode(t *testing.T, o bed.Options, a bed.AgentOptions) (context.Context, *bed.Bed, *bed.AgentProcess) {
 	t.Helper()
@@ -25,6 +28,7 @@ func newNode(t *testing.T, o bed.Options, a bed.AgentOptions) (context.Context, 
 	if err := b.Import(ctx); err != nil {
 		t.Fatal(err)
 	}
+	a.Driver = *cgroupDriver
 	agent := bed.Agent(t, b, a)
 	warm(t, ctx, b, agent)
 	return ctx, b, agent

@@ -78,6 +78,8 @@ func TestContainerIsWhatWasAskedFor(t *testing.T) {
 	t.Run("cgroups", n.cgroups)
 	t.Run("process limits", n.processLimits)
 	t.Run("logs", n.logPaths)
+	t.Run("slices", n.systemdKeeps)
+	t.Run("whole container out of memory", n.oomGroup)
 }
 
 func (n *rowsNode) ids(t *testing.T) {
