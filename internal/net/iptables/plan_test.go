@@ -216,11 +216,16 @@ func (p *fuzzed) Trace(from netip.Addr, to net.Address) map[End]float64 {
 	return out
 }
 
-// FuzzTables: whatever the history, changes leave what a backend that begins would
+var world = World{Node: thisNode, Pods: pods}
+
+func freshPaper(t testing.TB) Paper { return &fuzzed{onPaper(t, Config{}), t, map[string]*rule{}} }
+
+// TestTables: whatever the history, changes leave what a backend that begins would
 // write, and packets end as the oracles say.
-func FuzzTables(f *testing.F) {
-	Fuzz(f, World{Node: thisNode, Pods: pods}, func(t testing.TB) Paper { return &fuzzed{onPaper(t, Config{}), t, map[string]*rule{}} })
-}
+func TestTables(t *testing.T) { world.Tables(t, freshPaper) }
+
+// FuzzTables lets the fuzzer write the history.
+func FuzzTables(f *testing.F) { world.Fuzz(f, freshPaper) }
 
 // TestBatches: in many small batches each step leads only to what is there, and
 // ends where one step ends.

@@ -170,12 +170,16 @@ func (x *paper) Trace(from netip.Addr, to net.Address) map[End]float64 {
 
 func (h holding) has(e element) bool { _, ok := h.elements[e]; return ok }
 
-// FuzzTables: whatever the history, changes leave what a backend that begins would
+var world = World{Node: net.Node{Name: "here", Zone: "a", Addrs: nodes}, Pods: hosttest.Pods, Odd: bound}
+
+func freshPaper(t testing.TB) Paper { return &paper{t, testPlan(), newHolding()} }
+
+// TestTables: whatever the history, changes leave what a backend that begins would
 // write, and packets end as the oracles say.
-func FuzzTables(f *testing.F) {
-	w := World{Node: net.Node{Name: "here", Zone: "a", Addrs: nodes}, Pods: hosttest.Pods, Odd: bound}
-	Fuzz(f, w, func(t testing.TB) Paper { return &paper{t, testPlan(), newHolding()} })
-}
+func TestTables(t *testing.T) { world.Tables(t, freshPaper) }
+
+// FuzzTables lets the fuzzer write the history.
+func FuzzTables(f *testing.F) { world.Fuzz(f, freshPaper) }
 
 // bound tells of addresses that are on the device: the node has them, and so refuses what
 // is not served there, for externalIPs, too. And of the node's others: nobody is refused

@@ -43,40 +43,49 @@ type World struct {
 	Odd func(*net.Table, netip.Addr) bool
 }
 
-// Fuzz lets the fuzzer write histories, and a backend follow them: after each the
-// changes must have left what a backend that begins would write, and every packet must
-// end as the table says, and where the objects are sound as they say themselves. It is
-// the same for all backends, which thus are compared with each other.
-func Fuzz(f *testing.F, w World, fresh func(testing.TB) Paper) {
-	for seed := range int64(120) {
-		data := make([]byte, 12_000)
-		rand.New(rand.NewSource(seed)).Read(data)
-		f.Add(seed%2 == 0, data)
+// Tables has a backend follow histories: after each the changes must have left what a
+// backend that begins would write, and every packet must end as the table says, and where
+// the objects are sound as they say themselves. It is the same for all backends, which
+// thus are compared with each other.
+func (w World) Tables(t *testing.T, fresh func(testing.TB) Paper) {
+	for seed := range int64(100) {
+		w.follow(t, fmt.Sprintf("seed %d", seed), seed%2 == 0, rand.New(rand.NewSource(seed)), 20, fresh)
 	}
+}
+
+// Fuzz is the same with histories that the fuzzer writes.
+func (w World) Fuzz(f *testing.F, fresh func(testing.TB) Paper) {
+	f.Add(true, []byte("sound clusters"))
+	f.Add(false, []byte("odd ones"))
 	f.Fuzz(func(t *testing.T, sound bool, data []byte) {
-		h := NewHistory(rand.New(NewTape(data)), w.Node)
-		p := fresh(t)
-		p.Sync(h.Model.Table())
-		for range min(len(data)/600+1, 20) {
-			if sound {
-				h.Renew()
-			} else {
-				for range 1 + h.Dice.Intn(4) {
-					h.Step()
-				}
-			}
-			d := h.Model.Take()
-			p.Apply(&d)
-		}
-		if n := p.Sync(h.Model.Table()); n != 0 {
-			t.Fatalf("a backend that begins had to do %d things behind changes", n)
-		}
-		w.compare(t, h, sound, p)
+		w.follow(t, "the fuzzer's", sound, rand.New(NewTape(data)), min(len(data)/600+1, 20), fresh)
 	})
 }
 
+func (w World) follow(t *testing.T, name string, sound bool, dice *rand.Rand, turns int, fresh func(testing.TB) Paper) {
+	t.Helper()
+	h := NewHistory(dice, w.Node)
+	p := fresh(t)
+	p.Sync(h.Model.Table())
+	for range turns {
+		if sound {
+			h.Renew()
+		} else {
+			for range 1 + h.Dice.Intn(4) {
+				h.Step()
+			}
+		}
+		d := h.Model.Take()
+		p.Apply(&d)
+	}
+	if n := p.Sync(h.Model.Table()); n != 0 {
+		t.Fatalf("%s: a backend that begins had to do %d things behind changes", name, n)
+	}
+	w.compare(t, name, h, sound, p)
+}
+
 // compare sends packets from everywhere to everything.
-func (w World) compare(t *testing.T, h *History, sound bool, p Paper) {
+func (w World) compare(t *testing.T, name string, h *History, sound bool, p Paper) {
 	t.Helper()
 	table := h.Model.Table()
 	told := Told{table, w.Node.Addrs, w.Pods}
@@ -90,14 +99,14 @@ func (w World) compare(t *testing.T, h *History, sound bool, p Paper) {
 			if sound {
 				asked := c.Ask(from, corev1.Protocol(to.Proto.String()), netip.AddrPortFrom(to.IP, to.Port))
 				if x := ends(asked, from, table); !sameEnds(x, want) {
-					t.Fatalf("%s calls %s: the table says %v, the objects %v", from, to, want, x)
+					t.Fatalf("%s: %s calls %s: the table says %v, the objects %v", name, from, to, want, x)
 				}
 			}
 			if w.Odd != nil && told.nobody(to) && w.Odd(table, to.IP) {
 				continue
 			}
 			if got := p.Trace(from, to); !sameEnds(got, want) {
-				t.Fatalf("%s calls %s: %s, want %s", from, to, show(got), show(want))
+				t.Fatalf("%s: %s calls %s: %s, want %s", name, from, to, show(got), show(want))
 			}
 		}
 	}

@@ -129,12 +129,16 @@ func (p *paper) Trace(from netip.Addr, to net.Address) map[nettest.End]float64 {
 	return ends
 }
 
-// FuzzTables: whatever the history, changes leave what a backend that begins would
+var world = nettest.World{Node: net.Node{Name: "here", Zone: "a", Addrs: hosttest.NodeAddr}, Pods: hosttest.Pods}
+
+func freshPaper(t testing.TB) nettest.Paper { return onPaper(t, Config{Pods: hosttest.Pods}) }
+
+// TestTables: whatever the history, changes leave what a backend that begins would
 // write, and packets end as the oracles say.
-func FuzzTables(f *testing.F) {
-	w := nettest.World{Node: net.Node{Name: "here", Zone: "a", Addrs: hosttest.NodeAddr}, Pods: hosttest.Pods}
-	nettest.Fuzz(f, w, func(t testing.TB) nettest.Paper { return onPaper(t, Config{Pods: hosttest.Pods}) })
-}
+func TestTables(t *testing.T) { world.Tables(t, freshPaper) }
+
+// FuzzTables lets the fuzzer write the history.
+func FuzzTables(f *testing.F) { world.Fuzz(f, freshPaper) }
 
 // TestRemembered: who is remembered goes where it went, at each address and by each
 // policy, also when numbers have moved, until its endpoint is gone; then it is remembered
