@@ -78,8 +78,14 @@ func TestContainerIsWhatWasAskedFor(t *testing.T) {
 	t.Run("cgroups", n.cgroups)
 	t.Run("process limits", n.processLimits)
 	t.Run("logs", n.logPaths)
-	t.Run("slices", n.systemdKeeps)
-	t.Run("whole container out of memory", n.oomGroup)
+	t.Run("slices", func(t *testing.T) {
+		need.Have(t, need.CgroupV2, need.Systemd)
+		n.systemdKeeps(t)
+	})
+	t.Run("whole container out of memory", func(t *testing.T) {
+		need.Have(t, need.CgroupV2)
+		n.oomGroup(t)
+	})
 }
 
 func (n *rowsNode) ids(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
 	"nodeagent/test/image"
 )
@@ -20,7 +19,6 @@ import (
 // after systemd has read its units anew, for which it writes what it knows of every
 // cgroup, each file of pods that run says what it said.
 func (n *rowsNode) systemdKeeps(t *testing.T) {
-	need.Have(t, need.CgroupV2, need.Systemd)
 	var dirs []string
 	var pods []*corev1.Pod
 	for _, name := range []string{"plain", "guarant", "burst"} {
@@ -90,7 +88,6 @@ func controls(t *testing.T, dirs []string) map[string]string {
 // is not its first, and with singleProcessOOMKill goes on without that process. The
 // daemon that is told so is another one, which adopts what runs.
 func (n *rowsNode) oomGroup(t *testing.T) {
-	need.Have(t, need.CgroupV2)
 	child := spec("restartPolicy: Never", "image: "+image.Shell+"\ncommand: [sh, -c, '/podtool alloc 256; echo it ended with $?; exit 5']\nresources: {limits: {memory: 32Mi}}")
 	n.write(t, "oomgroup", child)
 	p := n.ended(t, "oomgroup")

@@ -44,7 +44,7 @@ var machines = map[string]machine{
 // parameters of every guest's kernel. At random addresses (without norandmaps) the
 // blocks of a program are translated anew for each process: a shell's command takes
 // three times as long.
-const parameters = "root=/dev/vda rw loglevel=5 systemd.show_status=1 module_blacklist=kvm,kvm_amd,kvm_intel,powernow_k8 panic=-1 norandmaps mitigations=off"
+const parameters = "root=/dev/vda rw loglevel=5 systemd.show_status=1 module_blacklist=kvm,kvm_amd,kvm_intel,powernow_k8 panic=-1 norandmaps mitigations=off highres=off"
 
 // clock makes the kernel take the TSC for its clock, which it distrusts unless
 // told: each look at the time would then be an exit to the emulated HPET, and a Go
