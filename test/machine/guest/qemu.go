@@ -43,7 +43,8 @@ var machines = map[string]machine{
 
 // parameters of every guest's kernel. At random addresses (without norandmaps) the
 // blocks of a program are translated anew for each process: a shell's command takes
-// three times as long.
+// three times as long. Timers by the tick only (highres=off): each other one is a turn
+// of QEMU's main loop, and a Go program at work asks for one every 20 µs.
 const parameters = "root=/dev/vda rw loglevel=5 systemd.show_status=1 module_blacklist=kvm,kvm_amd,kvm_intel,powernow_k8 panic=-1 norandmaps mitigations=off highres=off"
 
 // clock makes the kernel take the TSC for its clock, which it distrusts unless
