@@ -17,7 +17,7 @@ func TestServices(t *testing.T) {
 	if out, err := g.Shell(within(t, time.Minute), "modprobe ip_vs"); err != nil {
 		t.Fatalf("load IPVS: %v: %s", err, out)
 	}
-	g.GoTest(t, "nodeagent/internal/net/ipvs")
+	g.GoTest(t, "nodeagent/internal/net/ipvs", "-skip", "^(TestPartialEqualsFull|TestTables|FuzzTables)$") // which ask no kernel
 	// What a kernel tells of rules differs from one to the next: what is ours must look
 	// untouched on this one, too.
 	g.GoTest(t, "nodeagent/internal/net/nftables", "-run", "^(TestOneChange|TestAlike|TestReadable|TestLooks|TestProbe|TestTakeOver)$")

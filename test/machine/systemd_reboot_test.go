@@ -285,7 +285,7 @@ func nonEmptyLines(s string) []string {
 }
 
 // floorPods is how many pods at once tell how much slower the guest is.
-const floorPods = 8
+const floorPods = 4
 
 // slowness is how much longer the least that a pod costs (test/floor) takes in
 // the guest than on the host.

@@ -24,48 +24,77 @@ var longest = []string{"TestReboot", "TestEngine", "TestPowerCut", "TestUnit", "
 // more, and a third one makes each of them dearer by a quarter.
 const side = 2
 
-// lanes runs the tests of the bed itself and then those of test/machine, each in a
-// process of its own.
+// idle are the tests that wait for most of their time, and have a lane beside the others.
+var idle = []string{"TestHang", "TestOwnerKilled"}
+
+// lanes runs the tests of the bed itself and those of test/machine, each in a process
+// of its own.
 func (r *run) lanes(ctx context.Context, dir string, env []string, handle func(event)) error {
 	only, below, _ := strings.Cut(cmp.Or(r.only, "."), "/")
-	failed := goTest(ctx, env, handle, "-count=1", "-run", r.only, "./test/machine/guest/...", "./test/machine/run")
 	bin := filepath.Join(dir, "machine.test")
 	if err := command(ctx, nil, "go", "test", "-c", "-vet=off", "-o", bin, machine).Run(); err != nil {
-		return errors.Join(failed, fmt.Errorf("compile the tests of %s: %w", machine, err))
+		return fmt.Errorf("compile the tests of %s: %w", machine, err)
 	}
 	out, err := exec.CommandContext(ctx, bin, "-test.list", only).Output()
 	if err != nil {
-		return errors.Join(failed, fmt.Errorf("list the tests of %s: %w", machine, err))
+		return fmt.Errorf("list the tests of %s: %w", machine, err)
 	}
 	root, err := bed.ModuleRoot(ctx)
 	if err != nil {
 		return err
 	}
-	waiting := make(chan string)
-	var lane sync.WaitGroup
+	var lanes sync.WaitGroup
 	var mu sync.Mutex
-	for range side {
-		lane.Go(func() { // ends with the last test
-			for name := range waiting {
-				pattern := "^" + name + "$"
-				if below != "" {
-					pattern += "/" + below
-				}
-				test := command(ctx, env, bin, "-test.v=test2json", "-test.run", pattern, "-test.timeout", r.limit.String())
-				test.Dir = filepath.Join(root, "test", "machine")
-				err := told(test, handle)
-				mu.Lock()
-				failed = errors.Join(failed, err)
-				mu.Unlock()
+	var failed error
+	note := func(err error) {
+		mu.Lock()
+		failed = errors.Join(failed, err)
+		mu.Unlock()
+	}
+	lane := func(names <-chan string) { // ends with the last test
+		for name := range names {
+			pattern := "^" + name + "$"
+			if below != "" {
+				pattern += "/" + below
 			}
-		})
+			test := command(ctx, env, bin, "-test.v=test2json", "-test.run", pattern, "-test.timeout", r.limit.String())
+			test.Dir = filepath.Join(root, "test", "machine")
+			note(told(test, handle))
+		}
 	}
-	for _, name := range inOrder(strings.Fields(string(out))) {
-		waiting <- name
+	busy, others := apart(inOrder(strings.Fields(string(out))))
+	waiting := queued(busy)
+	for range side {
+		lanes.Go(func() { lane(waiting) })
 	}
-	close(waiting)
-	lane.Wait()
+	lanes.Go(func() {
+		note(goTest(ctx, env, handle, "-count=1", "-run", r.only, "./test/machine/guest/...", "./test/machine/run"))
+		lane(queued(others))
+	})
+	lanes.Wait()
 	return failed
+}
+
+// apart takes out of the names those of tests that are idle.
+func apart(names []string) (busy, others []string) {
+	for _, name := range names {
+		if slices.Contains(idle, name) {
+			others = append(others, name)
+		} else {
+			busy = append(busy, name)
+		}
+	}
+	return busy, others
+}
+
+// queued are names, each for whoever asks next.
+func queued(names []string) <-chan string {
+	all := make(chan string, len(names))
+	for _, name := range names {
+		all <- name
+	}
+	close(all)
+	return all
 }
 
 // inOrder puts those first that take longest.

@@ -124,12 +124,15 @@ func TestCutsTime(t *testing.T) {
 	}
 }
 
-// TestInOrder: who takes longest begins, the others keep their order, and every
-// name of the list is that of a test.
+// TestInOrder: who takes longest begins, the others keep their order, who waits for
+// most of its time stands apart, and every name of the lists is that of a test.
 func TestInOrder(t *testing.T) {
 	got := inOrder([]string{"TestB", longest[1], "TestA", longest[0]})
 	if want := []string{longest[0], longest[1], "TestB", "TestA"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
+	}
+	if busy, others := apart([]string{"TestB", idle[0], "TestA"}); !slices.Equal(busy, []string{"TestB", "TestA"}) || !slices.Equal(others, idle[:1]) {
+		t.Errorf("busy %q, others %q", busy, others)
 	}
 	files, err := filepath.Glob("../*_test.go")
 	if err != nil {
@@ -143,7 +146,7 @@ func TestInOrder(t *testing.T) {
 		}
 		text.Write(b)
 	}
-	for _, name := range longest {
+	for _, name := range append(slices.Clone(longest), idle...) {
 		if !strings.Contains(text.String(), "func "+name+"(t *testing.T)") {
 			t.Errorf("there is no %s", name)
 		}
