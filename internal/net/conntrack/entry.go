@@ -25,9 +25,7 @@ func parseEntry(msg []byte) (e entry) {
 	walk(msg[header:], func(kind uint16, tuple []byte) {
 		switch kind {
 		case nl.CTA_TUPLE_ORIG:
-			var proto uint8
-			_, e.called, proto = parseTuple(tuple)
-			e.proto = proto
+			_, e.called, e.proto = parseTuple(tuple)
 		case nl.CTA_TUPLE_REPLY:
 			e.ends, _, _ = parseTuple(tuple)
 		}
