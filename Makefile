@@ -43,7 +43,7 @@ test-cluster: deps ## the node on a real control plane, built from its Go module
 	$(GO) test ./test/cluster -v -count=1 -timeout 60m $(if $(value RUN),-run '$(value RUN)')
 
 e2e: deps ## Kubernetes' own end-to-end suite against a node in a bed (root; FOCUS='\[NodeConformance\]', SKIP=, AGENT=kubelet, PROXY=kube-proxy, PROCS=4)
-	@DEPS=$(DEPS) hack/deps mmdebstrap
+	@DEPS=$(DEPS) hack/deps mmdebstrap bash-static
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/e2e ./test/e2e
 	@exec bin/test/e2e $(if $(value FOCUS),-focus '$(value FOCUS)') $(if $(value SKIP),-skip '$(value SKIP)') $(if $(AGENT),-agent $(AGENT)) $(if $(PROXY),-proxy $(PROXY)) $(if $(PROCS),-procs $(PROCS))
 

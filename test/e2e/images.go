@@ -17,9 +17,9 @@ import (
 
 // parts are what the images are made from.
 type parts struct {
-	debian, busybox, agnhost, nonewprivs, podtool []byte
-	certificate, key                              []byte // of agnhost's servers
-	applets                                       []string
+	debian, busybox, bash, agnhost, nonewprivs, podtool []byte
+	certificate, key                                    []byte // of agnhost's servers
+	applets                                             []string
 }
 
 // makers make the images, by the last part of the name that the suite calls them by.
@@ -105,6 +105,7 @@ func gather(ctx context.Context, tools string) (p parts, err error) {
 		filepath.Join(porter, "localhost.key"): &p.key,
 		tree:                                   &p.debian,
 		"/bin/busybox":                         &p.busybox,
+		"/bin/bash-static":                     &p.bash,
 		filepath.Join(tools, "agnhost"):        &p.agnhost,
 		filepath.Join(tools, "nonewprivs"):     &p.nonewprivs,
 	} {
@@ -158,6 +159,9 @@ func (p parts) agnhostImage() (image.Spec, error) {
 	return s, nil
 }
 
+// busyboxImage has busybox's programs and bash as its shell: Debian's busybox hides
+// from what it starts the variables whose names are no identifiers, and tests look
+// for those that a ConfigMap's keys made.
 func (p parts) busyboxImage() (image.Spec, error) {
 	s := image.Spec{Files: maps.Clone(users), Cmd: []string{"sh"}, Env: []string{path}}
 	s.Files["/bin/busybox"] = image.File{Mode: 0o755, Data: p.busybox}
@@ -165,6 +169,7 @@ func (p parts) busyboxImage() (image.Spec, error) {
 		s.Files["/bin/"+filepath.Base(name)] = image.File{Link: "busybox"}
 	}
 	s.Files["/bin/busybox"] = image.File{Mode: 0o755, Data: p.busybox}
+	s.Files["/bin/sh"] = image.File{Mode: 0o755, Data: p.bash}
 	s.Files["/root"] = image.File{Mode: 0o700, Dir: true}
 	s.Files["/tmp"] = image.File{Mode: 0o1777, Dir: true}
 	return s, nil
