@@ -268,7 +268,8 @@ func (n *Native) sweep(ctx context.Context, known map[string]bool) {
 }
 
 // sweepMarks removes the marks of containers that are gone: a daemon died
-// between the record's deletion and theirs.
+// between the record's deletion and theirs. One that is being written has a name
+// of its own until it is whole, and is its container's as well.
 func (n *Native) sweepMarks(known map[string]bool) {
 	for _, name := range []string{"started", "stop"} {
 		dir := filepath.Join(n.cfg.RunDir, name)
@@ -277,7 +278,7 @@ func (n *Native) sweepMarks(known map[string]bool) {
 			n.log.Warn("cannot list marks of containers", "err", err)
 		}
 		for _, e := range entries {
-			if n.knows(strings.TrimSuffix(e.Name(), ".json"), known) {
+			if n.knows(strings.TrimPrefix(strings.TrimSuffix(e.Name(), ".json"), "."), known) {
 				continue
 			}
 			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
