@@ -20,7 +20,7 @@ func TestLogAndExit(t *testing.T) {
 		t.Errorf("record %+v, %v", r, err)
 	}
 	log := k.log()
-	if out, errs := content(log, "stdout"), content(log, "stderr"); out != "out\ntail\n" || errs != "err\n" {
+	if out, errs := content(log, "stdout"), content(log, "stderr"); out != "out\ntail" || errs != "err\n" {
 		t.Errorf("log %q", log)
 	}
 	if st := n.stats("s1"); len(st.Containers) != 1 || st.Containers[0].Running || st.Containers[0].Lines != 3 {

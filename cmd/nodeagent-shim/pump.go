@@ -59,7 +59,7 @@ func newPump(file *os.File, stream *logs.Stream, tee func([]byte)) (*pump, error
 func (p *pump) run() {
 	defer close(p.done)
 	defer p.file.Close()
-	defer func() { p.stream.Flush(true) }()
+	defer func() { p.stream.Flush() }()
 	read := p.read // one closure for all reads
 	for {
 		err := p.raw.Read(read)
@@ -131,7 +131,7 @@ func (p *pump) drain() (ended bool) {
 		ended = !p.consume()
 	}
 	if !ended {
-		p.stream.Flush(false)
+		p.stream.Flush()
 	}
 	close(answer)
 	return ended

@@ -23,7 +23,7 @@ const RecordMax = 64 << 10
 type ReadOptions struct {
 	Follow     bool
 	Since      time.Time // records before it are skipped
-	Tail       int       // complete lines to show at most, counted from the end; negative: all
+	Tail       int       // lines to show at most, counted from the end; negative: all
 	Limit      int64     // bytes to show at most; 0: no limit
 	Timestamps bool      // each line begins with its time, nine digits of a second
 	Stream     Name      // only this stream; empty: both
@@ -81,6 +81,7 @@ type reader struct {
 	inode  uint64
 	buf    *bufio.Reader
 	part   []byte   // a record whose end is not yet written
+	later  [2]bool  // walking backwards: a later record of stdout, of stderr, was met
 	events *os.File // inotify
 	out    printer
 }

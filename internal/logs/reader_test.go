@@ -95,14 +95,14 @@ func TestReadOptions(t *testing.T) {
 	}
 	so.Write([]byte(long + "\n"))
 	so.Write([]byte("last"))
-	so.Flush(true)
+	so.Flush()
 
 	var outs, errs strings.Builder
 	for i := range 10 {
 		fmt.Fprintf(&outs, "out %d\n", i)
 		fmt.Fprintf(&errs, "err %d\n", i)
 	}
-	outs.WriteString(long + "\nlast\n")
+	outs.WriteString(long + "\nlast")
 	for name, c := range map[string]struct {
 		o        ReadOptions
 		out, err string
@@ -111,15 +111,15 @@ func TestReadOptions(t *testing.T) {
 		"stdout":         {ReadOptions{Tail: -1, Stream: Stdout}, outs.String(), ""},
 		"stderr":         {ReadOptions{Tail: -1, Stream: Stderr}, "", errs.String()},
 		"tail 0":         {ReadOptions{}, "", ""},
-		"tail 1":         {ReadOptions{Tail: 1}, "last\n", ""},
-		"tail 2 of P":    {ReadOptions{Tail: 2}, long + "\nlast\n", ""},
-		"tail 4":         {ReadOptions{Tail: 4}, "out 9\n" + long + "\nlast\n", "err 9\n"},
+		"tail 1":         {ReadOptions{Tail: 1}, "last", ""},
+		"tail 2 of P":    {ReadOptions{Tail: 2}, long + "\nlast", ""},
+		"tail 4":         {ReadOptions{Tail: 4}, "out 9\n" + long + "\nlast", "err 9\n"},
 		"tail of err":    {ReadOptions{Tail: 2, Stream: Stderr}, "", "err 8\nerr 9\n"},
 		"tail over all":  {ReadOptions{Tail: 1000}, outs.String(), errs.String()},
 		"since":          {ReadOptions{Tail: -1, Stream: Stderr, Since: noon.Add(8 * time.Second)}, "", "err 8\nerr 9\n"},
 		"since future":   {ReadOptions{Tail: -1, Since: noon.Add(time.Hour)}, "", ""},
 		"limit":          {ReadOptions{Tail: -1, Limit: 9}, "out 0\n", "err"},
-		"timestamps":     {ReadOptions{Tail: 1, Timestamps: true}, "2026-01-02T12:00:10.123456789Z last\n", ""},
+		"timestamps":     {ReadOptions{Tail: 1, Timestamps: true}, "2026-01-02T12:00:10.123456789Z last", ""},
 		"timestamp of P": {ReadOptions{Tail: 2, Timestamps: true, Limit: 40}, "2026-01-02T12:00:10.123456789Z LLLLLLLLL", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -139,10 +139,16 @@ func TestTailProperty(t *testing.T) {
 		for range rand.IntN(200) {
 			s.Write(append(bytes.Repeat([]byte{'a' + byte(rand.IntN(26))}, rand.IntN(rand.IntN(40_000)+1)), '\n'))
 		}
+		if rand.IntN(2) == 0 { // a last line without end
+			s.Write(bytes.Repeat([]byte{'z'}, 1+rand.IntN(40_000)))
+			s.Flush()
+		}
 		_ = w.Open()
 		all, _ := read(t, w.cfg.Path, ReadOptions{Tail: -1})
 		lines := strings.SplitAfter(all, "\n")
-		lines = lines[:len(lines)-1]
+		if lines[len(lines)-1] == "" {
+			lines = lines[:len(lines)-1]
+		}
 		n := rand.IntN(len(lines) + 5)
 		want := strings.Join(lines[max(0, len(lines)-n):], "")
 		if got, _ := read(t, w.cfg.Path, ReadOptions{Tail: n}); got != want {

@@ -47,23 +47,19 @@ func (s *Stream) Write(p []byte) {
 	}
 }
 
-// Flush writes the begin of a line whose end has not come: as a complete
-// record at the end of the output (as containerd's CRI plugin does), as a
-// partial one when more may follow.
-func (s *Stream) Flush(end bool) {
+// Flush writes the begin of a line whose end has not come as a partial record,
+// also at the end of the output, as containerd's CRI plugin does: whoever reads it
+// adds no newline that the container never wrote.
+func (s *Stream) Flush() {
 	w := s.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(s.carry) == 0 {
 		return
 	}
-	tag := byte('P')
-	if end {
-		tag = 'F'
-	}
 	s.begin(0)
 	defer w.end()
-	w.emit(s.head, tag, s.carry, nil)
+	w.emit(s.head, 'P', s.carry, nil)
 	s.forget()
 }
 

@@ -99,8 +99,19 @@ func (r *reader) backward(f *os.File, want int) (offset int64, left int, err err
 	return 0, want, nil
 }
 
-// endsLine tells whether a record counts as a line of what is asked for.
+// endsLine tells whether a record counts as a line of what is asked for: the last
+// part of one, or what there is of a stream's last line when its end has not come.
+// It is asked once about each record, from the last one on.
 func (r *reader) endsLine(line []byte) bool {
 	rec, err := Parse(line)
-	return err == nil && !rec.Partial && (r.opts.Stream == "" || rec.Stream == r.opts.Stream)
+	if err != nil || (r.opts.Stream != "" && rec.Stream != r.opts.Stream) {
+		return false
+	}
+	later := &r.later[0]
+	if rec.Stream == Stderr {
+		later = &r.later[1]
+	}
+	last := !*later
+	*later = true
+	return last || !rec.Partial
 }

@@ -50,8 +50,8 @@ func TestRecords(t *testing.T) {
 		"line":            {[]string{"hello\n"}, head + "F hello\n"},
 		"empty line":      {[]string{"\n"}, head + "F \n"},
 		"lines":           {[]string{"a\nb\n"}, head + "F a\n" + head + "F b\n"},
-		"pieces":          {[]string{"a", "b", "c\nd"}, head + "F abc\n" + head + "F d\n"},
-		"no newline":      {[]string{"tail"}, head + "F tail\n"},
+		"pieces":          {[]string{"a", "b", "c\nd"}, head + "F abc\n" + head + "P d\n"},
+		"no newline":      {[]string{"tail"}, head + "P tail\n"},
 		"nothing":         {nil, ""},
 		"exactly the max": {[]string{x(MaxContent) + "\n"}, head + "F " + x(MaxContent) + "\n"},
 		"one over":        {[]string{x(MaxContent+1) + "\n"}, head + "P " + x(MaxContent) + "\n" + head + "F x\n"},
@@ -70,7 +70,7 @@ func TestRecords(t *testing.T) {
 			for _, p := range c.writes {
 				s.Write([]byte(p))
 			}
-			s.Flush(true)
+			s.Flush()
 			if got := readAll(t, w.cfg.Path); got != c.want {
 				t.Errorf("log is\n%.200q\nwant\n%.200q", got, c.want)
 			}
@@ -85,7 +85,7 @@ func TestFlushInTheMiddleIsPartial(t *testing.T) {
 	w := newWriter(t, Config{Now: fixed})
 	s := w.Stream(Stderr)
 	s.Write([]byte("be"))
-	s.Flush(false)
+	s.Flush()
 	s.Write([]byte("gin\n"))
 	const head = "2026-01-02T12:00:00.123456789Z stderr "
 	if got := readAll(t, w.cfg.Path); got != head+"P be\n"+head+"F gin\n" {
@@ -115,17 +115,13 @@ func FuzzStream(f *testing.F) {
 		for p := range slices.Chunk(data, int(step)+1) {
 			s.Write(p)
 		}
-		s.Flush(true)
+		s.Flush()
 		var got []byte
 		if len(data) > 0 {
 			got = join(t, readAll(t, w.cfg.Path))
 		}
-		want := data
-		if len(want) > 0 && want[len(want)-1] != '\n' {
-			want = append(slices.Clone(want), '\n')
-		}
-		if !bytes.Equal(got, want) {
-			t.Fatalf("content differs: %d bytes, want %d", len(got), len(want))
+		if !bytes.Equal(got, data) {
+			t.Fatalf("content differs: %d bytes, want %d", len(got), len(data))
 		}
 	})
 }
@@ -300,7 +296,7 @@ func TestCarryIsBounded(t *testing.T) {
 			t.Fatalf("carry of %d", len(s.carry))
 		}
 	}
-	s.Flush(true)
+	s.Flush()
 	if s.lent != nil || cap(s.carry) > 2*keepCarry {
 		t.Errorf("a carry of %d bytes is kept", cap(s.carry))
 	}
