@@ -55,9 +55,9 @@ bench-cluster: deps build ## one table: our times over those of kubelet on the s
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/bench-cluster ./test/cluster/bench
 	@exec bin/test/bench-cluster $(if $(filter 1,$(ALONE)),-alone)
 
-bench-services: deps build ## one table: our service rules beside kube-proxy's on the same control plane (root; MODE=iptables; the first time: long)
+bench-services: deps build ## one table: our service rules beside kube-proxy's on the same control plane (root; MODE=iptables; SERVICES=1000; ONLY=nodeagent or kube-proxy; the first time: long)
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/test/bench-services ./test/cluster/benchservices
-	@exec bin/test/bench-services $(if $(MODE),-mode $(MODE)) $(if $(SERVICES),-services $(SERVICES))
+	@exec bin/test/bench-services $(if $(MODE),-mode $(MODE)) $(if $(SERVICES),-services $(SERVICES)) $(if $(ONLY),-only $(ONLY))
 
 soak: deps ## churn pods and inject faults for TIME (default 10m), then look for leaks (root)
 	SOAK=$(or $(TIME),10m) $(GO) test ./test/soak -run TestSoak -v -count=1 -timeout 0

@@ -118,6 +118,10 @@ func (c *Cluster) stages() string {
 
 func (c *Cluster) pki() string { return filepath.Join(c.dir, "pki") }
 
+// logs are apart from kubeconfigs, as on a node: an agent watches the directory of its
+// own, and would be woken by each line.
+func (c *Cluster) logs() string { return filepath.Join(c.dir, "logs") }
+
 // Server is the URL of the API server, which answers inside the bed only.
 func (c *Cluster) Server() string { return "https://" + bed.NodeIP + ":" + apiPort }
 

@@ -58,7 +58,7 @@ func (p *Component) Stop() error { return p.Signal(unix.SIGSTOP) }
 func (p *Component) Cont() error { return p.Signal(unix.SIGCONT) }
 
 // Log is the file to which the program writes, over all its starts.
-func (p *Component) Log() string { return filepath.Join(p.c.dir, p.Name+".log") }
+func (p *Component) Log() string { return filepath.Join(p.c.logs(), p.Name+".log") }
 
 // notified waits for the program's own word that it is ready.
 func notified(ctx context.Context, p *Component) error { return p.WaitReady(ctx) }

@@ -11,7 +11,7 @@ import (
 
 // make makes directories, keys, certificates and kubeconfigs.
 func (c *Cluster) make() error {
-	for _, d := range []string{c.dir, c.pki(), filepath.Join(c.dir, "home")} {
+	for _, d := range []string{c.dir, c.pki(), c.logs(), filepath.Join(c.dir, "home")} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return err
 		}

@@ -59,6 +59,7 @@ func (b *bench) series(ctx context.Context, s *side, v *values, latency, cpu int
 		if err != nil {
 			return err
 		}
+		v.add(window, time.Since(begun).Seconds())
 		took, whole = append(took, at.Sub(answered).Seconds()), append(whole, at.Sub(begun).Seconds())
 		own = append(own, (now.own - before.own).Seconds())
 		children = append(children, (now.children - before.children).Seconds())

@@ -17,6 +17,9 @@
 //   - programmed: what the program itself says its first batch took
 //     (kubeproxy_sync_full_proxy_rules_duration_seconds), for only it knows when it had
 //     read everything.
+//   - at rest: the mean of the program's CPU while nobody changes anything, in as long a
+//     time as a change's was looked at. It is in no median above but by chance, and it is
+//     not taken off.
 //   - memory: /proc/PID/smaps_rollup, at rest after all of that; of the whole daemon,
 //     which is also the node.
 //   - legacy flavour (mode iptables, ours alone): CPU of one change and, in turn with
@@ -24,8 +27,8 @@
 //   - over a direct connection: connect(2) alone, to services all over the range and to
 //     their endpoints, in turn.
 //
-// A row is a median over all turns of a side with the most services. It exits 1 when a
-// row is over its limit. A busy machine spoils both sides; the ratio says more than the
+// A row is a median over all turns of a side with the most services. -only is
+// for one side alone. It exits 1 when a row is over its limit. A busy machine spoils both sides; the ratio says more than the
 // times.
 package main
 
@@ -52,6 +55,7 @@ func main() {
 	flag.IntVar(&o.turns, "turns", 1, "turns of each side with all services")
 	flag.IntVar(&o.changes, "changes", 15, "changes of a kind in a turn of ours")
 	flag.IntVar(&o.peerChanges, "peer-changes", 5, "changes of a kind in a turn of kube-proxy's")
+	flag.StringVar(&o.only, "only", "", "nodeagent or kube-proxy, in half the time; ours is without a ratio then, and kube-proxy without a table of limits")
 	flag.IntVar(&o.calls, "calls", 2000, "connections in a turn, by each way")
 	flag.Parse()
 	o.services, o.turns, o.changes, o.peerChanges, o.calls = min(max(o.services, 100), 10_000), max(o.turns, 1), max(o.changes, 1), max(o.peerChanges, 1), max(o.calls, 1)
@@ -61,6 +65,7 @@ func main() {
 type options struct {
 	mode                                         string
 	services, turns, changes, peerChanges, calls int
+	only                                         string // the name of a side; "": both
 }
 
 // sizes are the numbers of services that both sides are looked at with.
@@ -89,8 +94,11 @@ type bench struct {
 
 func run(ctx context.Context, o options) (over bool, err error) {
 	limits, ok := limits[o.mode]
-	if !ok {
+	switch {
+	case !ok:
 		return false, fmt.Errorf("mode %q is neither nftables nor iptables", o.mode)
+	case !slices.Contains([]string{"", oursName, peerName}, o.only):
+		return false, fmt.Errorf("-only %q is neither %s nor %s", o.only, oursName, peerName)
 	}
 	// As on a node: what lasts until a reboot is on a tmpfs. It is removed last.
 	memory, err := measure.Tmpfs()
@@ -107,7 +115,11 @@ func run(ctx context.Context, o options) (over bool, err error) {
 		return false, err
 	}
 	// Before the bed, so that nobody waits in it for a build.
-	for _, get := range []func(context.Context) error{programs, peers} {
+	gets := []func(context.Context) error{programs}
+	if o.only != oursName {
+		gets = append(gets, peers)
+	}
+	for _, get := range gets {
 		if err := get(ctx); err != nil {
 			return false, err
 		}
@@ -129,14 +141,16 @@ func run(ctx context.Context, o options) (over bool, err error) {
 			return false, err
 		}
 	}
-	if o.mode == "iptables" {
+	if o.mode == "iptables" && o.only != peerName {
 		if err := be.legacy(ctx); err != nil {
 			return false, fmt.Errorf("legacy flavour with %d services: %w\n%s", o.services, err, be.sides[0].tail())
 		}
 	}
 	fmt.Println()
-	over = measure.Table(os.Stdout, "KUBE-PROXY", be.rows())
-	fmt.Println()
+	if o.only != peerName {
+		over = measure.Table(os.Stdout, "KUBE-PROXY", be.rows())
+		fmt.Println()
+	}
 	be.printGrowth(os.Stdout)
 	return over, nil
 }
@@ -185,6 +199,7 @@ func (b *bench) takeTurns(ctx context.Context, n int) error {
 		if i%2 == 1 {
 			slices.Reverse(order)
 		}
+		order = slices.DeleteFunc(order, func(s *side) bool { return b.only != "" && s.name != b.only })
 		for _, s := range order {
 			b.say(fmt.Sprintf("%d services, turn %d of %d: %s", n, i+1, turns, s.name))
 			if err := b.take(ctx, s, n); err != nil {

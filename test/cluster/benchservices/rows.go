@@ -21,7 +21,9 @@ const (
 	programmed
 	answering // from the start of the program until the last service is answered
 	memory
-	extra // of a connection over a direct one
+	extra   // of a connection over a direct one
+	window  // the time in which a change's CPU was counted
+	resting // CPU in as long a time when nothing changes
 	burstTook
 	burstCPU
 	burstBatches
@@ -71,10 +73,19 @@ var kinds = []struct {
 	{"a connection, over a direct one", extra, micro, "µs", 1e6, func(g goals) float64 { return g.extra }},
 	{"service asked for until it is answered", createdWhole, measure.MS, "s", 1, nil},
 	{"endpoint's move asked for until it answers", movedWhole, measure.MS, "s", 1, nil},
+	{"CPU at rest, in the time of a change", resting, measure.MS, "s", 1, nil},
 	{"start until the last service is answered", answering, measure.MS, "s", 1, nil},
 	{"many changes at once until the last is in force", burstTook, measure.MS, "s", 1, nil},
 	{"their CPU", burstCPU, measure.MS, "s", 1, nil},
 	{"their batches", burstBatches, number, "", 1, nil},
+}
+
+// shown is a median; nothing, where nothing was measured.
+func (v *values) shown(at int, show func(float64) string) string {
+	if len(v[at]) == 0 {
+		return "-"
+	}
+	return show(v.median(at))
 }
 
 // rows are the table's: medians of all turns with the most services.
@@ -86,7 +97,7 @@ func (b *bench) rows() []measure.Row {
 			continue
 		}
 		all = append(all, measure.Row{
-			Work: fmt.Sprintf("%s, %d services", k.work, b.services), Ours: k.show(ours.median(k.at)), Peer: k.show(peer.median(k.at)),
+			Work: fmt.Sprintf("%s, %d services", k.work, b.services), Ours: ours.shown(k.at, k.show), Peer: peer.shown(k.at, k.show),
 			Value: ours.median(k.at) * k.scale, Limit: k.limit(b.goals) * k.scale, Unit: k.unit,
 			Note: ratio(ours.median(k.at), peer.median(k.at)) + "; " + spread(ours[k.at], peer[k.at], k.show),
 		})
@@ -127,7 +138,7 @@ func (b *bench) printGrowth(out io.Writer) {
 	for _, k := range kinds {
 		fmt.Fprint(w, k.work)
 		for _, n := range b.sizes() {
-			fmt.Fprintf(w, "\t%s / %s", k.show(b.sides[0].of(n).median(k.at)), k.show(b.sides[1].of(n).median(k.at)))
+			fmt.Fprintf(w, "\t%s / %s", b.sides[0].of(n).shown(k.at, k.show), b.sides[1].of(n).shown(k.at, k.show))
 		}
 		fmt.Fprintln(w)
 	}

@@ -15,6 +15,12 @@ import (
 // nodeName is that of the node for which either side works.
 const nodeName = "node"
 
+// The sides' names.
+const (
+	oursName = "nodeagent"
+	peerName = "kube-proxy"
+)
+
 // side is one of the two programs, with what was measured of it.
 type side struct {
 	name    string
@@ -49,7 +55,7 @@ func (b *bench) daemon(ctx context.Context, runDir string) (*side, error) {
 		return nil, err
 	}
 	return &side{
-		name: "nodeagent", changes: b.changes, values: map[int]*values{}, start: a.Start, kill: a.Kill,
+		name: oursName, changes: b.changes, values: map[int]*values{}, start: a.Start, kill: a.Kill,
 		pid:  func() int { return a.Pid },
 		tail: func() string { return a.LogTail(40) },
 	}, nil
@@ -61,7 +67,7 @@ func (b *bench) kubeProxy() *side {
 		return b.cluster.KubeProxy(ctx, nodeName, b.mode)
 	})
 	return &side{
-		name: "kube-proxy", changes: b.peerChanges, values: map[int]*values{},
+		name: peerName, changes: b.peerChanges, values: map[int]*values{},
 		start: p.Start, pid: p.Pid, kill: p.Kill, tail: func() string { return p.LogTail(20) },
 	}
 }
@@ -73,6 +79,9 @@ const (
 	changeLimit = 2 * time.Minute
 	// settle is how long a side is left alone before what it does counts.
 	settle = 8 * time.Second
+	// atRest is how long a side is looked at that has nothing to do: two of the node's
+	// heartbeats.
+	atRest = 20 * time.Second
 	// apart is the time between two changes: kube-proxy writes once a second at most.
 	apart = 1200 * time.Millisecond
 	// after is how long the work for a change goes on when it is in force.
@@ -108,6 +117,11 @@ func (b *bench) take(ctx context.Context, s *side, n int) (err error) {
 	if err := measure.Pause(ctx, settle); err != nil {
 		return err
 	}
+	share, _, err := measure.Share(ctx, s.pid(), atRest)
+	if err != nil {
+		return err
+	}
+	v.add(resting, share*v.median(window))
 	pss, err := measure.Rollup(s.pid(), "Pss")
 	if err != nil {
 		return err
