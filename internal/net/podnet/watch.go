@@ -98,6 +98,10 @@ func concerns(m mdl.Message, table string) bool {
 	if uint16(m.Header.Type)>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < 4 {
 		return false
 	}
+	switch uint16(m.Header.Type) & 0xff {
+	case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM, unix.NFT_MSG_NEWGEN: // each change of a service
+		return false
+	}
 	a, err := mdl.NewAttributeDecoder(m.Data[4:])
 	if err != nil {
 		return false
