@@ -169,7 +169,7 @@ func (m *Model) Take() Diff {
 	for k := range m.dirty {
 		keys = append(keys, k)
 	}
-	clear(m.dirty)
+	m.dirty = map[Key]bool{} // an empty one that held all services would be walked as one that does
 	slices.SortFunc(keys, Key.compare)
 	var d Diff
 	changed := map[Address]Change{}
