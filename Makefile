@@ -39,8 +39,8 @@ test-host: deps ## vet, unit, architecture, kernel and simulation tests, and the
 test-machine: deps ## what needs a machine of its own, in Debian guests with systemd (root; ARCH=arm64; FULL=1: everything)
 	@DEPS=$(DEPS) $(GO) run ./test/machine/run $(if $(ARCH),-arch $(ARCH)) $(if $(value RUN),-run '$(value RUN)')
 
-test-cluster: deps ## the node on a real control plane, built from its Go modules (the first time: long)
-	$(GO) test ./test/cluster -v -count=1 -timeout 60m $(if $(value RUN),-run '$(value RUN)')
+test-cluster: deps ## the node on a real control plane, built from its Go modules (the first time: long; RACE=1: under the race detector)
+	$(GO) test ./test/cluster -v -count=1 -timeout 60m $(if $(filter 1,$(RACE)),-race) $(if $(value RUN),-run '$(value RUN)')
 
 e2e: deps ## Kubernetes' own end-to-end suite against a node in a bed (root; FOCUS='\[NodeConformance\]', SKIP=, AGENT=kubelet, PROXY=kube-proxy, PROCS=4)
 	@DEPS=$(DEPS) hack/deps mmdebstrap bash-static

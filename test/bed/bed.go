@@ -255,7 +255,7 @@ func (b *Bed) Env() []string {
 	if b.opts.Path != "" {
 		path = b.opts.Path + ":" + path
 	}
-	return []string{"PATH=" + path, "HOME=/root", "LANG=C.UTF-8", "TMPDIR=" + filepath.Join(b.dir, "tmp")}
+	return []string{"PATH=" + path, "HOME=/root", "LANG=C.UTF-8", "TMPDIR=" + filepath.Join(b.dir, "tmp"), b.raceEnv()}
 }
 
 // Run runs a program to its end inside the bed and returns its output.

@@ -32,6 +32,7 @@ func Containerd(t testing.TB, o Options) *Bed {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		b.raced(t)
 		if t.Failed() {
 			t.Log(tail(b.ContainerdLog(), 60))
 		}
