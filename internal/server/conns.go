@@ -11,11 +11,13 @@ import (
 // request on it was allowed. Of strangers' there are few: where there are too
 // many, the oldest of the address that has most is closed, so that a flood pushes
 // out itself, and somebody honest has the time of many newcomers to say who it is.
+// Where a flood has an address a connection, that is the oldest of all.
 type conns struct {
 	net.Listener
 	max, maxStrangers int
 
 	mu        sync.Mutex
+	came      uint64 // connections ever
 	all       int
 	strangers int
 	by        map[string]*list.List // of *conn by address, the oldest first
@@ -30,6 +32,7 @@ type conn struct {
 	net.Conn
 	of      *conns
 	address string
+	number  uint64        // of the connections ever
 	place   *list.Element // among the strangers; nil: proven or closed
 	closed  bool
 }
@@ -79,25 +82,24 @@ func (l *conns) admit(c *conn) (out *conn, ok bool) {
 		mine = list.New()
 		l.by[c.address] = mine
 	}
-	c.place = mine.PushBack(c)
+	l.came++
+	c.number, c.place = l.came, mine.PushBack(c)
 	l.strangers++
 	l.all++
 	return out, true
 }
 
-// oldest is the oldest stranger of the address that has most of them. There are
+// oldest is the oldest stranger of the addresses that have most of them. There are
 // at most as many addresses as strangers.
-func (l *conns) oldest() *conn {
-	var most *list.List
+func (l *conns) oldest() (out *conn) {
+	most := 0
 	for _, of := range l.by {
-		if most == nil || of.Len() > most.Len() {
-			most = of
+		first := of.Front().Value.(*conn) //nolint:forcetypeassert // nothing else is in the list
+		if of.Len() > most || of.Len() == most && first.number < out.number {
+			most, out = of.Len(), first
 		}
 	}
-	if most == nil {
-		return nil
-	}
-	return most.Front().Value.(*conn) //nolint:forcetypeassert // nothing else is in the list
+	return out
 }
 
 // leave takes c out of the strangers. The lock is held.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"container/list"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -106,6 +107,23 @@ func TestAddressWithMostGoes(t *testing.T) {
 	}
 	if c, _, ok := admit("late"); !ok || c.place == (*list.Element)(nil) {
 		t.Error("a free place is not given")
+	}
+}
+
+// TestOldestOfAllGoes: of addresses that have the same number of connections the one
+// goes that came first, not somebody who has just come.
+func TestOldestOfAllGoes(t *testing.T) {
+	const places = 64
+	l := newConns(places, places)
+	var all []*conn
+	for i := range 4 * places {
+		ours, theirs := net.Pipe()
+		t.Cleanup(func() { ours.Close(); theirs.Close() })
+		c := &conn{Conn: ours, of: l, address: fmt.Sprint("address ", i)}
+		out, ok := l.admit(c)
+		if all = append(all, c); i >= places && (!ok || out != all[i-places]) {
+			t.Fatalf("for the connection %d %+v goes, want the oldest", i, out)
+		}
 	}
 }
 

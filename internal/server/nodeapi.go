@@ -198,6 +198,11 @@ func (a *NodeAPI) tls() *tls.Config {
 // whether there is such a thing.
 func (a *NodeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer a.caught(r)
+	if r.Header.Get("Upgrade") != "" {
+		u := &upgrading{ResponseWriter: w}
+		defer u.over()
+		w = u
+	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2*reviewTimeout + a.limits.request))
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	rt, args, known := a.route(r.URL.Path)

@@ -45,10 +45,10 @@ type Session struct {
 type Size struct{ Width, Height uint16 }
 
 // How long streams may be silent where nothing is said, and how long a client has to
-// open them.
+// open them (kubelet: 30 s): one that is gone by then holds a place for so long.
 const (
 	idleStreams   = 4 * time.Hour
-	createStreams = 30 * time.Second
+	createStreams = 10 * time.Second
 	maxCommand    = 64 << 10 // bytes of a command's words
 )
 
