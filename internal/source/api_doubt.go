@@ -169,15 +169,11 @@ func (a *API) resolve(got answer) {
 		return // it was settled meanwhile
 	}
 	a.doubt.asked = false
-	if got.err != nil {
+	if got.err != nil || !isVersion(got.list.ResourceVersion) {
 		a.timer.Reset(confirmAfter + rand.N(confirmAfter))
 		return
 	}
-	found := make(map[types.UID]*corev1.Pod, len(got.list.Items))
-	for i := range got.list.Items {
-		found[got.list.Items[i].UID] = a.trim(&got.list.Items[i])
-	}
-	d := a.doubt
+	found, d := a.ours(got.list), a.doubt
 	if d.back {
 		a.doubt = nil
 		if version := got.list.ResourceVersion; older(version, a.highest) {

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -44,8 +45,9 @@ type fakeServer struct {
 	version   int
 	history   []fakeEvent
 	compacted int
-	wake      chan struct{} // closed at each change
-	hidden    bool          // lists are empty
+	wake      chan struct{}     // closed at each change
+	hidden    bool              // lists are empty
+	odd       func(*corev1.Pod) // changes what watches tell of a pod; nil: nothing
 	requests  []*url.URL
 	accepts   []string
 	fault     http.HandlerFunc // instead of an answer; nil: none
@@ -156,9 +158,12 @@ func (f *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fault := f.fault
 	f.mu.Unlock()
 	q := r.URL.Query()
+	_, err := strconv.Atoi(cmp.Or(q.Get("resourceVersion"), "0"))
 	switch {
 	case fault != nil:
 		fault(w, r)
+	case err != nil:
+		f.answerError(w, apierrors.NewBadRequest("Invalid value: resourceVersion"))
 	case r.URL.Path != "/api/v1/pods" || q.Get("fieldSelector") != "spec.nodeName="+f.node:
 		http.Error(w, "not authorized", http.StatusForbidden)
 	case q.Get("watch") == "":
@@ -259,7 +264,7 @@ func (f *fakeServer) serveWatch(w http.ResponseWriter, r *http.Request) {
 		}
 		for _, e := range next {
 			if !muted {
-				s.send(e.kind, e.pod)
+				s.send(e.kind, f.told(e.pod))
 			}
 			at = e.version
 		}
@@ -296,6 +301,17 @@ func (f *fakeServer) sendAll(s *fakeStream) int {
 		s.bookmark(version, true)
 	}
 	return version
+}
+
+// told is what a watch tells of a pod.
+func (f *fakeServer) told(p *corev1.Pod) *corev1.Pod {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.odd != nil {
+		p = p.DeepCopy()
+		f.odd(p)
+	}
+	return p
 }
 
 func (f *fakeServer) since(version int) (next []fakeEvent, wake chan struct{}, gone bool) {

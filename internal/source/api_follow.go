@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/watch"
 )
 
@@ -19,6 +20,7 @@ var (
 	errSilent = errors.New("the watch says nothing any more")
 	errPlain  = errors.New("the server does not stream its list")
 	errBack   = errors.New("the watch tells of an older version than what was seen before")
+	errOdd    = errors.New("the server's resourceVersion is none")
 )
 
 // clientDecoding is how client-go says that a watch could not be read on.
@@ -36,10 +38,10 @@ func (a *API) follow(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("list pods: %w", err)
 		}
-		all := make(map[types.UID]*corev1.Pod, len(list.Items))
-		for i := range list.Items {
-			all[list.Items[i].UID] = a.trim(&list.Items[i])
+		if !isVersion(list.ResourceVersion) {
+			return fmt.Errorf("list pods: %w: %q", errOdd, list.ResourceVersion)
 		}
+		all := a.ours(list)
 		a.answered()
 		a.replace(all, list.ResourceVersion)
 		a.emit()
@@ -156,12 +158,44 @@ func (a *API) take(e watch.Event, all map[types.UID]*corev1.Pod) (complete bool,
 		if p.Annotations[metav1.InitialEventsAnnotationKey] != "true" {
 			return false, nil
 		}
+		if !isVersion(p.ResourceVersion) {
+			return false, fmt.Errorf("%w: %q", errOdd, p.ResourceVersion)
+		}
 		a.replace(all, p.ResourceVersion)
 		return true, nil
 	default:
-		all[p.UID] = a.trim(p)
+		if a.isOurs(p) {
+			all[p.UID] = a.trim(p)
+		}
 	}
 	return false, nil
+}
+
+// ours are the pods of a list that are bound to this node, by UID.
+func (a *API) ours(list *corev1.PodList) map[types.UID]*corev1.Pod {
+	all := map[types.UID]*corev1.Pod{}
+	for i := range list.Items {
+		if p := &list.Items[i]; a.isOurs(p) {
+			all[p.UID] = a.trim(p)
+		}
+	}
+	return all
+}
+
+// isOurs tells whether a pod is bound to this node and has an identity that may become
+// part of paths. What was not asked for is not kept, however much it is.
+func (a *API) isOurs(p *corev1.Pod) bool {
+	return validUID.MatchString(string(p.UID)) && p.Spec.NodeName == a.cfg.NodeName
+}
+
+// maxVersion is longer than any number that a server counts with.
+const maxVersion = 64
+
+// isVersion tells whether the server can be asked for what comes after a version. It
+// refuses what is none, again and again.
+func isVersion(version string) bool {
+	_, err := resourceversion.CompareResourceVersion(version, version)
+	return err == nil && len(version) <= maxVersion
 }
 
 // refused takes an error of the server for what it says of the version that was
@@ -171,8 +205,8 @@ func (a *API) refused(err error, first bool) error {
 	case first && !a.plain && (apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)):
 		a.plain = true
 		return errPlain
-	case isExpired(err), isAhead(err):
-		a.version = ""
+	case isExpired(err), isAhead(err), !first && (apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)):
+		a.version = "" // there is nothing after a version that it does not take
 	}
 	return err
 }
@@ -180,7 +214,11 @@ func (a *API) refused(err error, first bool) error {
 // apply takes a change of one pod. Versions only grow in a watch, so that one which
 // does not is of a server that was set back; the list will tell.
 func (a *API) apply(kind watch.EventType, p *corev1.Pod) error {
-	if older(p.ResourceVersion, a.version) {
+	switch {
+	case !isVersion(p.ResourceVersion):
+		a.version = ""
+		return fmt.Errorf("%w: %q", errOdd, p.ResourceVersion)
+	case older(p.ResourceVersion, a.version):
 		a.version = ""
 		return errBack
 	}
@@ -212,8 +250,8 @@ func (a *API) advance(version string) {
 // what the node itself has written stays as it is: nobody is to be woken by the echo
 // of his own words.
 func (a *API) put(p *corev1.Pod) {
-	if !validUID.MatchString(string(p.UID)) || p.Spec.NodeName != a.cfg.NodeName {
-		return // it would become part of paths; and what was not asked for is not ours
+	if !a.isOurs(p) {
+		return
 	}
 	old := a.pods[p.UID]
 	switch {

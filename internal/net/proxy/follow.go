@@ -213,8 +213,8 @@ func (f *follower) refused(err error, first bool) error {
 	case first && !f.plain && (apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)):
 		f.plain = true
 		return errPlain
-	case expired(err):
-		f.version = ""
+	case expired(err), !first && (apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)):
+		f.version = "" // there is nothing after a version that it does not take
 	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -246,6 +247,22 @@ func TestServerFaults(t *testing.T) {
 			})
 			s.cut()
 		}, func(s *scene) { s.server(func() { s.fault = nil }) }, 2 * time.Minute},
+		"a version that it does not take": {func(s *scene) {
+			var anew sync.Map // who asked for everything
+			s.server(func() {
+				s.fault = func(w http.ResponseWriter, r *http.Request) bool {
+					if r.URL.Query().Get("resourceVersion") == "" {
+						anew.Store(r.URL.Path, true)
+					}
+					if _, ok := anew.Load(r.URL.Path); ok {
+						return false
+					}
+					http.Error(w, "Invalid value: resourceVersion", http.StatusBadRequest)
+					return true
+				}
+			})
+			s.cut()
+		}, func(*scene) {}, time.Minute},
 		"nonsense": {func(s *scene) {
 			s.server(func() {
 				s.fault = func(w http.ResponseWriter, _ *http.Request) bool {
