@@ -48,7 +48,7 @@ func (h *Hooks) run(ctx context.Context, hook pod.Hook) error {
 	case handler.HTTPGet != nil:
 		return get(ctx, handler.HTTPGet, hook.Addr)
 	case handler.Sleep != nil:
-		return sleep(ctx, time.Duration(handler.Sleep.Seconds)*time.Second)
+		return sleep(ctx, pod.Seconds(handler.Sleep.Seconds))
 	case handler.TCPSocket != nil:
 		return errors.New("a hook by tcpSocket is not supported, as in kubelet: use exec, httpGet or sleep")
 	}

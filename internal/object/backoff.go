@@ -5,6 +5,8 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"nodeagent/internal/pod"
 )
 
 // The first wait is short, since what fails first is the authorizer, which learns
@@ -12,6 +14,7 @@ import (
 const (
 	firstWait = 100 * time.Millisecond
 	lastWait  = 30 * time.Second
+	mostAsked = 2 * time.Minute // by the API server: one answer must not silence it for good
 )
 
 // backoff is how long to wait after failures in a row.
@@ -23,7 +26,7 @@ func (b *backoff) next(err error) time.Duration {
 	b.wait = min(max(2*b.wait, firstWait), lastWait)
 	wait := b.wait/2 + rand.N(b.wait)
 	if s, ok := apierrors.SuggestsClientDelay(err); ok {
-		wait = max(wait, time.Duration(s)*time.Second+rand.N(time.Second))
+		wait = max(wait, min(pod.Seconds(int64(s)), mostAsked)+rand.N(time.Second))
 	}
 	return wait
 }

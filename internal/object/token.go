@@ -115,7 +115,8 @@ func (t *token) fetch(ctx context.Context) time.Duration {
 	}
 	t.backoff.reset()
 	share := tokenShare - tokenJitter*rand.Float64()
-	return time.Until(asked.Add(min(time.Duration(share*float64(life)), tokenLongest)))
+	// A token that is over as soon as it is there is not asked for without a pause.
+	return max(time.Until(asked.Add(min(time.Duration(share*float64(life)), tokenLongest))), lastWait/30)
 }
 
 func (t *token) request(ctx context.Context) (text string, life time.Duration, err error) {
@@ -136,7 +137,7 @@ func (t *token) request(ctx context.Context) (text string, life time.Duration, e
 		return "", 0, fmt.Errorf("failed to fetch token: %w", err)
 	}
 	if answer.Spec.ExpirationSeconds != nil {
-		life = time.Duration(*answer.Spec.ExpirationSeconds) * time.Second
+		life = pod.Seconds(*answer.Spec.ExpirationSeconds)
 	} else {
 		life = time.Until(answer.Status.ExpirationTimestamp.Time)
 	}

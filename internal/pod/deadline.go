@@ -25,7 +25,7 @@ func deadline(d Desired, o Observed) (time.Time, bool) {
 	if d.Pod.Spec.ActiveDeadlineSeconds == nil || start.IsZero() {
 		return time.Time{}, false
 	}
-	return start.Add(time.Duration(*d.Pod.Spec.ActiveDeadlineSeconds) * time.Second), true
+	return start.Add(Seconds(*d.Pod.Spec.ActiveDeadlineSeconds)), true
 }
 
 // exceeded tells whether the pod has run, or did run, longer than it may. One that

@@ -64,5 +64,5 @@ func (d Desired) within(grace time.Duration) time.Duration {
 	if d.Ended == nil {
 		return grace
 	}
-	return max(min(grace, time.Duration(d.Ended.Grace)*time.Second), leastPodGrace)
+	return max(min(grace, Seconds(d.Ended.Grace)), leastPodGrace)
 }

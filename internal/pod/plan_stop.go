@@ -146,11 +146,11 @@ func (p *planner) grace() time.Duration {
 	g := defaultGrace
 	switch s := p.o.newestSandbox(); {
 	case p.d.Grace != nil:
-		g = max(time.Duration(*p.d.Grace)*time.Second, leastPodGrace)
+		g = max(Seconds(*p.d.Grace), leastPodGrace)
 	case p.d.Pod != nil && p.d.Pod.Spec.TerminationGracePeriodSeconds != nil:
-		g = time.Duration(*p.d.Pod.Spec.TerminationGracePeriodSeconds) * time.Second
+		g = Seconds(*p.d.Pod.Spec.TerminationGracePeriodSeconds)
 	case s != nil:
-		g = time.Duration(s.Grace) * time.Second
+		g = Seconds(s.Grace)
 	}
 	return p.d.within(g)
 }
@@ -162,7 +162,7 @@ func (p *planner) probeGrace(h Health) time.Duration {
 	if p.d.Grace != nil || h.Grace == nil {
 		return p.grace()
 	}
-	return p.d.within(time.Duration(*h.Grace) * time.Second)
+	return p.d.within(Seconds(*h.Grace))
 }
 
 // ContainerOf finds the container of that name in a pod: a container of the pod

@@ -2,6 +2,7 @@ package status_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
@@ -129,6 +130,32 @@ func TestRetryAfter(t *testing.T) {
 			t.Errorf("%d requests after that, want 10", n)
 		}
 	})
+}
+
+// TestRetryAfterAnAge: an API server that asks for an age gets two minutes.
+func TestRetryAfterAnAge(t *testing.T) {
+	for _, age := range []int{1_000_000_000, math.MaxInt32, 10_000_000_000, 18_446_744_074} {
+		live(t, func(b *bed) {
+			b.api.Add(bound("web", "0"))
+			first := true
+			b.api.Faults(func(statustest.Request) (f statustest.Fault) {
+				if first {
+					f.Status, f.RetryAfter = 429, age
+				}
+				first = false
+				return f
+			})
+			b.pods.tell(with(bound("web", "0"), corev1.PodRunning, true, 0), false)
+			synctest.Wait()
+			b.api.Asked()
+			time.Sleep(2*time.Minute - time.Second)
+			b.asked("before that")
+			time.Sleep(2 * time.Second)
+			if n := len(b.api.Asked()); n == 0 {
+				t.Errorf("an API server that asked for %d s is never asked again", age)
+			}
+		})
+	}
 }
 
 // TestOneSlowPod: a pod that the API server is slow about holds up no other.

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"nodeagent/internal/pod"
 )
 
 // outage holds back all requests while the API server takes none, so that it is
@@ -58,10 +60,14 @@ func refuses(err error) bool {
 // busy tells whether the API server asks to be asked less.
 func busy(err error) bool { return apierrors.IsTooManyRequests(err) || asked(err) > 0 }
 
+// mostAsked bounds what the API server can ask for: one answer must not silence a
+// node for good.
+const mostAsked = 2 * time.Minute
+
 // asked is how long the API server asks to be left alone (Retry-After).
 func asked(err error) time.Duration {
 	seconds, _ := apierrors.SuggestsClientDelay(err)
-	return time.Duration(seconds) * time.Second
+	return min(pod.Seconds(int64(seconds)), mostAsked)
 }
 
 // refused tells whether the same request will never be taken.
