@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -222,6 +223,20 @@ func (e *explainer) under(op Op, detail string) Gate {
 		g.Detail, g.Next = "tried again now: "+detail, moment(e.now)
 	case failed:
 		g.Reason, g.LastError, g.Failures = f.Reason, f.Message, f.Count
+	}
+	return g
+}
+
+// long is how long an operation of the runtime takes where something hangs: usual are
+// tenths of a second.
+const long = 15 * time.Second
+
+// hanging is the gate of an operation that has taken so long, since then, that something
+// of the pod's own must hang.
+func (e *explainer) hanging(g Gate, since time.Time) Gate {
+	if took := e.now.Sub(since); g.State == GateWaiting && !since.IsZero() && took >= long {
+		g.State, g.Do = GateBlocked, adviceHangs
+		g.Detail += fmt.Sprintf(", for %s now: something hangs", took.Round(time.Second))
 	}
 	return g
 }

@@ -259,6 +259,9 @@ func (c *containerGates) attempt(last *Container) bool {
 			step = GateImage
 		}
 		g := c.before(last, c.under(op, detail))
+		if step == GateStart {
+			g = c.hanging(g, c.Flights[op].Since)
+		}
 		if f, failed := c.Observed.Failed[op]; failed && g.State == GateBlocked {
 			g.Do = c.advice(f)
 		}

@@ -99,13 +99,14 @@ func (e *explainer) stop(c *Container) Gate {
 		return Gate{State: GateWaiting, Detail: "it runs, and nobody stops it while the daemon does not answer"}
 	}
 	g := e.under(op, "it was told to end, and gets SIGKILL when its grace is over")
-	if g.Next = moment(c.Stop.By); c.Stop.By.IsZero() {
-		g.Detail = "it is told to end"
+	over := c.Stop.By
+	if g.Next = moment(over); over.IsZero() {
+		g.Detail, over = "it is told to end", e.Flights[op].Since
 	}
 	if e.Observed.Running[Op{Kind: PreStop, Object: c.ID}] {
 		g.Detail = "its preStop hook runs, within its grace"
 	}
-	return g
+	return e.hanging(g, over)
 }
 
 // releases: network and namespaces of every sandbox are released.
@@ -170,7 +171,7 @@ func (e *explainer) goes() Gate {
 
 func (e *explainer) step(op Op, detail string) Gate {
 	if e.Observed.Running[op] {
-		return e.under(op, detail)
+		return e.hanging(e.under(op, detail), e.Flights[op].Since)
 	}
 	return e.idle()
 }

@@ -141,7 +141,7 @@ func (e *explainer) sandbox() Gate {
 	case unprepared && prepare.Reason == ReasonFailedCreatePodSandBox:
 		return failure(prepare)
 	case o.Running[run]:
-		return e.under(run, "it is being made, or waits for its turn: a few pods are started at a time")
+		return e.hanging(e.under(run, "it is being made, or waits for its turn: a few pods are started at a time"), e.Flights[run].Since)
 	case failed && f.Network, o.NetworkNotReady != "" && !e.Desired.Pod.Spec.HostNetwork:
 		return Gate{State: GateWaiting, Detail: "it is made together with the pod's network"}
 	case failed:

@@ -13,6 +13,7 @@ const (
 	adviceNetwork     = "set podNetwork.cidrs or mend the CNI configuration, as the error says"
 	adviceNetworkGoes = "the CNI plugin that made the network is needed to take it back; mend what the error names"
 	adviceVolumesGo   = "end what the error names, or unmount it by what mounted it (findmnt -R); nothing is deleted before"
+	adviceHangs       = "look at what hangs: this pod's runc or shim (ps), or a mount in it (/proc/PID/stack); after 60 s it is given up and tried again"
 	adviceAbsent      = "create what is missing: the container starts as soon as it is there"
 )
 

@@ -288,6 +288,48 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// TestExplainHanging: an operation of the runtime that takes much longer than any is
+// told as one in which something hangs, whichever it is; a pull may take long.
+func TestExplainHanging(t *testing.T) {
+	sandbox := wish(testPod("Always", "", "app"), observed(nil))
+	start := wish(testPod("Always", "", "app"), observed(ready))
+	leaves := func() Facts {
+		f := wish(testPod("Always", "", "app"), observed(ready, "app#0@s0 running"))
+		f.Desired.Wish = WishAbsent
+		return f
+	}
+	told := leaves()
+	told.Observed.Containers[0].Stop.By = t0.Add(-20 * time.Second)
+	within := leaves()
+	within.Observed.Containers[0].Stop.By = t0.Add(20 * time.Second)
+	for name, c := range map[string]struct {
+		f     Facts
+		op    Op
+		step  GateName
+		hangs bool
+	}{
+		"sandbox":      {sandbox, Op{Kind: RunSandbox}, "", true},
+		"start":        {start, starting("app"), GateStart, true},
+		"pull":         {start, starting("app"), "", false},
+		"stop":         {leaves(), Op{Kind: StopContainer, Object: told.Observed.Containers[0].ID}, "", true},
+		"after grace":  {told, Op{Kind: StopContainer, Object: told.Observed.Containers[0].ID}, "", true},
+		"within grace": {within, Op{Kind: StopContainer, Object: told.Observed.Containers[0].ID}, "", false},
+	} {
+		for _, after := range []time.Duration{long - time.Second, long + 10*time.Second} {
+			c.f.Observed.Running = map[Op]bool{c.op: true}
+			c.f.Flights = map[Op]Flight{c.op: {Step: c.step, Since: t0.Add(-after)}}
+			b := Explain(c.f, t0).Blocks
+			if b == nil {
+				t.Fatalf("%s: nothing blocks after %s", name, after)
+			}
+			late := after > long || name == "after grace"
+			if got := b.State == GateBlocked && b.Do == adviceHangs; got != (c.hangs && late) {
+				t.Errorf("%s after %s: %+v", name, after, b)
+			}
+		}
+	}
+}
+
 // TestExplainSince: a gate tells since when it fails, its last error in full, and how
 // often in a row.
 func TestExplainSince(t *testing.T) {

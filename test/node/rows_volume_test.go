@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -246,12 +245,7 @@ func (n *rowsNode) volumesShown(t *testing.T) {
 // own pod waiting, and says so; it holds up no other pod, nor its own removal.
 func TestHostPathOnADeadServer(t *testing.T) {
 	n := newRowsNode(t, bed.AgentOptions{})
-	dir := t.TempDir()
-	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	must(t, err)
-	must(t, unix.Mount("dead", dir, "fuse.dead", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd)))
-	defer unix.Unmount(dir, unix.MNT_DETACH)
-	defer unix.Close(fd) // until then whoever looks there hangs
+	dir := deadServer(t)
 	n.write(t, "stuck", "  volumes: [{name: v, hostPath: {path: "+dir+", type: Directory}}]\n"+
 		spec("", "command: [/podtool, sleep, forever]\nvolumeMounts: [{name: v, mountPath: /v}]"))
 	n.write(t, "other", spec("", "command: [/podtool, sleep, forever]"))
