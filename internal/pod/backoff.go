@@ -13,6 +13,7 @@ const (
 
 	retryFirst = 500 * time.Millisecond
 	retryMax   = 10 * time.Second
+	retryAway  = time.Second // while the container runtime is away: it costs a connection that is refused
 )
 
 // restart tells when the run after last may begin, and which back-off that run
@@ -57,7 +58,10 @@ func (o *Observed) interrupted(c *Container) bool {
 // RetryAt tells when a failed operation may run again.
 func (f Failure) RetryAt() time.Time {
 	first, most := retryFirst, retryMax
-	if f.image() {
+	switch {
+	case f.Away:
+		most = retryAway
+	case f.image():
 		first, most = imageBackoffFirst, imageBackoffMax
 	}
 	wait := first

@@ -24,6 +24,13 @@ func TestPullBackoff(t *testing.T) {
 			}
 		}
 	}
+	// What failed for want of a runtime is tried again at once when that is back.
+	for _, reason := range []string{ReasonImageInspectError, ReasonRunContainerError, ReasonFailedCreatePodSandBox} {
+		f := Failure{Reason: reason, Message: "connection refused", Count: 100, At: t0, Away: true}
+		if got := f.RetryAt().Sub(t0); got > time.Second {
+			t.Errorf("%s without a runtime waits %s", reason, got)
+		}
+	}
 	// What no registry was asked for is no pull that backs off.
 	for _, reason := range []string{ReasonInvalidImageName, ReasonErrImageNeverPull, ReasonImageInspectError} {
 		f := Failure{Reason: reason, Message: "why", Count: 3, At: t0}

@@ -139,6 +139,9 @@ type Failure struct {
 	Absent bool
 	// Network: it was the pod's network that could not be set up.
 	Network bool
+	// Away: the container runtime was not there to be asked. That is nothing of the
+	// pod's, and over as soon as the runtime is back.
+	Away bool
 }
 
 // Observed is everything that a plan is made from, besides the wish.

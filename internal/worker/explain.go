@@ -179,5 +179,17 @@ func inRow(f, before pod.Failure, err error) pod.Failure {
 	}
 	var network interface{ NetworkError() bool }
 	f.Network = errors.As(err, &network) && network.NetworkError()
+	f.Away = away(err, f.Reason)
 	return f
+}
+
+// away tells that the runtime was not there to be asked. Of a pull the same may be
+// said of the registry, which is to be left alone for longer.
+func away(err error, reason string) bool {
+	switch reason {
+	case pod.ReasonErrImagePull, pod.ReasonRegistryUnavailable, pod.ReasonSignatureValidationFailed:
+		return false
+	}
+	var gone interface{ Unavailable() } // containerd/errdefs
+	return errors.As(err, &gone)
 }

@@ -12,6 +12,27 @@ type ofNetwork struct{ error }
 
 func (ofNetwork) NetworkError() bool { return true }
 
+type ofNobody struct{ error }
+
+func (ofNobody) Unavailable() {}
+
+// TestFailuresOfNobody: what failed for want of a runtime is known as such; a registry
+// that is away is none.
+func TestFailuresOfNobody(t *testing.T) {
+	w := newWorker(&Set{cfg: Config{Logger: quietLogger}}, "u", "ns/p", pod.Desired{Wish: pod.WishRun}, false)
+	gone := fmt.Errorf("inspect: %w", ofNobody{errors.New("connection refused")})
+	for reason, want := range map[string]bool{
+		pod.ReasonRunContainerError: true, pod.ReasonImageInspectError: true, pod.ReasonFailedCreatePodSandBox: true,
+		pod.ReasonErrImagePull: false, pod.ReasonRegistryUnavailable: false,
+	} {
+		a := pod.Action{Kind: pod.StartContainer, Name: reason}
+		w.finish(result{action: a, err: gone, reason: reason})
+		if f := w.failed[a.Op()]; f.Away != want {
+			t.Errorf("%s is %+v, want of nobody: %t", reason, f, want)
+		}
+	}
+}
+
 // TestFailuresInARow: a failure knows when the row began, and whether it is the
 // network's; nothing is kept of an operation that has ended.
 func TestFailuresInARow(t *testing.T) {

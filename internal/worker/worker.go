@@ -312,13 +312,20 @@ func (w *worker) finish(r result) {
 	}
 	if r.err != nil {
 		f := pod.Failure{Reason: r.reason, Message: r.err.Error(), Count: w.failed[op].Count + 1, At: time.Now()}
-		w.tellFailure(r.action, w.wish().Pod, f)
+		known := w.failed[op].Away && away(r.err, r.reason) // it is tried every second
+		if !known {
+			w.tellFailure(r.action, w.wish().Pod, f)
+		}
 		if f.Absent = absent(r.err); r.objects == w.answered || !f.Absent && !f.LacksImage() {
 			w.failed[op] = inRow(f, w.failed[op], r.err)
 		} else {
 			delete(w.failed, op) // what it lacked may have come meanwhile
 		}
-		w.log.Warn("retry later", "action", r.action.Kind, "container", r.action.Name, "reason", r.reason, "err", r.err)
+		level := slog.LevelWarn
+		if known {
+			level = slog.LevelDebug
+		}
+		w.log.Log(context.Background(), level, "retry later", "action", r.action.Kind, "container", r.action.Name, "reason", r.reason, "err", r.err)
 		if r.crashed {
 			w.set.crashed()
 		}
