@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -16,6 +17,7 @@ import (
 
 	"nodeagent/internal/cert"
 	"nodeagent/internal/config"
+	"nodeagent/internal/durable"
 	apinode "nodeagent/internal/node"
 	"nodeagent/internal/node/machine"
 	"nodeagent/internal/object"
@@ -188,7 +190,12 @@ func (d *daemon) fitObjects() error {
 	if c.services, err = object.NewServices(client, d.log); err != nil {
 		return err
 	}
-	d.parts = append(d.parts, part{"objects", quiet(c.objects.Run)})
+	dir, err := durable.New(durable.Config{Path: filepath.Join(d.cfg.Agent.StateDir, "services")})
+	if err != nil {
+		return err
+	}
+	d.parts = append(d.parts, part{"objects", quiet(c.objects.Run)},
+		part{"kept services", quiet(func(ctx context.Context) error { return c.services.Keep(ctx, dir) })})
 	if !d.servicesTold() {
 		d.parts = append(d.parts, part{"services", quiet(c.services.Run)})
 	}

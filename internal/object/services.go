@@ -32,7 +32,9 @@ type Services struct {
 	api  ServicesAPI
 	log  *slog.Logger
 	once sync.Once
-	read chan struct{} // closed when they were read once
+	read chan struct{} // closed when they were read once, or what was kept of them counts
+
+	changed chan struct{} // holds one: for Keep
 
 	mu    sync.Mutex
 	all   byName
@@ -64,7 +66,7 @@ func NewServices(api ServicesAPI, log *slog.Logger) (*Services, error) {
 	if api == nil || log == nil {
 		return nil, errors.New("configure services: the API and a logger are needed")
 	}
-	return &Services{api: api, log: log, read: make(chan struct{})}, nil
+	return &Services{api: api, log: log, read: make(chan struct{}), changed: make(chan struct{}, 1)}, nil
 }
 
 // errServicesUnread is kubelet's.

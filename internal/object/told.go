@@ -24,6 +24,8 @@ func (s *Services) Tell(o *corev1.Service, gone bool) {
 	all := s.all
 	if s.fresh != nil {
 		all = s.fresh
+	} else {
+		s.tellChanged()
 	}
 	if told && !gone {
 		all.put(kept)
@@ -36,6 +38,7 @@ func (s *Services) Tell(o *corev1.Service, gone bool) {
 func (s *Services) Complete() {
 	s.mu.Lock()
 	s.all, s.fresh = s.fresh, nil
-	s.mu.Unlock()
 	s.once.Do(func() { close(s.read) })
+	s.mu.Unlock()
+	s.tellChanged()
 }

@@ -20,10 +20,12 @@ const (
 )
 
 // How long the cache waits for more of what comes together, and how long it rests
-// after a write. After a failed one it rests longer.
+// after a write. After a failed one it rests longer. What happened in a rest is lost
+// where daemon and server die together: a pod that was made is not started again, and
+// one that was deleted comes back, perhaps beside its successor on another node.
 const (
 	cacheWait  = 200 * time.Millisecond
-	cacheRest  = 5 * time.Second
+	cacheRest  = time.Second
 	cacheRetry = time.Minute
 )
 
