@@ -62,6 +62,8 @@ bench-services: deps build ## one table: our service rules beside kube-proxy's o
 soak: deps ## churn pods and inject faults for TIME (default 10m), then look for leaks (root)
 	SOAK=$(or $(TIME),10m) $(GO) test ./test/soak -run TestSoak -v -count=1 -timeout 0
 	EXECS=10000 $(GO) test ./test/node -run TestExecProbesLeakNothing -v -count=1 -timeout 0
+	STREAMS=10000 RESETS=100000 $(GO) test ./internal/server -run 'TestBrokenStreamsLeaveNothing|TestRapidReset' -v -count=1 -timeout 0
+	PATHS=1000000 $(GO) test ./cmd/nodeagent -run TestMadeUpPathsMakeNoSeries -v -count=1
 
 lint: ## gofmt, go vet and staticcheck
 	@test -z "$$(gofmt -l cmd internal test)" || { gofmt -l cmd internal test; echo 'run gofmt -w on these'; exit 1; }

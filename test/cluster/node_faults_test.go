@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"nodeagent/internal/logind/logindtest"
+	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
 	"nodeagent/test/image"
 )
@@ -240,6 +241,7 @@ func (n *node) killedWhileEnding() {
 func (n *node) deletedNode() {
 	before := n.jsonpath("{.spec.podCIDR}", "node", "node")
 	uid := n.jsonpath("{.metadata.uid}", "node", "node")
+	begun := time.Now()
 	n.kubectl("delete", "node", "node")
 	for deadline := time.Now().Add(time.Minute); ; {
 		got, err := n.c.Kubectl(n.ctx, "get", "node", "node", "--ignore-not-found", "-o", "jsonpath={.metadata.uid}")
@@ -249,6 +251,11 @@ func (n *node) deletedNode() {
 		if time.Now().After(deadline) {
 			n.t.Fatalf("the node is %q, %v; it was %s", got, err, uid)
 		}
+	}
+	took := time.Since(begun)
+	n.t.Logf("figure: a Node that was deleted is registered again %.2f s later", took.Seconds())
+	if took > need.Slow(5*time.Second) {
+		n.t.Errorf("a Node that was deleted is registered again after %s", took)
 	}
 	n.kubectl("wait", "--for=jsonpath={.spec.podCIDR}", "node/node", "--timeout=60s")
 	if now := n.jsonpath("{.spec.podCIDR}", "node", "node"); now == before {

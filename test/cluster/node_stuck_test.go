@@ -116,17 +116,21 @@ func (n *node) runtimeAway() {
 		n.t.Fatal(err)
 	}
 	one := n.container("one")
+	begun := time.Now()
 	if err := n.bed.Kill(); err != nil {
 		n.t.Fatal(err)
 	}
 	n.kubectl("wait", "--for=condition=Ready=False", "node/node", "--timeout=60s")
+	noticed := time.Since(begun)
 	if got := n.jsonpath(`{.status.conditions[?(@.type=="Ready")].message}`, "node", "node"); !strings.Contains(got, "container runtime is down") {
 		n.t.Errorf("the node says %q", got)
 	}
 	if err := n.bed.StartAgain(n.ctx); err != nil {
 		n.t.Fatal(err)
 	}
+	begun = time.Now()
 	n.kubectl("wait", ready, "node/node", "pod/one", "--timeout=60s")
+	n.t.Logf("figure: the API server heard of a containerd that died %.2f s later, and %.2f s after it was back that all is well", noticed.Seconds(), time.Since(begun).Seconds())
 	n.apply(sleeper("after", ""))
 	n.kubectl("wait", ready, "pod/after", "--timeout=60s")
 	n.kubectl("delete", "pod", "after", "--timeout=60s")
@@ -173,20 +177,15 @@ func (n *node) oneStuck() {
 // shimOf is the process that is the parent of a pod's container.
 func (n *node) shimOf(pod string) int {
 	n.t.Helper()
-	id, _, _ := strings.Cut(strings.TrimPrefix(n.container(pod), "containerd://"), " ")
-	all, err := n.bed.Running(n.ctx)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	pid, _, _ := strings.Cut(all[id], " ")
-	stat, err := os.ReadFile("/proc/" + pid + "/stat") // "pid (name) state ppid ..."
+	pid := n.process(pod)
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)) // "pid (name) state ppid ..."
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	var state string
 	var parent int
 	if _, err := fmt.Sscan(string(stat[bytes.LastIndexByte(stat, ')')+1:]), &state, &parent); err != nil || parent < 2 {
-		n.t.Fatalf("the parent of %s is %d, %v", pid, parent, err)
+		n.t.Fatalf("the parent of %d is %d, %v", pid, parent, err)
 	}
 	return parent
 }

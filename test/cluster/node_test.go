@@ -131,6 +131,7 @@ func TestNode(t *testing.T) {
 	t.Run("delete", func(t *testing.T) { n.in(t).deleted() })
 	t.Run("hostile clients", func(t *testing.T) { n.in(t).hostileClients() })
 	t.Run("explained dead", func(t *testing.T) { n.in(t).explainedDead() })
+	t.Run("alone", func(t *testing.T) { n.in(t).alone() })
 	t.Run("drain", func(t *testing.T) { n.in(t).drain() })
 }
 
