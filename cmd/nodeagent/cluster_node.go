@@ -111,10 +111,12 @@ func (f *nodeFacts) learn(d *daemon) {
 }
 
 // declared is what this node can of that by which the scheduler and the API server
-// choose (component-helpers' nodedeclaredfeatures), sorted. Not ExtendWebSocketsToKubelet:
-// with it the API server leaves WebSockets of the fifth version, and tunnels of SPDY,
-// to the node, and no handler here speaks these; else it translates them itself.
-func declared() []string { return []string{"RestartAllContainersOnContainerExits"} }
+// choose (component-helpers' nodedeclaredfeatures), sorted. With ExtendWebSocketsToKubelet
+// the API server leaves WebSockets of the fifth version, and tunnels of SPDY, to the node;
+// else it translates them itself.
+func declared() []string {
+	return []string{"ExtendWebSocketsToKubelet", "RestartAllContainersOnContainerExits"}
+}
 
 // names are those of the ways to run containers; "" is the default one.
 func (f *nodeFacts) names() []string { return append([]string{""}, f.d.cfg.Handlers()...) }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gorilla/websocket"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
@@ -76,7 +77,14 @@ func (a *NodeAPI) exec(w http.ResponseWriter, r *http.Request, args []string) {
 		return
 	}
 	a.upgrade(w)
-	remotecommand.ServeExec(w, r, execer{a, id}, p.Name, string(p.UID), args[2], command, opts, orUsual(a.cfg.StreamIdle, idleStreams), createStreams, remotecommand.SupportedStreamingProtocols)
+	e := execer{a, id}
+	if websocket.IsWebSocketUpgrade(r) {
+		a.talk(w, r, opts, "executing command in container", func(ctx context.Context, o wire) error {
+			return e.ExecInContainer(ctx, "", "", "", command, o.in, o.out, o.errs, opts.TTY, o.resize, 0)
+		})
+		return
+	}
+	remotecommand.ServeExec(w, r, e, p.Name, string(p.UID), args[2], command, opts, orUsual(a.cfg.StreamIdle, idleStreams), createStreams, remotecommand.SupportedStreamingProtocols)
 }
 
 // attach joins a container that runs.
@@ -95,7 +103,14 @@ func (a *NodeAPI) attach(w http.ResponseWriter, r *http.Request, args []string) 
 		return
 	}
 	a.upgrade(w)
-	remotecommand.ServeAttach(w, r, attacher{a, sandbox.ID, id, once(p, args[2])}, p.Name, string(p.UID), args[2], opts, orUsual(a.cfg.StreamIdle, idleStreams), createStreams, remotecommand.SupportedStreamingProtocols)
+	t := attacher{a, sandbox.ID, id, once(p, args[2])}
+	if websocket.IsWebSocketUpgrade(r) {
+		a.talk(w, r, opts, "attaching to container", func(ctx context.Context, o wire) error {
+			return t.AttachContainer(ctx, "", "", "", o.in, o.out, o.errs, opts.TTY, o.resize)
+		})
+		return
+	}
+	remotecommand.ServeAttach(w, r, t, p.Name, string(p.UID), args[2], opts, orUsual(a.cfg.StreamIdle, idleStreams), createStreams, remotecommand.SupportedStreamingProtocols)
 }
 
 // run runs a command and answers with what it says.
@@ -146,13 +161,26 @@ func (a *NodeAPI) portForward(w http.ResponseWriter, r *http.Request, args []str
 		http.Error(w, fmt.Sprintf("pod %q does not run", p.Name), http.StatusConflict)
 		return
 	}
-	opts, err := portforward.NewV4Options(r)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
+	f := forwarder{a, sandbox}
+	switch {
+	case tunnels(r):
+		a.upgrade(w)
+		if w, r, ok = a.tunnel(w, r); !ok {
+			return
+		}
+	case websocket.IsWebSocketUpgrade(r):
+		ports, err := portsOf(r)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		a.upgrade(w)
+		a.carryPorts(w, r, ports, f)
 		return
+	default:
+		a.upgrade(w)
 	}
-	a.upgrade(w)
-	portforward.ServePortForward(w, r, forwarder{a, sandbox}, p.Name, string(p.UID), opts, orUsual(a.cfg.StreamIdle, idleStreams), createStreams, portforward.SupportedProtocols)
+	portforward.ServePortForward(w, r, f, p.Name, string(p.UID), &portforward.V4Options{}, orUsual(a.cfg.StreamIdle, idleStreams), createStreams, portforward.SupportedProtocols)
 }
 
 // upgrade takes the deadlines of a request off what becomes a stream.

@@ -19,6 +19,7 @@ import (
 	authzv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
@@ -41,6 +42,10 @@ func (e *echoes) Exec(ctx context.Context, container string, s Session) (int32, 
 	switch s.Command[0] {
 	case "cat":
 		_, err := io.Copy(s.Stdout, s.Stdin)
+		return 0, err
+	case "count":
+		n, err := io.Copy(io.Discard, s.Stdin)
+		fmt.Fprint(s.Stdout, n)
 		return 0, err
 	case "both":
 		fmt.Fprint(s.Stdout, "out")
@@ -102,7 +107,10 @@ func (b *bed) restConfig(t *testing.T, name string) *rest.Config {
 		CAData: b.serving.pem(), CertData: block("CERTIFICATE", c.Certificate[0]), KeyData: block("EC PRIVATE KEY", key)}}
 }
 
-// executors are the two transports of client-go.
+// oldWebSocket cannot say that the input has ended.
+const oldWebSocket = "WebSocket before the fifth version"
+
+// executors are the transports of client-go: kubectl's is WebSocket.
 func (b *bed) executors(t *testing.T, name, path string) map[string]remotecommand.Executor {
 	cfg := b.restConfig(t, name)
 	u, err := url.Parse(b.url + path)
@@ -113,11 +121,13 @@ func (b *bed) executors(t *testing.T, name, path string) map[string]remotecomman
 	if err != nil {
 		t.Fatal(err)
 	}
-	web, err := remotecommand.NewWebSocketExecutorForProtocols(cfg, http.MethodGet, u.String(), "v4.channel.k8s.io")
-	if err != nil {
-		t.Fatal(err)
+	all := map[string]remotecommand.Executor{"SPDY": old}
+	for name, version := range map[string]string{"WebSocket": "v5.channel.k8s.io", oldWebSocket: "v4.channel.k8s.io"} {
+		if all[name], err = remotecommand.NewWebSocketExecutorForProtocols(cfg, http.MethodGet, u.String(), version); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return map[string]remotecommand.Executor{"SPDY": old, "WebSocket": web}
+	return all
 }
 
 // TestExec runs commands as kubectl and the API server do.
@@ -132,8 +142,8 @@ func TestExec(t *testing.T) {
 		}
 	}
 	for name, e := range b.executors(t, "boss", "/exec/ns/web/u1/app?command=cat&input=1&output=1") {
-		if name == "WebSocket" {
-			continue // its fourth version cannot say that the input has ended
+		if name == oldWebSocket {
+			continue
 		}
 		var out bytes.Buffer
 		text := strings.Repeat("all of it\n", 10_000)
@@ -229,11 +239,15 @@ func (l leaves) Write(p []byte) (int, error) {
 // TestAttach joins the container in the sandbox that is there.
 func TestAttach(t *testing.T) {
 	b, _ := streaming(t)
-	e := b.executors(t, "boss", "/attach/ns/web/app?input=1&output=1")["SPDY"]
-	var out bytes.Buffer
-	err := e.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdin: strings.NewReader("hello"), Stdout: &out})
-	if err != nil || out.String() != "sandbox run1: hello" {
-		t.Errorf("attached to %q, %v", &out, err)
+	for name, e := range b.executors(t, "boss", "/attach/ns/web/app?input=1&output=1") {
+		if name == oldWebSocket {
+			continue
+		}
+		var out bytes.Buffer
+		err := e.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdin: strings.NewReader("hello"), Stdout: &out})
+		if err != nil || out.String() != "sandbox run1: hello" {
+			t.Errorf("%s: attached to %q, %v", name, &out, err)
+		}
 	}
 }
 
@@ -248,15 +262,13 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestPortForward carries connections to the pod's network, several at a time.
-func TestPortForward(t *testing.T) {
-	b, e := streaming(t)
+// echoing answers every connection with what it says, and names its address.
+func echoing(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	e.port = l.Addr().String()
+	t.Cleanup(func() { _ = l.Close() })
 	go func() { // ends with l
 		for {
 			conn, err := l.Accept()
@@ -269,20 +281,44 @@ func TestPortForward(t *testing.T) {
 			}()
 		}
 	}()
-	transport, upgrader, err := spdy.RoundTripperFor(b.restConfig(t, "boss"))
+	return l.Addr().String()
+}
+
+// TestPortForward carries connections to the pod's network, several at a time, over
+// SPDY and over SPDY within a WebSocket, as kubectl does.
+func TestPortForward(t *testing.T) {
+	b, e := streaming(t)
+	e.port = echoing(t)
+	cfg := b.restConfig(t, "boss")
+	transport, upgrader, err := spdy.RoundTripperFor(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	u, _ := url.Parse(b.url + "/portForward/ns/web")
-	dialer := spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, u)
+	tunnel, err := portforward.NewSPDYOverWebsocketDialer(u, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, dialer := range map[string]httpstream.Dialer{
+		"SPDY": spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, u), "tunnel": tunnel,
+	} {
+		t.Run(name, func(t *testing.T) { forwards(t, dialer) })
+	}
+}
+
+func forwards(t *testing.T, dialer httpstream.Dialer) {
 	stop, ready := make(chan struct{}), make(chan struct{})
-	f, err := portforward.New(dialer, []string{"0:80"}, stop, ready, io.Discard, io.Discard)
+	f, err := portforward.New(dialer, []string{"0:80", "0:81"}, stop, ready, io.Discard, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
 	go func() { done <- f.ForwardPorts() }()
-	<-ready
+	select {
+	case <-ready:
+	case err := <-done:
+		t.Fatal(err)
+	}
 	ports, err := f.GetPorts()
 	if err != nil {
 		t.Fatal(err)

@@ -150,7 +150,7 @@ func (n *node) object() {
 		`{.metadata.labels.kubernetes\.io/hostname}`:           "node",
 		`{.status.capacity.pods}`:                              "110",
 		`{.status.features.supplementalGroupsPolicy}`:          "true",
-		`{.status.declaredFeatures}`:                           `["RestartAllContainersOnContainerExits"]`,
+		`{.status.declaredFeatures}`:                           `["ExtendWebSocketsToKubelet","RestartAllContainersOnContainerExits"]`,
 	} {
 		if got := n.jsonpath(path, "node", "node"); got != want {
 			n.t.Errorf("the node's %s is %q, want %q", path, got, want)
@@ -318,6 +318,7 @@ spec:
 	}
 	n.forward()
 	n.kubectl("debug", "talker", "--image="+image.Shell, "--container=look", "--target=c", "--profile=general", "--", "/bin/sleep", "100000")
+	n.notTranslated()
 	n.kubectl("wait", "--for=jsonpath={.status.ephemeralContainerStatuses[0].state.running}", "pod/talker", "--timeout=60s")
 	if got := n.kubectl("exec", "talker", "-c", "look", "--", "/bin/sh", "-c", "ps | grep -c 'while [r]ead'"); got != "1\n" {
 		n.t.Errorf("a debug container sees %q of its target", got)
@@ -326,6 +327,19 @@ spec:
 }
 
 // forward reaches a port that only the pod's own loopback has.
+// notTranslated: what kubectl says over WebSockets reached the node as it was said.
+func (n *node) notTranslated() {
+	counts := n.kubectl("get", "--raw", "/metrics")
+	for _, verb := range []string{"exec", "attach", "portforward"} {
+		if !strings.Contains(counts, `apiserver_websocket_streaming_requests_total{proxy_type="proxied_to_kubelet",subresource="`+verb+`"}`) {
+			n.t.Errorf("the API server has not handed on any %s", verb)
+		}
+	}
+	if strings.Contains(counts, `proxy_type="translated_at_apiserver"`) {
+		n.t.Error("the API server has translated streams for this node")
+	}
+}
+
 func (n *node) forward() {
 	cmd := n.c.Command("port-forward", "--address=127.0.0.1", "pod/talker", "18080:8080")
 	out, err := cmd.StdoutPipe()
