@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -33,6 +34,7 @@ type cluster struct {
 	client *cert.Client
 	api    *rest.Config // for what shares the connections of http
 	http   *http.Client
+	rate   *rate.Limiter // of kubeAPIQPS; nil: nobody asked for one
 
 	machine  machine.Machine
 	capacity corev1.ResourceList
@@ -74,6 +76,9 @@ func (d *daemon) fitCluster() (err error) {
 	}
 	if err := c.measure(d.cfg); err != nil {
 		return err
+	}
+	if qps, burst := d.cfg.APIRate(); qps > 0 {
+		c.rate = rate.NewLimiter(rate.Limit(qps), burst)
 	}
 	d.cluster, d.admission = c, newAdmission(d)
 	d.parts = append(d.parts, part{"client certificate", c.client.Run})
@@ -182,7 +187,7 @@ func (d *daemon) fitObjects() error {
 		return err
 	}
 	c.objects, err = object.New(object.Config{
-		API: client, Changed: func(ref pod.ObjectRef) { d.set.ObjectChanged(ref) }, NodeLabels: c.labels, Logger: d.log,
+		API: client, Changed: func(ref pod.ObjectRef) { d.set.ObjectChanged(ref) }, NodeLabels: c.labels, Rate: c.rate, Logger: d.log,
 	})
 	if err != nil {
 		return err
@@ -229,7 +234,7 @@ func (d *daemon) fitPods() error {
 	if err != nil {
 		return err
 	}
-	c.writer, err = status.New(status.Config{Pods: d.set, API: status.NewClient(core), Node: c.object, Logger: d.log})
+	c.writer, err = status.New(status.Config{Pods: d.set, API: status.NewClient(core), Node: c.object, Rate: c.rate, Logger: d.log})
 	if err != nil {
 		return err
 	}

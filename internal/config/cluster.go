@@ -31,7 +31,7 @@ type Cluster struct {
 var inCluster = []string{
 	"registerNode", "registerWithTaints", "providerID", "nodeStatusReportFrequency", "nodeLeaseDurationSeconds",
 	"nodeStatusMaxImages", "maxPods", "podsPerCore", "systemReserved", "kubeReserved", "evictionHard", "mergeDefaultEvictionSettings",
-	"reservedSystemCPUs", "enforceNodeAllocatable", "eventRecordQPS", "eventBurst", "rotateCertificates",
+	"reservedSystemCPUs", "enforceNodeAllocatable", "eventRecordQPS", "eventBurst", "kubeAPIQPS", "kubeAPIBurst", "rotateCertificates",
 	"enableControllerAttachDetach", "address", "port", "authentication", "authorization", "tlsCertFile", "tlsPrivateKeyFile",
 	"tlsMinVersion", "tlsCipherSuites", "serverTLSBootstrap", "streamingConnectionIdleTimeout", "enableSystemLogHandler",
 }

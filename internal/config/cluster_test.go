@@ -49,6 +49,8 @@ func TestClusterRefuses(t *testing.T) {
 		"systemReserved: {cpu: a lot}\n":                 "systemReserved",
 		"nodeLeaseDurationSeconds: 3\n":                  "nodeLeaseDurationSeconds",
 		"enforceNodeAllocatable: [system-reserved]\n":    "enforceNodeAllocatable",
+		"kubeAPIQPS: -1\n":                               "kubeAPIQPS",
+		"eventBurst: -1\n":                               "eventBurst",
 		"address: everywhere\n":                          "address",
 	} {
 		if _, err := Load(clusterFile(t, text)); err == nil || !strings.Contains(err.Error(), want) {

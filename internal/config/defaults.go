@@ -208,6 +208,7 @@ func (c *Config) check() error {
 		}
 	}
 	c.checkPulls(bad)
+	c.checkRates(bad)
 	c.checkShutdown(bad)
 	c.checkCluster(bad)
 	c.checkProxy(bad)

@@ -40,7 +40,7 @@ func (s *Store) ask(a *asking) {
 // turn makes one turn and arranges the next.
 func (s *Store) turn(a *asking) {
 	var wait time.Duration
-	if release, err := slot(a.ctx, s.reads); err == nil {
+	if release, err := s.place(a.ctx); err == nil {
 		ctx, cancel := context.WithTimeoutCause(a.ctx, deadlineAnswer, errNoAnswer)
 		wait = a.turn(ctx)
 		cancel()

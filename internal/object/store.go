@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -22,7 +23,10 @@ type Config struct {
 	Changed func(pod.ObjectRef)
 	// NodeLabels are those of the Node object, which volumes may demand; nil: none.
 	NodeLabels func() map[string]string
-	Logger     *slog.Logger
+	// Rate bounds the requests by time, but not the beginnings of watches; nil: nothing
+	// does.
+	Rate   *rate.Limiter
+	Logger *slog.Logger
 }
 
 // connecting is how many requests, and besides how many beginnings of watches, are
@@ -65,6 +69,9 @@ func New(cfg Config) (*Store, error) {
 	if cfg.NodeLabels == nil {
 		cfg.NodeLabels = func() map[string]string { return nil }
 	}
+	if cfg.Rate == nil {
+		cfg.Rate = rate.NewLimiter(rate.Inf, 0)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Store{
 		cfg: cfg, reads: make(chan struct{}, connecting), watches: make(chan struct{}, connecting), ctx: ctx, cancel: cancel,
@@ -92,6 +99,18 @@ func (s *Store) Run(ctx context.Context) error {
 	s.cancel()
 	s.flights.Wait()
 	return ctx.Err()
+}
+
+// place waits for one of the places of those who read, and for its turn.
+func (s *Store) place(ctx context.Context) (release func(), err error) {
+	if release, err = slot(ctx, s.reads); err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Rate.Wait(ctx); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
 }
 
 // slot waits for one of the places of those who connect. release may be called

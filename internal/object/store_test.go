@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,6 +30,7 @@ type bench struct {
 	mu      sync.Mutex
 	changed []pod.ObjectRef
 	log     strings.Builder
+	rate    *rate.Limiter
 }
 
 // begin starts a Store in the bubble of the test; it ends with the test.
@@ -41,7 +43,7 @@ func begin(t *testing.T, server *objecttest.Server) *bench {
 func (b *bench) start(api API) {
 	var err error
 	b.store, err = New(Config{
-		API: api, Logger: slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		API: api, Rate: b.rate, Logger: slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		NodeLabels: func() map[string]string { return map[string]string{"kubernetes.io/hostname": "node"} },
 		Changed: func(ref pod.ObjectRef) {
 			b.mu.Lock()

@@ -152,7 +152,7 @@ const brokenStream = "ClientWatchDecoding"
 // store, 100 ms and more. What comes from the cache afterwards is at least as new
 // as what was got.
 func (f *follower) read(options *metav1.ListOptions) (state bool, err error) {
-	release, err := slot(f.e.ctx, f.s.reads)
+	release, err := f.s.place(f.e.ctx)
 	if err != nil {
 		return false, err
 	}

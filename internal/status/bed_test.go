@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -26,6 +27,7 @@ type bed struct {
 	client status.Client
 	node   status.Node
 	stuck  atomic.Int64 // how long it takes to say what the Node is
+	rate   *rate.Limiter
 
 	mu     sync.Mutex
 	writer *status.Writer
@@ -37,8 +39,14 @@ type bed struct {
 // a node may never write.
 func live(t *testing.T, do func(b *bed)) {
 	t.Helper()
+	slowly(t, nil, do)
+}
+
+// slowly does so where the API server may only be asked so often.
+func slowly(t *testing.T, often *rate.Limiter, do func(b *bed)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		b := &bed{t: t, api: statustest.New(), pods: &podSet{pods: map[types.UID]told{}}, node: status.Node{Name: "node", UID: "node-uid"}}
+		b := &bed{t: t, rate: often, api: statustest.New(), pods: &podSet{pods: map[types.UID]told{}}, node: status.Node{Name: "node", UID: "node-uid"}}
 		rest, stop, err := b.api.Serve()
 		if err != nil {
 			t.Fatal(err)
@@ -58,7 +66,7 @@ func live(t *testing.T, do func(b *bed)) {
 // start starts a daemon, which reads the API server first.
 func (b *bed) start() {
 	w, err := status.New(status.Config{
-		Pods: b.pods, API: b.client, Logger: slog.New(slog.DiscardHandler),
+		Pods: b.pods, API: b.client, Rate: b.rate, Logger: slog.New(slog.DiscardHandler),
 		Node: func() status.Node { time.Sleep(time.Duration(b.stuck.Load())); return b.node },
 	})
 	if err != nil {

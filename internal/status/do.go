@@ -24,14 +24,17 @@ type result struct {
 	begun  time.Time
 }
 
-// start sends the record's next request from a goroutine of its own, which ends by
-// the deadline and delivers a result or sees the daemon end.
+// start sends the record's next request, when its turn comes, from a goroutine of its
+// own, which ends by the deadline and delivers a result or sees the daemon end.
 func (w *Writer) start(ctx context.Context, tasks *sync.WaitGroup, r *record, now time.Time) {
 	t, name := r.next, r.target()
 	r.spend(now)
 	r.flying, r.since = true, time.Time{}
 	w.flying++
 	tasks.Go(func() {
+		if w.cfg.Rate.Wait(ctx) != nil {
+			return // the daemon ends
+		}
 		bounded, cancel := context.WithTimeout(ctx, deadline)
 		defer cancel()
 		p, err := w.do(bounded, t, name)

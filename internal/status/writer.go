@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -33,7 +34,7 @@ type API interface {
 	Delete(ctx context.Context, name types.NamespacedName, uid types.UID) error
 }
 
-// Config is what a writer works with; all but AtOnce and Logger must be set.
+// Config is what a writer works with; all but AtOnce, Rate and Logger must be set.
 type Config struct {
 	Pods Pods
 	API  API
@@ -41,6 +42,9 @@ type Config struct {
 	Node func() Node
 	// AtOnce bounds the requests that are under way; 0 means 16.
 	AtOnce int
+	// Rate bounds the requests by time; nil: nothing does. What a request has to wait
+	// for it is none of the time that an answer may take.
+	Rate   *rate.Limiter
 	Logger *slog.Logger
 }
 
@@ -97,6 +101,9 @@ func New(cfg Config) (*Writer, error) {
 	}
 	if cfg.AtOnce == 0 {
 		cfg.AtOnce = 16
+	}
+	if cfg.Rate == nil {
+		cfg.Rate = rate.NewLimiter(rate.Inf, 0)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
