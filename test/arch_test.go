@@ -62,6 +62,7 @@ var rooms = map[string]ring{
 	"internal/failpoint":        small,
 	"internal/durable":          small,
 	"internal/shimapi":          small,
+	"internal/journal":          edge,
 	"internal/logs":             small,
 	"internal/mkdir":            small,
 	"internal/pulse":            small,

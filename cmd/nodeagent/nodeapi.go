@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,6 +12,8 @@ import (
 
 	"nodeagent/internal/cert"
 	"nodeagent/internal/config"
+	"nodeagent/internal/journal"
+	apinode "nodeagent/internal/node"
 	"nodeagent/internal/server"
 )
 
@@ -32,14 +35,14 @@ func (d *daemon) fitNodeAPI() error {
 	if err != nil {
 		return err
 	}
-	version, suites, err := d.cfg.TLS()
+	least, suites, err := d.cfg.TLS()
 	if err != nil {
 		return err
 	}
 	cfg := server.NodeAPIConfig{
-		Addr: net.JoinHostPort(k.Address, fmt.Sprint(k.Port)), NodeName: d.cfg.NodeName,
+		Addr: net.JoinHostPort(k.Address, fmt.Sprint(k.Port)), NodeName: d.cfg.NodeName, Version: apinode.Version(kubernetesRelease, version),
 		Certificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return d.serving.GetCertificate(hello) },
-		MinVersion:  version, CipherSuites: suites,
+		MinVersion:  least, CipherSuites: suites,
 		ClientCAFile: k.Authentication.X509.ClientCAFile, Access: reviews,
 		TokenTTL:   k.Authentication.Webhook.CacheTTL.Duration,
 		AllowedTTL: k.Authorization.Webhook.CacheAuthorizedTTL.Duration, DeniedTTL: k.Authorization.Webhook.CacheUnauthorizedTTL.Duration,
@@ -50,6 +53,9 @@ func (d *daemon) fitNodeAPI() error {
 	}
 	if *k.EnableSystemLogHandler {
 		cfg.LogDir = nodeLogs
+		if config.Enabled(k.EnableSystemLogQuery) {
+			cfg.Journal = nodeJournal{journal.New()}
+		}
 	}
 	if config.Enabled(k.Authentication.Webhook.Enabled) {
 		cfg.Tokens = reviews
@@ -65,6 +71,14 @@ func (d *daemon) fitNodeAPI() error {
 
 // nodeLogs is where a node's logs are, by kubelet's own decision.
 const nodeLogs = "/var/log"
+
+// nodeJournal is the node's journal for who asks the node API.
+type nodeJournal struct{ *journal.Journal }
+
+// Read implements server.Journal.
+func (j nodeJournal) Read(ctx context.Context, w io.Writer, q server.JournalQuery) error {
+	return j.Journal.Read(ctx, w, journal.Query(q))
+}
 
 // servingNames are what the node is called by who connects to it.
 func servingNames(addrs []corev1.NodeAddress) cert.Names {

@@ -33,7 +33,7 @@ var inCluster = []string{
 	"nodeStatusMaxImages", "maxPods", "podsPerCore", "systemReserved", "kubeReserved", "evictionHard", "mergeDefaultEvictionSettings",
 	"reservedSystemCPUs", "enforceNodeAllocatable", "eventRecordQPS", "eventBurst", "kubeAPIQPS", "kubeAPIBurst", "rotateCertificates",
 	"enableControllerAttachDetach", "address", "port", "authentication", "authorization", "tlsCertFile", "tlsPrivateKeyFile",
-	"tlsMinVersion", "tlsCipherSuites", "serverTLSBootstrap", "streamingConnectionIdleTimeout", "enableSystemLogHandler",
+	"tlsMinVersion", "tlsCipherSuites", "serverTLSBootstrap", "streamingConnectionIdleTimeout", "enableSystemLogHandler", "enableSystemLogQuery",
 }
 
 // Defaults of these, as kubelet has them.

@@ -27,6 +27,7 @@ type Runtime interface {
 type NodeAPIConfig struct {
 	Addr     string // 0.0.0.0:10250
 	NodeName string // the name that rights are asked for
+	Version  string // of this program, for /statusz
 
 	// Certificate is the serving certificate of this moment.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
@@ -54,6 +55,8 @@ type NodeAPIConfig struct {
 	StreamIdle time.Duration
 	// LogDir is what is served at /logs; "": nothing is.
 	LogDir string
+	// Journal is what /logs/?query=… reads; nil: a query says nothing.
+	Journal Journal
 	// Kubelet is the merged configuration, for /configz.
 	Kubelet func() *kubeletv1beta1.KubeletConfiguration
 	// Metrics are written in Prometheus' text format: "" at /metrics, any other
@@ -115,6 +118,7 @@ type NodeAPI struct {
 	streams   *gate
 	followers followers
 	routes    map[string]route
+	began     time.Time
 }
 
 // NewNodeAPI returns a server that does not listen yet.
@@ -132,7 +136,7 @@ func NewNodeAPI(cfg NodeAPIConfig) (*NodeAPI, error) {
 	}
 	l, o := cfg.limits.orUsual(), &outage{log: cfg.Logger}
 	a := &NodeAPI{
-		cfg: cfg, limits: l, outage: o,
+		cfg: cfg, limits: l, outage: o, began: time.Now(),
 		authn:    newAuthenticator(cfg, o),
 		authz:    newAuthorizer(cfg, o),
 		conns:    newConns(l.conns, l.strangers),

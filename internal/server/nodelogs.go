@@ -37,7 +37,14 @@ func (a *NodeAPI) nodeLogs(w http.ResponseWriter, r *http.Request, args []string
 		http.Error(w, "logs endpoint is disabled.", http.StatusMethodNotAllowed)
 		return
 	}
-	f, info, err := openLog(a.cfg.LogDir, path.Join(args...))
+	name := path.Join(args...)
+	if a.cfg.Journal != nil {
+		var ok bool
+		if name, ok = a.queried(w, r, name); !ok {
+			return
+		}
+	}
+	f, info, err := openLog(a.cfg.LogDir, name)
 	switch {
 	case err == nil:
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ENAMETOOLONG):

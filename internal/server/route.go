@@ -39,7 +39,7 @@ func (a *NodeAPI) table() map[string]route {
 		"stats":         {subresources: []string{"stats"}, args: []int{1}, handle: a.summary},
 		"logs":          {subresources: []string{"log"}, stream: true, handle: a.nodeLogs},
 		"checkpoint":    {subresources: []string{"checkpoint"}},
-		"statusz":       {subresources: []string{"statusz"}},
+		"statusz":       {subresources: []string{"statusz"}, args: []int{0}, handle: a.statusz},
 		"flagz":         {subresources: []string{"configz"}},
 		"run":           {subresources: proxy, create: true, methods: []string{http.MethodPost}, args: []int{3, 4}, stream: true, handle: a.streamed(a.run)},
 		"exec":          {subresources: proxy, create: true, methods: both, args: []int{3, 4}, stream: true, handle: a.streamed(a.exec)},

@@ -259,8 +259,15 @@ func (n *node) nodeLogs() {
 	}
 	_, err := n.c.Kubectl(n.ctx, "get", "--raw", "/api/v1/nodes/node/proxy/logs/none-of-this-name")
 	refused(n.t, err, "NotFound")
-	_, err = n.c.Kubectl(n.ctx, "--as=nobody", "get", "--raw", "/api/v1/nodes/node/proxy/logs/")
-	refused(n.t, err, "Forbidden")
+	if got := n.raw("/logs/?query=none-of-this-name"); got != "\nlog not found for none-of-this-name\n" {
+		n.t.Errorf("the log of a service that is not there is %q", got)
+	}
+	_, err = n.c.Kubectl(n.ctx, "get", "--raw", "/api/v1/nodes/node/proxy/logs/?query=kubelet&tailLines=100001")
+	refused(n.t, err, "tailLines")
+	for _, path := range []string{"", "?query=kubelet"} {
+		_, err = n.c.Kubectl(n.ctx, "--as=nobody", "get", "--raw", "/api/v1/nodes/node/proxy/logs/"+path)
+		refused(n.t, err, "Forbidden")
+	}
 }
 
 // explainedDead: with the daemon dead a pod of the API server is told of by what the

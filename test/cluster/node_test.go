@@ -47,6 +47,7 @@ func newNode(t *testing.T) *node {
 const nodeConfig = `nodeLeaseDurationSeconds: 8
 systemReserved: {memory: 64Mi}
 kubeReserved: {cpu: 100m, memory: 32Mi}
+enableSystemLogQuery: true
 `
 
 // authentication lets the API server in.
@@ -317,8 +318,8 @@ spec:
 		}
 	}
 	n.forward()
-	n.kubectl("debug", "talker", "--image="+image.Shell, "--container=look", "--target=c", "--profile=general", "--", "/bin/sleep", "100000")
 	n.notTranslated()
+	n.kubectl("debug", "talker", "--image="+image.Shell, "--container=look", "--target=c", "--profile=general", "--", "/bin/sleep", "100000")
 	n.kubectl("wait", "--for=jsonpath={.status.ephemeralContainerStatuses[0].state.running}", "pod/talker", "--timeout=60s")
 	if got := n.kubectl("exec", "talker", "-c", "look", "--", "/bin/sh", "-c", "ps | grep -c 'while [r]ead'"); got != "1\n" {
 		n.t.Errorf("a debug container sees %q of its target", got)
@@ -326,7 +327,6 @@ spec:
 	n.kubectl("delete", "pod", "talker", "--timeout=60s")
 }
 
-// forward reaches a port that only the pod's own loopback has.
 // notTranslated: what kubectl says over WebSockets reached the node as it was said.
 func (n *node) notTranslated() {
 	counts := n.kubectl("get", "--raw", "/metrics")
@@ -340,6 +340,7 @@ func (n *node) notTranslated() {
 	}
 }
 
+// forward reaches a port that only the pod's own loopback has.
 func (n *node) forward() {
 	cmd := n.c.Command("port-forward", "--address=127.0.0.1", "pod/talker", "18080:8080")
 	out, err := cmd.StdoutPipe()
