@@ -43,6 +43,13 @@ func (s *serverPods) put(snap source.Snapshot, tell func(status.Snapshot)) {
 	tell(s.whole())
 }
 
+// mirrorCount is how many mirror pods the API server has.
+func (s *serverPods) mirrorCount() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return float64(len(s.mirrors))
+}
+
 // later tells whether p is a later version than q of the same pod.
 func later(p, q *corev1.Pod) bool {
 	n, err := resourceversion.CompareResourceVersion(p.ResourceVersion, q.ResourceVersion)

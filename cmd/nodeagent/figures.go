@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -26,6 +27,9 @@ func (d *daemon) fitStats() (err error) {
 		Own: ownCgroup(d.tree), Daemon: d.count.registry, Logger: d.log,
 	}
 	if c := d.cluster; c != nil {
+		d.count.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "kubelet_mirror_pods", Help: "[ALPHA] The number of mirror pods the kubelet will try to create (one per admitted static pod)",
+		}, c.server.mirrorCount))
 		cfg.Certificates = func() (client, serving stats.Certificate) {
 			return certificate(c.client.State()), certificate(d.serving.State())
 		}
@@ -42,6 +46,7 @@ func certificate(s cert.State) stats.Certificate {
 func (d *daemon) figures() map[string]func(context.Context, io.Writer) error {
 	return map[string]func(context.Context, io.Writer) error{
 		"": d.stats.WriteDaemon, "resource": d.stats.WriteResource, "cadvisor": d.stats.WriteCadvisor,
+		"slis":   d.count.slis.write(d.checks()),
 		"probes": func(_ context.Context, w io.Writer) error { return d.probes.WriteMetrics(w) },
 	}
 }

@@ -23,11 +23,14 @@ type operations struct {
 	starts        *starts
 	requests      nodeRequests
 	asked         serverRequests
+	counts        counts
+	slis          slis
 }
 
 func newOperations() *operations {
 	of := []string{"operation_type"}
 	o := &operations{
+		slis:     newSLIs(),
 		registry: prometheus.NewRegistry(),
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kubelet_runtime_operations_total", Help: "[ALPHA] Cumulative number of runtime operations by operation type.",
@@ -45,7 +48,8 @@ func newOperations() *operations {
 		ConstLabels: prometheus.Labels{"git_version": apinode.Version(kubernetesRelease, version)},
 	})
 	build.Set(1)
-	o.relists, o.pods, o.starts = newRelists(o.registry), newPodTimes(o.registry), newStarts(o.registry)
+	o.counts = newCounts(o.registry)
+	o.relists, o.pods, o.starts = newRelists(o.registry), newPodTimes(o.registry, o.counts), newStarts(o.registry)
 	o.requests, o.asked = newNodeRequests(o.registry), newServerRequests(o.registry)
 	o.registry.MustRegister(o.total, o.failed, o.took, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -79,6 +83,7 @@ func (c countedSandboxes) RunPodSandbox(ctx context.Context, config *runtimeapi.
 		id, err = c.all.RunPodSandbox(ctx, config, handler)
 		return err
 	})
+	c.counts.pod(err)
 	return id, err
 }
 

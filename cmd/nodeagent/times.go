@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
 
 	"nodeagent/internal/worker"
 )
@@ -66,9 +67,10 @@ var startBuckets = []float64{0.5, 1, 2, 3, 4, 5, 6, 8, 10, 20, 30, 45, 60, 120, 
 type podTimes struct {
 	began, ran prometheus.Observer
 	steps      [worker.StepKill + 1]prometheus.Observer
+	counts     counts
 }
 
-func newPodTimes(r prometheus.Registerer) podTimes {
+func newPodTimes(r prometheus.Registerer, c counts) podTimes {
 	began := prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "kubelet_pod_worker_start_duration_seconds", Help: "[ALPHA] Duration in seconds from kubelet seeing a pod to starting a worker.", Buckets: prometheus.DefBuckets,
 	})
@@ -79,7 +81,7 @@ func newPodTimes(r prometheus.Registerer) podTimes {
 		Name: "kubelet_pod_worker_duration_seconds", Help: "[ALPHA] Duration in seconds to sync a single pod. Broken down by operation type: create, update, or sync", Buckets: prometheus.DefBuckets,
 	}, []string{"operation_type"})
 	r.MustRegister(began, ran, steps)
-	t := podTimes{began: began, ran: ran}
+	t := podTimes{began: began, ran: ran, counts: c}
 	for kind, name := range map[worker.StepKind]string{worker.StepCreate: "create", worker.StepSync: "sync", worker.StepKill: "kill"} {
 		t.steps[kind] = steps.WithLabelValues(name) // once: a step costs no look-up
 	}
@@ -90,6 +92,10 @@ func (t podTimes) Began(waited time.Duration) { t.began.Observe(waited.Seconds()
 func (t podTimes) Ran(took time.Duration)     { t.ran.Observe(took.Seconds()) }
 func (t podTimes) Step(kind worker.StepKind, took time.Duration) {
 	t.steps[kind].Observe(took.Seconds())
+}
+
+func (t podTimes) Started(p *corev1.Pod, container, reason string) {
+	t.counts.container(p, container, reason)
 }
 
 // nodeRequests counts what is asked of the node API.

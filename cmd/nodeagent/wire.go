@@ -138,7 +138,7 @@ func (d *daemon) fitVolumes() error {
 	cfg := volume.Config{
 		RootDir: d.cfg.RootDir, Limits: d.limits(), Memory: memory,
 		Objects: &d.objects, Place: pod.Place{Allocatable: d.allocatable(memory)},
-		RecursiveReadOnly: d.runtime.RecursiveReadOnly, StatsPeriod: d.cfg.Kubelet.VolumeStatsAggPeriod.Duration, Logger: d.log,
+		RecursiveReadOnly: d.runtime.RecursiveReadOnly, StatsPeriod: d.cfg.Kubelet.VolumeStatsAggPeriod.Duration, Done: d.count.counts.volume, Logger: d.log,
 	}
 	if c := d.cluster; c != nil {
 		cfg.Objects, cfg.Tokens, cfg.Claims, cfg.Await = c.objects, c.objects, c.objects, c.objects.Await
@@ -160,7 +160,7 @@ func (d *daemon) fitSet() error {
 	}
 	cfg := worker.Config{
 		Runtime: d.runtime, Sandboxes: d.count.sandboxes(d.runtime), Containers: d.count.containers(d.runtime), Stops: d.runtime, Hooks: d.hooks, Images: images{d.runtime.Images(), d.cfg, d.log, d.imagesChanged},
-		Cgroups: d.tree, Network: d.network, Dirs: d.dirs, Files: d.dirs, Links: d.dirs,
+		Cgroups: d.count.counts.onCgroups(d.tree, d.tree.V2()), Network: d.network, Dirs: d.dirs, Files: d.dirs, Links: d.dirs,
 		Volumes: d.volumes, EnvFiles: d.volumes, Probes: d.probes, Objects: &d.objects, Services: &d.objects,
 		Figures: d.count.pods,
 		Sources: d.sources(), Stray: d.stray, Node: node, Logger: d.log,

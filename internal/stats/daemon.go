@@ -43,6 +43,7 @@ func (m *Meter) WriteDaemon(ctx context.Context, w io.Writer) error {
 	}
 	p.one("kubelet_node_name", "[ALPHA] The node's name. The count is always 1.", 1, label("node", m.cfg.NodeName))
 	p.podCounts(pods, m.cfg.Runtime)
+	p.volumeCounts(pods, m.cfg.Runtime)
 	p.claims(pods, volumes)
 	return p.end()
 }
@@ -97,6 +98,34 @@ func (p *page) podCounts(pods []*corev1.Pod, runtime Runtime) {
 	p.counted("kubelet_desired_pods", "[ALPHA] The number of pods the kubelet is being instructed to run. static is true if the pod is not from the apiserver.", "static", desired)
 	p.counted("kubelet_running_containers", "[ALPHA] Number of containers currently running", "container_state", containers)
 	p.one("kubelet_running_pods", "[ALPHA] Number of pods that have a running pod sandbox", running)
+}
+
+// volumeCounts count volumes by kind, as they are wanted and as they are there: of pods
+// that have a container, for which they had to be set up.
+func (p *page) volumeCounts(pods []*corev1.Pod, runtime Runtime) {
+	type kind struct{ plugin, state string }
+	counts := map[kind]float64{}
+	for _, one := range pods {
+		there := len(runtime.Observe(one.UID).Containers) > 0
+		for i := range one.Spec.Volumes {
+			plugin := pod.VolumePlugin(&one.Spec.Volumes[i])
+			if plugin == "" {
+				continue
+			}
+			counts[kind{plugin, "desired_state_of_world"}]++
+			if there {
+				counts[kind{plugin, "actual_state_of_world"}]++
+			}
+		}
+	}
+	f := family{name: "volume_manager_total_volumes", help: "[ALPHA] Number of volumes in Volume Manager"}
+	var all []*dto.Metric
+	for _, k := range slices.SortedFunc(maps.Keys(counts), func(a, b kind) int {
+		return cmp.Or(cmp.Compare(a.plugin, b.plugin), cmp.Compare(a.state, b.state))
+	}) {
+		all = append(all, f.metric(counts[k], time.Time{}, []*dto.LabelPair{label("plugin_name", k.plugin), label("state", k.state)}))
+	}
+	p.write(f, all)
 }
 
 func (p *page) counted(name, help, by string, counts map[string]float64) {

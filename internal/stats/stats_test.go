@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -340,6 +342,13 @@ func TestDaemon(t *testing.T) {
 	a := s.run("default", "a", map[string]Figures{"c": uses(1, 1), "d": uses(1, 1)})
 	b := s.run("default", "b", map[string]Figures{"c": uses(1, 1)})
 	b.Annotations = map[string]string{sourceKey: "file"}
+	a.Spec.Volumes = []corev1.Volume{
+		{VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+		{VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "shared"}}},
+	}
+	waits := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "waits", UID: "uid-waits"}}
+	waits.Spec.Volumes = append(a.Spec.Volumes[:1:1], corev1.Volume{VolumeSource: corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{}}})
+	s.pods = append(s.pods, waits)
 	shared := []Volume{{Name: "v", Claim: "shared", Own: true, FileSystem: FileSystem{Capacity: 10, Available: 4, Used: 6}}}
 	s.volumes = map[types.UID][]Volume{a.UID: shared, b.UID: shared}
 	m := s.meter(t)
@@ -351,7 +360,11 @@ func TestDaemon(t *testing.T) {
 		"kubelet_node_name":          {"node=node": 1},
 		"kubelet_running_pods":       {"": 2},
 		"kubelet_running_containers": {"container_state=running": 3, "container_state=exited": 0, "container_state=created": 0},
-		"kubelet_desired_pods":       {"static=": 1, "static=true": 1},
+		"kubelet_desired_pods":       {"static=": 2, "static=true": 1},
+		"volume_manager_total_volumes": {
+			"plugin_name=kubernetes.io/empty-dir,state=desired_state_of_world": 2, "plugin_name=kubernetes.io/empty-dir,state=actual_state_of_world": 1,
+			"plugin_name=kubernetes.io/local-volume,state=desired_state_of_world": 1, "plugin_name=kubernetes.io/local-volume,state=actual_state_of_world": 1,
+		},
 		"kubelet_certificate_manager_client_expiration_renew_errors": {"": 3},
 		"kubelet_server_expiration_renew_errors":                     {"": 0},
 		"kubelet_volume_stats_capacity_bytes":                        {"namespace=default,persistentvolumeclaim=shared": 10},

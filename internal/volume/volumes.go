@@ -41,7 +41,10 @@ type Config struct {
 	// StatsPeriod is how long a measurement of what a pod's volumes take is good
 	// for; 0: a minute, less: nothing is measured.
 	StatsPeriod time.Duration
-	Logger      *slog.Logger
+	// Done is told of each volume that was set up, or brought up to date, and how long
+	// that took; nil: nobody is. It must not block.
+	Done   func(vol *corev1.Volume, took time.Duration, err error)
+	Logger *slog.Logger
 }
 
 // Volumes makes and removes pods' volumes.
@@ -115,8 +118,11 @@ func (v *Volumes) Setup(ctx context.Context, p *corev1.Pod) error {
 	defer unlock()
 	var absent, errs []error
 	for i := range p.Spec.Volumes {
-		vol := &p.Spec.Volumes[i]
+		vol, begun := &p.Spec.Volumes[i], time.Now()
 		err := v.setup(ctx, p, vol)
+		if v.cfg.Done != nil {
+			v.cfg.Done(vol, time.Since(begun), err)
+		}
 		if err == nil {
 			continue
 		}

@@ -134,6 +134,7 @@ func (s *Set) startContainer(ctx context.Context, w *worker, a pod.Action, d pod
 	if spec == nil {
 		return pod.ReasonInternalError, fmt.Errorf("start container %q: the pod has no such container", a.Name)
 	}
+	defer func() { w.countStart(d.Pod, a.Name, reason) }()
 	if a.Attempt == 0 {
 		a.Attempt = s.cfg.Dirs.NextAttempt(d.Pod.UID, d.Pod.Namespace, d.Pod.Name, a.Name)
 	}

@@ -9,7 +9,7 @@ import (
 	"nodeagent/internal/pod"
 )
 
-// Figures is told how long things take. It never blocks and is called by any worker.
+// Figures is told how long things take and how they end. It never blocks and is called by any worker.
 type Figures interface {
 	// Began: the worker of a new pod begins, so long after the pod was first seen.
 	Began(waited time.Duration)
@@ -17,6 +17,9 @@ type Figures interface {
 	Step(kind StepKind, took time.Duration)
 	// Ran: a new pod runs, so long after it was first seen.
 	Ran(took time.Duration)
+	// Started: a container of the pod was started, or could not be for a reason of
+	// pod's.
+	Started(p *corev1.Pod, container, reason string)
 }
 
 // StepKind is what a pod is about while a step is done for it.
@@ -85,6 +88,13 @@ func (w *worker) timeStep(took time.Duration) {
 		kind = StepCreate
 	}
 	f.Step(kind, took)
+}
+
+// countStart tells of an attempt to start a container.
+func (w *worker) countStart(p *corev1.Pod, container, reason string) {
+	if f := w.set.cfg.Figures; f != nil {
+		f.Started(p, container, reason)
+	}
 }
 
 // timeStatus tells, once, that the pod runs. One that ended before it was seen to run

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"nodeagent/internal/pod"
 	"nodeagent/internal/worker"
 	"nodeagent/internal/worker/workertest"
@@ -18,6 +20,7 @@ type times struct {
 	mu         sync.Mutex
 	began, ran []time.Duration
 	steps      [worker.StepKill + 1]int
+	starts     map[string]int // by reason
 }
 
 func (f *times) Began(waited time.Duration) {
@@ -34,6 +37,15 @@ func (f *times) Step(kind worker.StepKind, _ time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.steps[kind]++
+}
+
+func (f *times) Started(_ *corev1.Pod, _, reason string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.starts == nil {
+		f.starts = map[string]int{}
+	}
+	f.starts[reason]++
 }
 
 // TestFigures: of a new pod is told once when it began and when it ran, counted from
@@ -71,7 +83,7 @@ func TestFigures(t *testing.T) {
 		run := func(all ...pod.Desired) []pod.Desired { return all }
 		f := &times{}
 		offer(f, 5*time.Minute, run(pod.Desired{Wish: pod.WishRun, Pod: one}))
-		if len(f.began) != 1 || len(f.ran) != 1 || f.ran[0] <= 0 || f.ran[0] < f.began[0] || f.steps[worker.StepCreate] < 2 || f.steps[worker.StepKill] != 0 {
+		if len(f.began) != 1 || len(f.ran) != 1 || f.ran[0] <= 0 || f.ran[0] < f.began[0] || f.steps[worker.StepCreate] < 2 || f.steps[worker.StepKill] != 0 || f.starts[""] < 2 {
 			t.Errorf("of a new pod was told %+v", f)
 		}
 		f = &times{}
