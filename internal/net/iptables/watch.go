@@ -19,7 +19,8 @@ import (
 //
 // In the nft flavour the kernel tells. In the legacy flavour it does not: its
 // counts of rules, which cost microseconds, are compared every second, and our
-// rules themselves when the counts differ and every ten seconds.
+// rules themselves when the counts differ, and every two seconds, or where that is
+// much work every ten.
 func (b *Backend) Watch(ctx context.Context, wake func()) error {
 	defer b.listens(false)
 	told := func() {
@@ -117,11 +118,20 @@ type key struct {
 	table string
 }
 
-// How often the legacy tables are looked at.
+// How often the legacy tables are looked at: at the counts; and in looks at these at
+// the rules, which is for who replaced one by another of its length.
 const (
 	countEvery = time.Second
-	readEvery  = 10 // looks at the counts for one at the rules
+	readSoon   = 2
+	readLate   = 10
+	readShare  = 100 // a look at the rules may take so much of the time until the next
 )
+
+// untilRead is after how many looks at the counts the rules are to be read again, which
+// took so long.
+func untilRead(took time.Duration) int {
+	return min(max(int(readShare*took/countEvery), readSoon), readLate)
+}
 
 func (b *Backend) watchLegacy(ctx context.Context, tools []tool, wake func()) error {
 	b.mu.Lock()
@@ -138,14 +148,18 @@ func (b *Backend) watchLegacy(ctx context.Context, tools []tool, wake func()) er
 	wake() // what changed before
 	tick := time.NewTicker(countEvery)
 	defer tick.Stop()
-	for n := 1; ; n++ {
+	for left := readSoon; ; left-- {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		if b.moved(tools, n%readEvery == 0) {
+		begun, all := time.Now(), left <= 1
+		if b.moved(tools, all) {
 			wake()
+		}
+		if all {
+			left = untilRead(time.Since(begun)) + 1
 		}
 	}
 }

@@ -23,11 +23,19 @@ import (
 )
 
 // How often virtual servers and sets are looked at, of which the kernel tells
-// nothing: of sets their counts, and less often what is in them.
+// nothing: of sets their counts, and what is in them as often where that is little
+// work, else less often.
 const (
 	lookEvery = 2 * time.Second
-	readEvery = 5 // looks at counts for one at elements
+	readLate  = 5   // looks at counts for one at elements, at most
+	readShare = 100 // that one may take so much of the time until the next
 )
+
+// untilRead is after how many looks at counts elements are to be read again, which
+// took so long.
+func untilRead(took time.Duration) int {
+	return min(max(int(readShare*took/lookEvery), 1), readLate)
+}
 
 // Watch calls wake when somebody else changes our servers, addresses, sets or
 // rules, or may have, and when an endpoint that has no connections any more can
@@ -67,14 +75,18 @@ func (b *Backend) lookOften(ctx context.Context, wake func()) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	legacy := map[string]uint64{}
-	for n := 1; ; n++ {
+	for left := 1; ; left-- {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		if b.changed(ctx, legacy, n%readEvery == 0) {
+		begun, all := time.Now(), left <= 1
+		if b.changed(ctx, legacy, all) {
 			wake()
+		}
+		if all {
+			left = untilRead(time.Since(begun)) + 1
 		}
 	}
 }

@@ -3,14 +3,12 @@ package proxy
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
 
 	"nodeagent/internal/net"
 	"nodeagent/internal/net/hosttest"
@@ -74,10 +72,6 @@ func (u *unlikely) Apply(ctx context.Context, t *net.Table, d *net.Diff) error {
 func TestKernelRefuses(t *testing.T) {
 	hosts := hosttest.Wire(t)
 	hosts["there1"].Serve(t, 8080)
-	api := newAPIServer()
-	server := &http.Server{Handler: api}
-	t.Cleanup(func() { close(api.closed); _ = server.Close() })
-	go func() { _ = server.Serve(api) }()
 	const services, bad = 40, 17
 	var all []metav1.Object
 	for i := 1; i <= services; i++ {
@@ -87,32 +81,14 @@ func TestKernelRefuses(t *testing.T) {
 			all = append(all, x)
 		}
 	}
-	api.put(append(all, aNode())...)
 	b, err := nftables.New(nftables.Config{Pods: hosttest.Pods})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Close)
 	kernel := &unlikely{Backend: b, name: fmt.Sprintf("s%d", bad), inForce: make(chan struct{})}
-	transport := &http.Transport{DialContext: api.dial}
-	t.Cleanup(transport.CloseIdleConnections)
 	told := &events{}
-	p, err := New(Config{
-		NodeName: "here", Rest: &rest.Config{Host: "http://api"}, HTTP: &http.Client{Transport: transport}, Mode: "nftables",
-		Backend: func(Facts) (Backend, error) { return kernel, nil }, Teller: told,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- p.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	p := serve(t, "nftables", kernel, told, append(all, aNode())...)
 	select {
 	case <-kernel.inForce:
 	case <-hosttest.Ctx(t).Done():
