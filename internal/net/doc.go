@@ -1,6 +1,6 @@
 // Package net owns the decision what the node does with service addresses: from
-// Services, EndpointSlices and a few facts of the node it makes one Table that
-// says nothing about nftables, iptables or IPVS.
+// Services, EndpointSlices, ServiceCIDRs and a few facts of the node it makes one
+// Table that says nothing about nftables, iptables or IPVS.
 //
 // A Model takes objects one by one, keeps of them only what it needs, and tells
 // by Take which entries of the table changed; Build does the same for a whole

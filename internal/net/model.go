@@ -1,6 +1,7 @@
 package net
 
 import (
+	"net/netip"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,6 +17,8 @@ type Model struct {
 	claims claims
 	table  Table
 	dirty  map[Key]bool
+	ranges ranges
+	others map[Key]string // Services that are ignored, and why
 }
 
 // group is a Service and its slices; either may be missing.
@@ -29,7 +32,7 @@ type group struct {
 
 // NewModel returns an empty model of the node.
 func NewModel(n Node) *Model {
-	return &Model{n, map[Key]*group{}, map[Key]Key{}, newClaims(), newTable(), map[Key]bool{}}
+	return &Model{n, map[Key]*group{}, map[Key]Key{}, newClaims(), newTable(), map[Key]bool{}, ranges{of: map[string][]netip.Prefix{}}, map[Key]string{}}
 }
 
 // Table returns the table as of the last Take. Take changes it.
@@ -84,7 +87,7 @@ func (m *Model) KeepSlices(listed func(Key) bool) {
 }
 
 // Dirty tells whether Take has something to do.
-func (m *Model) Dirty() bool { return len(m.dirty) > 0 }
+func (m *Model) Dirty() bool { return len(m.dirty) > 0 || m.ranges.moved }
 
 // SetService takes a Service that is new or has changed. It keeps nothing of in.
 func (m *Model) SetService(in *corev1.Service) {
@@ -172,6 +175,7 @@ func (m *Model) Take() Diff {
 	m.dirty = map[Key]bool{} // an empty one that held all services would be walked as one that does
 	slices.SortFunc(keys, Key.compare)
 	var d Diff
+	m.ranges.moved = len(m.ranges.of) > 0
 	changed := map[Address]Change{}
 	for _, k := range keys {
 		if m.groups[k] != nil {
@@ -199,6 +203,7 @@ func (m *Model) take(k Key, d *Diff, changed map[Address]Change) {
 	}
 	for i, e := range entries {
 		c := changed[e.Addr]
+	m.takeRanges(&d)
 		if c.Old != nil && c.Old.equal(e) {
 			e = c.Old
 			entries[i] = e

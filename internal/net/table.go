@@ -16,10 +16,11 @@ type Table struct {
 
 	clusterIPs addresses // of all entries
 	here       addresses // Here of all entries
+	ranges     []netip.Prefix
 }
 
 func newTable() Table {
-	return Table{map[Address]*Entry{}, map[Key]Health{}, addresses{}, addresses{}}
+	return Table{map[Address]*Entry{}, map[Key]Health{}, addresses{}, addresses{}, nil}
 }
 
 // Sorted returns the entries in the order of their addresses.
@@ -37,6 +38,10 @@ func (t *Table) ClusterIPs() []netip.Addr { return t.clusterIPs.sorted() }
 
 // Here returns the addresses of endpoints on this node, sorted.
 func (t *Table) Here() []netip.Addr { return t.here.sorted() }
+
+// Ranges returns the ranges of which cluster IPs are drawn, as far as they are known,
+// sorted; none is within another. An address of theirs that no entry has is nobody's.
+func (t *Table) Ranges() []netip.Prefix { return t.ranges }
 
 // addresses counts by how many entries an address is used.
 type addresses map[netip.Addr]int32
@@ -97,13 +102,14 @@ type Diff struct {
 	Entries    []Change // sorted by address
 	ClusterIPs Addresses
 	Here       Addresses
+	Ranges     bool  // Table.Ranges are others: Backend.Sync takes them, and Apply need not
 	Health     []Key // services whose Health changed, sorted
 	Findings   []Key // services of which there is something else to say, sorted
 }
 
 // Empty tells whether a backend has nothing to do.
 func (d *Diff) Empty() bool {
-	return len(d.Entries) == 0 && len(d.ClusterIPs.Added)+len(d.ClusterIPs.Removed)+len(d.Here.Added)+len(d.Here.Removed) == 0
+	return len(d.Entries) == 0 && !d.Ranges && len(d.ClusterIPs.Added)+len(d.ClusterIPs.Removed)+len(d.Here.Added)+len(d.Here.Removed) == 0
 }
 
 // Report says what a backend had to do to make the kernel hold a table.
@@ -115,7 +121,7 @@ type Report struct {
 
 // Clone returns a table of its own with the same entries.
 func (t *Table) Clone() *Table {
-	return &Table{maps.Clone(t.Entries), maps.Clone(t.Health), maps.Clone(t.clusterIPs), maps.Clone(t.here)}
+	return &Table{maps.Clone(t.Entries), maps.Clone(t.Health), maps.Clone(t.clusterIPs), maps.Clone(t.here), t.ranges}
 }
 
 // Change makes changes of entries, each of another address, and returns what a

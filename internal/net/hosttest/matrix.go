@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"nodeagent/internal/net"
 	. "nodeagent/internal/net/nettest"
@@ -55,12 +57,27 @@ func Matrix(t *testing.T, k Kind) {
 			h.Serve(t, 8080)
 		}
 	}
-	m := newMatrix(hosts)
+	m, model := newMatrix(hosts), net.NewModel(ThisNode)
+	for _, s := range m.services {
+		model.SetService(s)
+	}
+	for _, s := range m.slices {
+		model.SetSlice(s)
+	}
+	var ranges []netip.Prefix
+	if k.Ranges {
+		ranges = ServiceRanges
+		m.callNobody(hosts)
+		for _, p := range ranges {
+			model.SetServiceCIDR(&networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: p.String()}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{p.String()}}})
+		}
+	}
+	model.Take()
 	b := k.New(t)
-	_, err := b.Sync(Ctx(t), net.Build(m.services, m.slices, ThisNode))
+	_, err := b.Sync(Ctx(t), model.Table())
 	must(t, err)
 	list := k.List(t)
-	c := Cluster{Services: m.services, Slices: m.slices, NodeName: "here", NodeAddrs: NodeAddr, Pods: Pods}
+	c := Cluster{Services: m.services, Slices: m.slices, NodeName: "here", NodeAddrs: NodeAddr, Pods: Pods, Ranges: ranges}
 	silent := make(chan call, len(m.calls))
 	for _, x := range m.calls {
 		if c.Ask(x.from.Addr(x.to.Addr().Is6()), x.protocol(), x.to).What == Dropped {
@@ -131,6 +148,17 @@ func (m *matrix) callAll(hosts map[string]*Host, s *corev1.Service, affine, clos
 				for _, n := range networks {
 					m.calls = append(m.calls, call{from, n, to, affine})
 				}
+			}
+		}
+	}
+}
+
+// callNobody adds calls of addresses of the ranges that no service has.
+func (m *matrix) callNobody(hosts map[string]*Host) {
+	for _, to := range []string{"10.96.200.200:80", "10.96.255.255:443", "[fd96::c8:c8]:80", "[fd96::f:ffff]:443"} {
+		for _, from := range []*Host{hosts["outside"], hosts["here1"], nil} {
+			for _, n := range []string{"tcp", "udp", "sctp"} {
+				m.calls = append(m.calls, call{from, n, netip.MustParseAddrPort(to), false})
 			}
 		}
 	}

@@ -31,11 +31,17 @@ type Programmer interface {
 	Apply(context.Context, *net.Table, *net.Diff) error
 }
 
+// ServiceRanges are those of which cluster IPs are drawn.
+var ServiceRanges = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd96::/108")}
+
 // Kind is a kind of backend.
 type Kind struct {
 	New   func(testing.TB) Programmer // for Pods; it cleans up behind itself
 	List  func(testing.TB) string     // all rules, for who reads a failure
 	Flush func(testing.TB)            // takes all rules away, as somebody else may
+	// Ranges tells that what nobody has of the ranges of which cluster IPs are drawn is
+	// refused.
+	Ranges bool
 }
 
 // How long to wait for answers.

@@ -2,9 +2,12 @@ package nettest
 
 import (
 	"math/rand"
+	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"nodeagent/internal/net"
 )
@@ -16,12 +19,13 @@ type History struct {
 	Services map[net.Key]*corev1.Service
 	Slices   map[net.Key]*discoveryv1.EndpointSlice
 	Node     net.Node
+	Ranges   []netip.Prefix // of which cluster IPs are drawn
 	Model    *net.Model
 }
 
 // NewHistory begins with a node and nothing else.
 func NewHistory(dice *rand.Rand, node net.Node) *History {
-	return &History{dice, map[net.Key]*corev1.Service{}, map[net.Key]*discoveryv1.EndpointSlice{}, node, net.NewModel(node)}
+	return &History{dice, map[net.Key]*corev1.Service{}, map[net.Key]*discoveryv1.EndpointSlice{}, node, nil, net.NewModel(node)}
 }
 
 // Step changes one thing.
@@ -43,6 +47,20 @@ func (h *History) Move(all net.Node) {
 	h.Node.Zone = string(rune('a' + h.Dice.Intn(3)))
 	h.Node.Addrs = all.Addrs[:1+h.Dice.Intn(2)]
 	h.Model.SetNode(h.Node)
+}
+
+// SetRanges draws some of all ranges, each in a ServiceCIDR of its own.
+func (h *History) SetRanges(all []netip.Prefix) {
+	h.Ranges = nil
+	for _, p := range all {
+		c := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: p.String()}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{p.String()}}}
+		if h.Dice.Intn(3) == 0 {
+			h.Model.DeleteServiceCIDR(c.Name)
+			continue
+		}
+		h.Ranges = append(h.Ranges, p)
+		h.Model.SetServiceCIDR(c)
+	}
 }
 
 // SetService makes or changes one.

@@ -17,6 +17,7 @@ type Cluster struct {
 	Zone      string
 	NodeAddrs []netip.Addr
 	Pods      []netip.Prefix
+	Ranges    []netip.Prefix // of which cluster IPs are drawn; nil: that is not asked
 }
 
 // Fate is what becomes of a new connection.
@@ -44,6 +45,11 @@ func (c Cluster) Ask(from netip.Addr, proto corev1.Protocol, to netip.AddrPort) 
 		}
 	}
 	if slices.ContainsFunc(c.Services, func(s *corev1.Service) bool { return slices.Contains(s.Spec.ClusterIPs, to.Addr().String()) }) {
+		return Fate{What: "refused"}
+	}
+	if slices.ContainsFunc(c.Ranges, func(p netip.Prefix) bool {
+		return p.Contains(to.Addr()) && !slices.ContainsFunc(c.NodeAddrs, p.Contains)
+	}) {
 		return Fate{What: "refused"}
 	}
 	return Fate{}

@@ -41,6 +41,9 @@ type World struct {
 	// Odd are addresses at which a backend does not do as the others with what no service
 	// asked for, a port or a protocol. Nil: there are none.
 	Odd func(*net.Table, netip.Addr) bool
+	// Ranges are those of which cluster IPs may be drawn, of backends that refuse what
+	// nobody has of them.
+	Ranges []netip.Prefix
 }
 
 // Tables has a backend follow histories: after each the changes must have left what a
@@ -75,8 +78,14 @@ func (w World) follow(t *testing.T, name string, sound bool, dice *rand.Rand, tu
 				h.Step()
 			}
 		}
-		d := h.Model.Take()
-		p.Apply(&d)
+		if len(w.Ranges) > 0 && h.Dice.Intn(4) == 0 {
+			h.SetRanges(w.Ranges)
+		}
+		if d := h.Model.Take(); d.Ranges { // as the loop does
+			p.Sync(h.Model.Table())
+		} else {
+			p.Apply(&d)
+		}
 	}
 	if n := p.Sync(h.Model.Table()); n != 0 {
 		t.Fatalf("%s: a backend that begins had to do %d things behind changes", name, n)
@@ -91,7 +100,7 @@ func (w World) compare(t *testing.T, name string, h *History, sound bool, p Pape
 	told := Told{table, w.Node.Addrs, w.Pods}
 	c := Cluster{
 		Services: slices.Collect(maps.Values(h.Services)), Slices: slices.Collect(maps.Values(h.Slices)),
-		NodeName: w.Node.Name, Zone: w.Node.Zone, NodeAddrs: w.Node.Addrs, Pods: w.Pods,
+		NodeName: w.Node.Name, Zone: w.Node.Zone, NodeAddrs: w.Node.Addrs, Pods: w.Pods, Ranges: h.Ranges,
 	}
 	for _, to := range destinations(told) {
 		for _, from := range callers(c.Slices, w.Node.Addrs, to.IP.Is6()) {
@@ -183,6 +192,12 @@ func destinations(o Told) []net.Address {
 				ips[x.Address.IP] = true
 			}
 		}
+	}
+	for _, p := range o.Table.Ranges() {
+		b := p.Addr().AsSlice()
+		b[len(b)-1] = 250
+		a, _ := netip.AddrFromSlice(b)
+		ips[a] = true
 	}
 	var out []net.Address
 	for _, ip := range slices.SortedFunc(maps.Keys(ips), netip.Addr.Compare) {

@@ -28,6 +28,9 @@ func (o Told) Ask(from netip.Addr, to net.Address) Fate {
 	if slices.Contains(o.Table.ClusterIPs(), to.IP) {
 		return Fate{What: "refused"}
 	}
+	if slices.ContainsFunc(o.Table.Ranges(), func(p netip.Prefix) bool { return p.Contains(to.IP) }) {
+		return Fate{What: "refused"}
+	}
 	return Fate{}
 }
 

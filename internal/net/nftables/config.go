@@ -102,7 +102,7 @@ func New(cfg Config) (*Backend, error) {
 // when the rules themselves change.
 func (b *Backend) layout() string {
 	h := fnv.New64a()
-	fmt.Fprintln(h, 3, b.cfg.Table, b.cfg.Pods, b.cfg.PodInterfaces, b.cfg.KeepInvalid, b.cfg.NodePorts, b.cfg.MasqueradeAll, b.mark)
+	fmt.Fprintln(h, 4, b.cfg.Table, b.cfg.Pods, b.cfg.PodInterfaces, b.cfg.KeepInvalid, b.cfg.NodePorts, b.cfg.MasqueradeAll, b.mark)
 	return fmt.Sprintf("%016x", h.Sum64())
 }
 

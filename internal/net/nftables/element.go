@@ -207,3 +207,9 @@ func (els elements) putAddress(set string, a netip.Addr) {
 	}
 	els[slot{set: famOf(a).name(set), key: key}] = content{}
 }
+
+// putRange adds a range of which cluster IPs are drawn, for all protocols.
+func (els elements) putRange(p netip.Prefix) {
+	first, end := p.Masked().Addr().AsSlice(), last(p).AsSlice()
+	els[slot{famOf(p.Addr()).name(serviceRange), string(first) + "\x00\x00\x00\x00", string(end) + "\xff\x00\x00\x00"}] = content{}
+}

@@ -129,7 +129,13 @@ func (p *paper) Trace(from netip.Addr, to net.Address) map[nettest.End]float64 {
 	return ends
 }
 
-var world = nettest.World{Node: net.Node{Name: "here", Zone: "a", Addrs: hosttest.NodeAddr}, Pods: hosttest.Pods}
+var world = nettest.World{Node: net.Node{Name: "here", Zone: "a", Addrs: hosttest.NodeAddr}, Pods: hosttest.Pods, Ranges: ranges}
+
+// ranges are those of services, one within another, and one that has the node in it.
+var ranges = []netip.Prefix{
+	netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("10.96.0.0/20"), netip.MustParsePrefix("10.98.0.0/24"),
+	netip.MustParsePrefix("fd96::/112"), netip.MustParsePrefix("fd96::/108"), netip.MustParsePrefix("192.168.0.0/16"),
+}
 
 func freshPaper(t testing.TB) nettest.Paper { return onPaper(t, Config{Pods: hosttest.Pods}) }
 

@@ -37,7 +37,7 @@ func (b *Backend) fixed() []chain {
 	const nat, filter = nftables.ChainTypeNAT, nftables.ChainTypeFilter
 	guard := rule{"new connections: is the address closed, or to this caller?", join(isNew(), jump("guard"))}
 	serve := rule{"", jump(services)}
-	unknown := rule{"still to a cluster IP: no service has this port", join(isNew(), jump("unknown"))}
+	unknown := rule{"still to a cluster IP: no service has this port, or this address", join(isNew(), jump("unknown"))}
 	out := b.plain()
 	if !b.cfg.KeepInvalid {
 		out = append(out, invalid())
@@ -90,7 +90,9 @@ func (b *Backend) plain() []chain {
 			guard.rules = append(guard.rules, rule{"", join(at, loadProto(0), loadPort(1), lead(2, f.name(unservedNP), f.name(reasons)))})
 			serve.rules = append(serve.rules, rule{"", join(at, loadProto(0), loadPort(1), lead(2, f.name(nodePorts), f.name(picks)))})
 		}
-		unknown.rules = append(unknown.rules, rule{"", join(f.only(), f.load(f.daddr, 0), has(0, ips), goTo(refuse.name))})
+		unknown.rules = append(unknown.rules,
+			rule{"", join(f.only(), f.load(f.daddr, 0), has(0, ips), goTo(refuse.name))},
+			rule{"", join(f.only(), f.load(f.daddr, 0), loadProto(f.words), has(0, f.name(serviceRange)), goTo(refuse.name))})
 	}
 	return append(out, guard, serve, unknown)
 }

@@ -14,6 +14,7 @@ const (
 	reasons      = "reasons"            // number -> why not, or who may
 	sourceRanges = "source-ranges"      // address and who may call it
 	clusterIPs   = "cluster-ips"        // all cluster IPs: what is not served there is refused
+	serviceRange = "service-ranges"     // of these cluster IPs are drawn: what nobody has is refused
 	hairpin      = "hairpin"            // endpoints on this node: they may call themselves
 	choices      = "choices"            // with affinity: address and number -> name of an endpoint
 	nodePortName = "nodeport-choices"   // with affinity: node port and number -> name of an endpoint
@@ -25,7 +26,7 @@ const (
 // setNames is all of them, in the order in which their elements are written:
 // endpoints before what leads to them.
 var setNames = []string{
-	endpoints, nodePortEnds, choices, nodePortName, sourceRanges, hairpin, clusterIPs, picks, reasons, services, nodePorts, unserved, unservedNP,
+	endpoints, nodePortEnds, choices, nodePortName, sourceRanges, hairpin, clusterIPs, serviceRange, picks, reasons, services, nodePorts, unserved, unservedNP,
 	affinity, affinityHere,
 }
 
@@ -71,6 +72,9 @@ func (f fam) set(name string) *nftables.Set {
 		return &nftables.Set{Interval: true, Concatenation: true, KeyType: key(addr, proto, port, addr), Comment: "service address and who may call it"}
 	case clusterIPs:
 		return &nftables.Set{KeyType: addr, Comment: "all cluster IPs"}
+	case serviceRange:
+		// By all protocols: the kernel takes ranges that way in keys of several parts.
+		return &nftables.Set{Interval: true, Concatenation: true, KeyType: key(addr, proto), Comment: "ranges of which cluster IPs are drawn"}
 	case hairpin:
 		return &nftables.Set{KeyType: key(addr, addr), Comment: "endpoints of this node, which may reach themselves"}
 	case choices:

@@ -148,6 +148,9 @@ func (b *Backend) want(t *net.Table, have elements) elements {
 	for _, a := range t.Here() {
 		els.putAddress(hairpin, a)
 	}
+	for _, p := range t.Ranges() {
+		els.putRange(p)
+	}
 	return els
 }
 

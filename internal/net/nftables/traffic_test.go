@@ -50,9 +50,10 @@ func nft(t testing.TB, args ...string) string {
 
 // kind is what all backends are tested by.
 var kind = hosttest.Kind{
-	New:   func(t testing.TB) hosttest.Programmer { return backend(t, Config{}) },
-	List:  func(t testing.TB) string { return nft(t, "list", "ruleset") },
-	Flush: func(t testing.TB) { nft(t, "flush", "ruleset") },
+	New:    func(t testing.TB) hosttest.Programmer { return backend(t, Config{}) },
+	List:   func(t testing.TB) string { return nft(t, "list", "ruleset") },
+	Flush:  func(t testing.TB) { nft(t, "flush", "ruleset") },
+	Ranges: true,
 }
 
 func TestMatrix(t *testing.T) { hosttest.Matrix(t, kind) }

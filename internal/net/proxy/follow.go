@@ -47,6 +47,7 @@ type follower struct {
 
 	version string // from where the next watch goes on; "" asks for everything
 	plain   bool   // the server does not stream its list
+	without bool   // it was said that there are none to be had
 }
 
 // run follows the API server until ctx ends.
@@ -74,9 +75,32 @@ func (f *follower) run(ctx context.Context) {
 		if seconds, asked := apierrors.SuggestsClientDelay(err); asked {
 			wait = max(wait, min(time.Duration(seconds)*time.Second, longPause))
 		}
-		f.report(err)
+		if f.kind == serviceCIDRs && absent(err) {
+			f.goWithout(ctx, err)
+			wait = max(wait, absentPause)
+		} else {
+			f.report(err)
+		}
 		linger(ctx, wait)
 	}
+}
+
+// absentPause is until it is asked again for what the API server does not have, or not
+// for us.
+const absentPause = 10 * time.Minute
+
+func absent(err error) bool {
+	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err)
+}
+
+// goWithout lets the rules do without the ranges of services, and says so once. Those
+// that are known already stay. API servers have them from Kubernetes 1.33 on.
+func (f *follower) goWithout(ctx context.Context, err error) {
+	if !f.without {
+		f.without = true
+		f.log.Warn("addresses of services that no service has are not refused: the ranges of which they are drawn cannot be read; they are there from Kubernetes 1.33 on, and the cluster role \"system:node-proxier\" lets this client read them", "err", err)
+	}
+	f.send(ctx, news{kind: f.kind, none: true})
 }
 
 // report says what is wrong, once.

@@ -15,7 +15,8 @@ const (
 	// changes after it.
 	watchTimeout = time.Second
 	// patience is for how long rules wait for facts of the Node which they need: a
-	// node that is new has its addresses in a moment.
+	// node that is new has its addresses in a moment; and for ServiceCIDRs, which an
+	// earlier daemon knew.
 	patience = 30 * time.Second
 )
 
@@ -48,6 +49,9 @@ func (p *Proxy) next(now time.Time) time.Time {
 	if p.backend == nil && now.Before(p.patient) && (p.cfg.Needs.Addrs && len(want.Addrs) == 0 || p.cfg.Needs.PodCIDRs && len(want.PodCIDRs) == 0) {
 		return p.patient
 	}
+	if p.cfg.Needs.ServiceCIDRs && !p.listed[serviceCIDRs] && now.Before(p.patient) {
+		return p.patient
+	}
 	if p.backend == nil || !want.equal(p.facts) {
 		return latest(now, p.retryAt)
 	}
@@ -78,7 +82,7 @@ func (p *Proxy) program(ctx context.Context) {
 		return
 	}
 	d := p.changes()
-	full := !p.sure
+	full := !p.sure || d.Ranges
 	var err error
 	switch {
 	case full:

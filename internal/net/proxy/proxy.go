@@ -25,7 +25,7 @@ type Config struct {
 	// list and watch Services, EndpointSlices and the Node.
 	Rest *rest.Config
 	HTTP *http.Client
-	// Backend makes the Backend, anew when facts change that it Needs.
+	// Backend makes the Backend, anew when facts of the Node change that it Needs.
 	Backend func(Facts) (Backend, error)
 	Needs   Needs
 	// Mode is the name of the Backend's kind, for people.
@@ -43,8 +43,9 @@ type Config struct {
 	Logger  *slog.Logger
 }
 
-// Needs says which facts of the Node matter to the Backend.
-type Needs struct{ Addrs, PodCIDRs bool }
+// Needs says what matters to the Backend: facts of the Node, for which there is another
+// one when they change, and the ranges of which cluster IPs are drawn.
+type Needs struct{ Addrs, PodCIDRs, ServiceCIDRs bool }
 
 func (n Needs) of(f Facts) Facts {
 	if !n.Addrs {
@@ -83,7 +84,7 @@ type Proxy struct {
 	owed    owed
 	begun   bool // it was told something once
 	whole   time.Time
-	patient time.Time // for how long the Node's facts are waited for
+	patient time.Time // for how long is waited for what rules could do without
 	again   pause     // after errors
 	retryAt time.Time
 	heal    pace // of what others change
@@ -121,6 +122,9 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	for k := range servers {
 		p.followers[k] = &follower{kind: kind(k), server: servers[k], out: p.news, state: p.state, log: cfg.Logger}
+		if kind(k) == serviceCIDRs && !cfg.Needs.ServiceCIDRs {
+			continue
+		}
 	}
 	p.followers[services].listener = cfg.Listener
 	p.checks = newChecks(cfg, p.state)
@@ -141,7 +145,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 	defer p.owned.Wait()
 	defer cancel()
 	for _, f := range p.followers {
-		p.owned.Go(func() { f.run(ctx) })
+		if f != nil {
+			p.owned.Go(func() { f.run(ctx) })
+		}
 	}
 	if p.flows != nil {
 		p.owned.Go(func() { p.flows.run(ctx) })

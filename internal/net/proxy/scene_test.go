@@ -33,6 +33,7 @@ type kernel struct {
 	moody   int             // so many calls more
 	err     error           // all fails with it
 	slow    time.Duration   // a call takes
+	ranges  string
 	sure    bool
 	calls   []string // "sync 3" wrote three entries, "apply 1"
 	at      []time.Time
@@ -87,7 +88,7 @@ func (k *kernel) hold(verb string, t *net.Table) (int, error) {
 			return 0, net.AsRefused(fmt.Errorf("no room for %s", e.Service))
 		}
 	}
-	k.holds, k.sure = maps.Clone(t.Entries), true
+	k.holds, k.sure, k.ranges = maps.Clone(t.Entries), true, fmt.Sprint(t.Ranges())
 	return n, nil
 }
 

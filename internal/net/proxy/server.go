@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	selectors "k8s.io/apimachinery/pkg/fields"
@@ -47,7 +48,7 @@ type server struct {
 func newServers(cfg Config, h *http.Client) ([kinds]server, error) {
 	var out [kinds]server
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme, networkingv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			return out, err
 		}
@@ -57,7 +58,7 @@ func newServers(cfg Config, h *http.Client) ([kinds]server, error) {
 		c := rest.CopyConfig(cfg.Rest)
 		c.APIPath, c.GroupVersion, c.NegotiatedSerializer = path, &group, codecs
 		c.ContentType, c.AcceptContentTypes = protobuf, protobuf+",application/json"
-		c.QPS, c.RateLimiter = -1, nil // three requests at a time, paced by our own pauses
+		c.QPS, c.RateLimiter = -1, nil // four requests at a time, paced by our own pauses
 		c.WarningHandler = rest.NoWarnings{}
 		return rest.RESTClientForConfigAndClient(c, h)
 	}
@@ -69,6 +70,10 @@ func newServers(cfg Config, h *http.Client) ([kinds]server, error) {
 	if err != nil {
 		return out, err
 	}
+	networking, err := dial("/apis", networkingv1.SchemeGroupVersion)
+	if err != nil {
+		return out, err
+	}
 	own := selectors.OneTermEqualSelector("metadata.name", cfg.NodeName).String()
 	served := notOurs
 	if cfg.Listener != nil { // it hears of all of them
@@ -77,6 +82,7 @@ func newServers(cfg Config, h *http.Client) ([kinds]server, error) {
 	out[services] = server{core, codec, "services", served, "", func() runtime.Object { return &corev1.ServiceList{} }, is[*corev1.Service]}
 	out[endpointSlices] = server{discovery, codec, "endpointslices", notOurs, "", func() runtime.Object { return &discoveryv1.EndpointSliceList{} }, is[*discoveryv1.EndpointSlice]}
 	out[nodes] = server{core, codec, "nodes", "", own, func() runtime.Object { return &corev1.NodeList{} }, is[*corev1.Node]}
+	out[serviceCIDRs] = server{networking, codec, "servicecidrs", "", "", func() runtime.Object { return &networkingv1.ServiceCIDRList{} }, is[*networkingv1.ServiceCIDR]}
 	return out, nil
 }
 

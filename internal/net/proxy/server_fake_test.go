@@ -15,6 +15,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -25,7 +26,7 @@ type written struct {
 	object         metav1.Object
 }
 
-// apiServer speaks list and watch of kube-apiserver for three resources, in JSON,
+// apiServer speaks list and watch of kube-apiserver for four resources, in JSON,
 // over connections in memory, so that its time can be a test's. Faults are put in
 // front of it.
 type apiServer struct {
@@ -55,6 +56,8 @@ func resourceOf(o metav1.Object) string {
 		return "services"
 	case *discoveryv1.EndpointSlice:
 		return "endpointslices"
+	case *networkingv1.ServiceCIDR:
+		return "servicecidrs"
 	}
 	return "nodes"
 }
@@ -68,6 +71,10 @@ func copyOf(o metav1.Object) metav1.Object {
 	case *discoveryv1.EndpointSlice:
 		c := o.DeepCopy()
 		c.TypeMeta = metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"}
+		return c
+	case *networkingv1.ServiceCIDR:
+		c := o.DeepCopy()
+		c.TypeMeta = metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "ServiceCIDR"}
 		return c
 	case *corev1.Node:
 		c := o.DeepCopy()
@@ -197,6 +204,8 @@ func (s *apiServer) list(w http.ResponseWriter, resource, from string) {
 		kind, group = "EndpointSliceList", "discovery.k8s.io/v1"
 	case "nodes":
 		kind = "NodeList"
+	case "servicecidrs":
+		kind, group = "ServiceCIDRList", "networking.k8s.io/v1"
 	}
 	_ = json.NewEncoder(w).Encode(map[string]any{
 		"kind": kind, "apiVersion": group, "metadata": map[string]any{"resourceVersion": version, "continue": next}, "items": items,
@@ -275,7 +284,7 @@ func bookmark(resource string, version int, whole bool) any {
 	if whole {
 		meta["annotations"] = map[string]string{metav1.InitialEventsAnnotationKey: "true"}
 	}
-	kind := map[string][2]string{"services": {"Service", "v1"}, "endpointslices": {"EndpointSlice", "discovery.k8s.io/v1"}, "nodes": {"Node", "v1"}}[resource]
+	kind := map[string][2]string{"services": {"Service", "v1"}, "endpointslices": {"EndpointSlice", "discovery.k8s.io/v1"}, "nodes": {"Node", "v1"}, "servicecidrs": {"ServiceCIDR", "networking.k8s.io/v1"}}[resource]
 	return map[string]any{"kind": kind[0], "apiVersion": kind[1], "metadata": meta}
 }
 

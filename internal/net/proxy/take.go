@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"nodeagent/internal/net"
 )
@@ -18,16 +19,20 @@ const (
 	services kind = iota
 	endpointSlices
 	nodes
-	kinds // how many there are
+	serviceCIDRs // only where the Backend needs them
+	kinds        // how many there are
 )
 
-func (k kind) String() string { return [...]string{"Services", "EndpointSlices", "the Node"}[k] }
+func (k kind) String() string {
+	return [...]string{"Services", "EndpointSlices", "the Node", "ServiceCIDRs"}[k]
+}
 
 // news is one thing that the API server said. The object belongs to who takes it.
 type news struct {
 	kind   kind
-	object any  // *corev1.Service, *discoveryv1.EndpointSlice or *corev1.Node
+	object any  // *corev1.Service, *discoveryv1.EndpointSlice, *corev1.Node or *networkingv1.ServiceCIDR
 	gone   bool // it was deleted
+	none   bool // there are none to be had: it is gone on without
 	// all is not nil when all that there is was told: nothing else exists.
 	all map[net.Key]bool
 }
@@ -37,6 +42,9 @@ func (p *Proxy) take(n news) {
 	now := time.Now()
 	if n.all != nil {
 		p.complete(n.kind, n.all)
+	}
+	if n.none {
+		p.listed[n.kind] = true
 	}
 	switch o := n.object.(type) {
 	case *corev1.Service:
@@ -59,6 +67,12 @@ func (p *Proxy) take(n news) {
 		}
 	case *corev1.Node:
 		p.takeNode(o, n.gone)
+	case *networkingv1.ServiceCIDR:
+		if n.gone {
+			p.model.DeleteServiceCIDR(o.Name)
+		} else {
+			p.model.SetServiceCIDR(o)
+		}
 	}
 	if p.model.Dirty() {
 		p.batch.add(now)
@@ -68,14 +82,9 @@ func (p *Proxy) take(n news) {
 	}
 }
 
-// known tells whether all lists were complete once.
+// known tells whether all lists were complete once without which there are no rules.
 func (p *Proxy) known() bool {
-	for _, listed := range p.listed {
-		if !listed {
-			return false
-		}
-	}
-	return true
+	return p.listed[services] && p.listed[endpointSlices] && p.listed[nodes]
 }
 
 // complete forgets what a complete list does not have.
@@ -95,6 +104,8 @@ func (p *Proxy) complete(k kind, all map[net.Key]bool) {
 		if len(all) == 0 {
 			p.takeNode(&corev1.Node{}, true)
 		}
+	case serviceCIDRs:
+		p.model.KeepServiceCIDRs(listed)
 	}
 	if !p.listed[k] {
 		p.listed[k] = true

@@ -10,6 +10,9 @@ import (
 // what load balancers are answered.
 func (p *Proxy) tell(d *net.Diff) {
 	p.state.diff(d)
+	if d.Ranges {
+		p.cfg.Logger.Info("what no service has of these ranges is refused", "ranges", p.model.Table().Ranges())
+	}
 	for _, k := range d.Findings {
 		p.tellFindings(k)
 	}
