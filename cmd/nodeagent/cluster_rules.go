@@ -43,6 +43,14 @@ type rules struct {
 	d    *daemon
 }
 
+// counted are rules of a mode that counts something for dashboards.
+type counted struct {
+	rules
+	counter
+}
+
+type counter interface{ Counts() svcnet.Counts }
+
 // manyEntries is from where on a look at everything leaves much behind.
 const manyEntries = 1000
 

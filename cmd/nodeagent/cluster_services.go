@@ -96,14 +96,14 @@ func (d *daemon) backend(mode string, binding config.ProxyBinding, facts proxy.F
 			Pods: pods, PodInterfaces: through, KeepInvalid: keep, NodePorts: at,
 			MasqueradeAll: of.MasqueradeAll, MasqueradeBit: of.MasqueradeBit,
 		})
-		return rules{b, mode, d}, err
+		return counted{rules{b, mode, d}, b}, err
 	case config.ModeIPTables:
 		of := &d.cfg.Proxy.IPTables
 		b, err := iptables.New(iptables.Config{
 			Pods: pods, PodInterfaces: through, KeepInvalid: keep, NodePorts: at,
 			MasqueradeAll: of.MasqueradeAll, MasqueradeBit: of.MasqueradeBit,
 		})
-		return rules{b, mode, d}, err
+		return counted{rules{b, mode, d}, b}, err
 	case config.ModeIPVS:
 		b, err := d.virtualServers(ipvs.Config{
 			Addrs: primary(facts.Addrs, bindAddress(d.cfg)), Pods: pods, PodInterfaces: through, KeepInvalid: keep, NodePorts: at,

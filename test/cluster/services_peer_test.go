@@ -1,8 +1,12 @@
 package cluster_test
 
 import (
+	"io"
+	"net/http"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"nodeagent/test/bed"
 	"nodeagent/test/cluster"
@@ -49,6 +53,7 @@ func (n *node) comesAfter(theirs string, ours firewall) {
 		n.t.Fatal(err)
 	}
 	n.addresses()
+	named := n.metricNames()
 	if err := p.Kill(); err != nil {
 		n.t.Fatal(err)
 	}
@@ -61,12 +66,54 @@ func (n *node) comesAfter(theirs string, ours firewall) {
 	n.healthy()
 	n.succeeded(ours)
 	n.addresses()
+	if theirs == ours.mode {
+		n.namesAll(named)
+	}
 	if left := n.kubeProxys(); left != "" {
 		n.t.Errorf("of kube-proxy there is still\n%s", left)
 	}
 	n.remode(ours.mode, "none")
 	n.gone(byNftables, byIptables("nft"))
 	n.others()
+}
+
+// metricNames are the names of kube-proxy's figures.
+func (n *node) metricNames() []string {
+	n.t.Helper()
+	client := http.Client{Transport: &http.Transport{DialContext: n.bed.Connect, DisableKeepAlives: true}, Timeout: 20 * time.Second}
+	resp, err := client.Get("http://127.0.0.1:10249/metrics")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	var out []string
+	for line := range strings.Lines(string(text)) {
+		if name, ok := strings.CutPrefix(line, "# TYPE kubeproxy_"); ok {
+			out = append(out, "kubeproxy_"+strings.Fields(name)[0])
+		}
+	}
+	return out
+}
+
+// uncounted are packets that kube-proxy counts by nfacct, and we do not.
+var uncounted = []string{"kubeproxy_iptables_ct_state_invalid_dropped_packets_total", "kubeproxy_iptables_localhost_nodeports_accepted_packets_total"}
+
+// namesAll wants the daemon to have each of the names.
+func (n *node) namesAll(theirs []string) {
+	n.t.Helper()
+	ours := n.metricNames()
+	if len(theirs) < 10 {
+		n.t.Errorf("kube-proxy has %q", theirs)
+	}
+	for _, name := range theirs {
+		if !slices.Contains(ours, name) && !slices.Contains(uncounted, name) {
+			n.t.Errorf("kube-proxy has the figure %s, and the daemon has %q", name, ours)
+		}
+	}
 }
 
 // kubeProxys are the lines of all rules that are kube-proxy's.

@@ -38,6 +38,8 @@ type layout struct {
 	ips, ports, hair          *tree
 	closed, closedPorts, rest *tree
 
+	tally *tally
+
 	write map[string]chain  // chains of services that changed
 	drop  map[string]string // those that went, with their table
 }
@@ -46,7 +48,7 @@ func newLayout(cfg Config, mark uint32, f fam) *layout {
 	l := &layout{
 		f: f, prefix: cfg.Prefix, all: cfg.MasqueradeAll, mark: fmt.Sprintf("0x%x/0x%x", mark, mark),
 		invalid: cfg.KeepInvalid, nodePorts: f.of(cfg.NodePorts), anyNode: len(cfg.NodePorts) == 0,
-		write: map[string]chain{}, drop: map[string]string{},
+		tally: newTally(), write: map[string]chain{}, drop: map[string]string{},
 	}
 	for _, p := range f.of(cfg.Pods) {
 		l.fromPods = append(l.fromPods, within("-s", p))

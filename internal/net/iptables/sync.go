@@ -95,6 +95,7 @@ func differ(l *layout, t *net.Table, have map[string]seen, seed maphash.Seed, r 
 	}
 	l.each(t, func(c chain) {
 		wanted[c.name] = true
+		l.tally.put(c.table, c.name, len(c.rules))
 		is, there := have[c.table].chains[c.name]
 		if there && is == sumOf(seed, c.rules) {
 			return
@@ -123,6 +124,7 @@ func differ(l *layout, t *net.Table, have map[string]seen, seed maphash.Seed, r 
 			}
 		}
 	}
+	l.tally.wrote(ps)
 	return ps
 }
 
@@ -221,11 +223,14 @@ func patches(l *layout) []patch {
 	for _, c := range write {
 		p := &ps[slices.Index(tables, c.table)]
 		p.write = append(p.write, c)
+		l.tally.put(c.table, c.name, len(c.rules))
 	}
 	for name, table := range drop {
 		p := &ps[slices.Index(tables, table)]
 		p.drop = append(p.drop, name)
+		l.tally.put(table, name, 0)
 	}
+	l.tally.wrote(ps)
 	return ps
 }
 

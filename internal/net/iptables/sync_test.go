@@ -179,6 +179,8 @@ func TestPartialEqualsFull(t *testing.T) {
 			must(t, b.Remove(hosttest.Ctx(t)))
 			_, err := b.Sync(hosttest.Ctx(t), m.Table())
 			must(t, err)
+				counted(t, b, flavour)
+				counted(t, fresh, flavour)
 			if full := dump(t, flavour); sorted(full) != sorted(left) {
 				t.Errorf("seed %d: changes left\n%s\na new start writes\n%s", seed, left, full)
 			}
@@ -191,6 +193,22 @@ func sorted(s string) string {
 	lines := strings.Split(s, "\n")
 	slices.SortStableFunc(lines, func(a, b string) int {
 		x, _, _ := strings.Cut(strings.TrimPrefix(a, "-A "), " ")
+// counted holds how many rules the backend says there are against those that there are.
+func counted(t *testing.T, b *Backend, flavour Flavour) {
+	t.Helper()
+	for _, c := range b.Counts().Rules {
+		name, n := map[net.Family]string{4: "iptables", 6: "ip6tables"}[c.Family], 0
+		for line := range strings.Lines(command(t, name, flavour, "-save", "-t", c.Table)) {
+			if strings.HasPrefix(line, "-A ") && strings.Contains(line, "NODEAGENT-") {
+				n++
+			}
+		}
+		if n != c.Total {
+			t.Errorf("in %s of %s there are %d rules of ours, and %d were counted", c.Table, name, n, c.Total)
+		}
+	}
+}
+
 		y, _, _ := strings.Cut(strings.TrimPrefix(b, "-A "), " ")
 		return strings.Compare(x, y)
 	})

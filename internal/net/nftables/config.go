@@ -65,6 +65,8 @@ type Backend struct {
 	picks   map[pick]int // chains that pick or remember an endpoint, and how many need them
 	numbers numbers      // by which these are found
 	orders  map[pool][]netip.AddrPort
+
+	unswept int // how often chains that nobody needs could not be removed at once
 }
 
 // New returns a backend that has not looked at the kernel yet.

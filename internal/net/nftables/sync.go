@@ -360,12 +360,16 @@ func (b *Backend) sweep(c *nftables.Conn, names []string) error {
 	if err == nil {
 		return nil
 	}
+	b.unswept++
 	_ = b.end(err)
 	if moved(err) {
 		return nil
 	}
 	return fmt.Errorf("remove chains that nobody needs: %w", err)
 }
+
+// Counts tells how often that went wrong. It is for who calls Sync and Apply.
+func (b *Backend) Counts() net.Counts { return net.Counts{CleanupFailures: b.unswept} }
 
 // Remove takes the whole table out of the kernel.
 func (b *Backend) Remove(ctx context.Context) error {

@@ -31,6 +31,9 @@ type successor interface {
 	TakeOver(context.Context) ([]string, error)
 }
 
+// counter is a Backend that counts what dashboards know of kube-proxy in its mode.
+type counter interface{ Counts() net.Counts }
+
 // closer is a Backend that holds something open.
 type closer interface{ Close() }
 

@@ -19,6 +19,7 @@ type figures struct {
 	failures, partFailures  int // of which the second are those of changes
 	foreign                 int
 	forgotten, entries      int
+	counts                  net.Counts
 	noLocal                 [2]int // ports with policy Local, inside and outside, without an endpoint here
 	answers                 [2]map[int]int
 	asked                   map[[2]string]int // of the API server, by method and code

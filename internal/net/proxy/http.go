@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"nodeagent/internal/net"
 )
 
 // health is kube-proxy's answer.
@@ -120,10 +122,12 @@ func (f *figures) write(w io.Writer, mode string, updated time.Time) {
 	case iptables:
 		one("counter", "sync_proxy_rules_iptables_restore_failures_total", "Cumulative proxy iptables restore failures", "", f.failures)
 		one("counter", "sync_proxy_rules_iptables_partial_restore_failures_total", "Cumulative proxy iptables partial restore failures", "", f.partFailures)
+		f.writeRules(one)
 	case ipvs:
 		one("counter", "sync_proxy_rules_iptables_restore_failures_total", "Cumulative proxy iptables restore failures", "", f.failures)
 	default:
 		one("counter", "sync_proxy_rules_nftables_sync_failures_total", "Cumulative proxy nftables sync failures", "", f.failures)
+		one("counter", "sync_proxy_rules_nftables_cleanup_failures_total", "Cumulative proxy nftables cleanup failures", "", f.counts.CleanupFailures)
 	}
 	one("gauge", "sync_proxy_rules_no_local_endpoints_total", "Number of services with a Local traffic policy and no endpoints", `{traffic_policy="internal"}`, f.noLocal[0])
 	one("gauge", "sync_proxy_rules_no_local_endpoints_total", "", `{traffic_policy="external"}`, f.noLocal[1])
@@ -140,6 +144,20 @@ func (f *figures) write(w io.Writer, mode string, updated time.Time) {
 		"# TYPE nodeagent_services_foreign_changes_total counter\nnodeagent_services_foreign_changes_total %d\n"+
 		"# HELP nodeagent_services_entries Ports of services that there are rules for, of each family\n"+
 		"# TYPE nodeagent_services_entries gauge\nnodeagent_services_entries %d\n", f.foreign, f.entries)
+}
+
+// writeRules writes how many rules of iptables there are, by table and family.
+func (f *figures) writeRules(one func(kind, name, help, labels string, v any)) {
+	total, last := "Total number of iptables rules owned by kube-proxy", "Number of iptables rules written by kube-proxy in last sync"
+	labels := func(r net.RuleCount) string { return fmt.Sprintf(`{ip_family="IPv%d",table=%q}`, r.Family, r.Table) }
+	for _, r := range f.counts.Rules {
+		one("gauge", "sync_proxy_rules_iptables_total", total, labels(r), r.Total)
+		total = ""
+	}
+	for _, r := range f.counts.Rules {
+		one("gauge", "sync_proxy_rules_iptables_last", last, labels(r), r.Last)
+		last = ""
+	}
 }
 
 func seconds(t time.Time) float64 {

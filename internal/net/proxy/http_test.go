@@ -10,6 +10,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"nodeagent/internal/net"
 )
 
 // What kube-proxy 1.36.3 serves in every mode, and in each besides.
@@ -38,8 +40,6 @@ var (
 	// uncounted are those that have nothing to count here, or that nobody counts.
 	uncounted = []string{
 		"kubeproxy_iptables_ct_state_invalid_dropped_packets_total", "kubeproxy_iptables_localhost_nodeports_accepted_packets_total",
-		"kubeproxy_sync_proxy_rules_iptables_last", "kubeproxy_sync_proxy_rules_iptables_total",
-		"kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total",
 	}
 	// besides are ours in mode ipvs, where kube-proxy knows no partial writes.
 	besides = []string{"kubeproxy_sync_full_proxy_rules_duration_seconds", "kubeproxy_sync_partial_proxy_rules_duration_seconds"}
@@ -56,6 +56,7 @@ func TestMetricNames(t *testing.T) {
 		slices.Sort(want)
 		s := newState(mode, nil)
 		s.figures.answers = [2]map[int]int{{200: 1}, {200: 1}}
+		s.counted(net.Counts{CleanupFailures: 3, Rules: []net.RuleCount{{Table: "nat", Family: 4, Total: 12, Last: 5}, {Table: "filter", Family: 6, Total: 7}}})
 		s.failed(errors.New("changes were refused"), false)
 		s.failed(errors.New("all was refused"), true)
 		var text bytes.Buffer
@@ -71,9 +72,13 @@ func TestMetricNames(t *testing.T) {
 			t.Errorf("in mode %s there are\n%s\nwant\n%s", mode, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 		counts := map[string][]string{
-			"nftables": {"nftables_sync_failures_total 2"},
-			"iptables": {"iptables_restore_failures_total 2", "iptables_partial_restore_failures_total 1"},
-			"ipvs":     {"iptables_restore_failures_total 2"},
+			"nftables": {"nftables_sync_failures_total 2", "nftables_cleanup_failures_total 3"},
+			"iptables": {
+				"iptables_restore_failures_total 2", "iptables_partial_restore_failures_total 1",
+				`iptables_total{ip_family="IPv4",table="nat"} 12`, `iptables_total{ip_family="IPv6",table="filter"} 7`,
+				`iptables_last{ip_family="IPv4",table="nat"} 5`, `iptables_last{ip_family="IPv6",table="filter"} 0`,
+			},
+			"ipvs": {"iptables_restore_failures_total 2"},
 		}
 		for _, line := range counts[mode] {
 			if !strings.Contains(text.String(), "\nkubeproxy_sync_proxy_rules_"+line+"\n") {

@@ -163,6 +163,9 @@ func (p *Proxy) done(begun, now time.Time, full, some bool) {
 	if !p.begun {
 		p.begun, p.whole = true, now
 	}
+	if c, ok := p.backend.(counter); ok {
+		p.state.counted(c.Counts())
+	}
 	if some {
 		p.state.wrote(begun, now, full, p.model.Table(), p.trigger)
 	} else {

@@ -91,6 +91,13 @@ func (s *state) wrote(begun, now time.Time, full bool, t *net.Table, triggers []
 	s.figures.entries = len(t.Entries)
 }
 
+// counted takes what a Backend counts. Another Backend begins anew.
+func (s *state) counted(c net.Counts) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.figures.counts = c
+}
+
 // diff takes what changes in the table.
 func (s *state) diff(d *net.Diff) {
 	s.mu.Lock()
