@@ -23,12 +23,12 @@ type explanationDocument struct {
 func explainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "explain",
-		Short:   "Explain what keeps a pod from being Ready, or from going",
-		Example: "  nodeagent explain pod web",
+		Short:   "Explain what keeps a pod from being Ready or from going, and a service from answering",
+		Example: "  nodeagent explain pod web\n  nodeagent explain service kube-system/kube-dns",
 		Args:    usage(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(explainPodCommand())
+	cmd.AddCommand(explainPodCommand(), explainServiceCommand())
 	return cmd
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	svcnet "nodeagent/internal/net"
 	"nodeagent/internal/pod"
 	"nodeagent/internal/server"
 	"nodeagent/internal/worker"
@@ -30,6 +31,17 @@ func (d *daemon) explain(ctx context.Context, uid string) (any, error) {
 		}
 	}
 	return &x, nil
+}
+
+// tellService tells what the loop of service rules knows of one; of none: which there are.
+func (d *daemon) tellService(ctx context.Context, namespace, name string) (any, error) {
+	if d.services == nil {
+		return nil, refusal{errors.New("no rules of services are asked for"), server.ErrNotFound}
+	}
+	if name == "" {
+		return d.services.Names(ctx)
+	}
+	return d.services.Ask(ctx, svcnet.Key{Namespace: namespace, Name: name})
 }
 
 func (d *daemon) addRefusals(f *pod.Facts) {

@@ -292,6 +292,7 @@ func (d *daemon) fitServers() error {
 		Reload:  func() error { return d.reload.reload() },
 		Restart: d.restart,
 		Explain: d.explain,
+		Service: d.tellService,
 	})
 	if err != nil {
 		return err

@@ -70,6 +70,17 @@ func (a Address) String() string {
 	return fmt.Sprintf("%s/%s", netip.AddrPortFrom(a.IP, a.Port), a.Proto)
 }
 
+// ParseAddress reads what String prints.
+func ParseAddress(s string) (Address, error) {
+	at, name, _ := strings.Cut(s, "/")
+	a, err := netip.ParseAddrPort(at)
+	p, ok := protoOf(corev1.Protocol(name))
+	if err != nil || !ok || name == "" {
+		return Address{}, fmt.Errorf("%q is no address, port and protocol", s)
+	}
+	return Address{a.Addr(), a.Port(), p}, nil
+}
+
 // NodePort tells whether a stands for a port of the node.
 func (a Address) NodePort() bool { return a.IP.IsUnspecified() }
 

@@ -5,7 +5,9 @@
 // A Model takes objects one by one, keeps of them only what it needs, and tells
 // by Take which entries of the table changed; Build does the same for a whole
 // cluster at once, and both give the same table. What an object asks for and
-// does not get is told as a Finding, which an event can carry.
+// does not get is told as a Finding, which an event can carry. ExplainService says
+// gate by gate why a Service answers or not, of what a Model knows (Facts) and what a
+// look at the kernel found (Held).
 //
 // It never talks to a server or the kernel, has no clock and starts no
 // goroutine. A Model is used by one goroutine; the Entries that it hands out

@@ -75,6 +75,11 @@ func (m *Model) KeepServices(listed func(Key) bool) {
 			m.DeleteService(k)
 		}
 	}
+	for k := range m.others {
+		if !listed(k) {
+			m.DeleteService(k)
+		}
+	}
 }
 
 // KeepSlices forgets the EndpointSlices that a complete list does not have.
@@ -91,11 +96,20 @@ func (m *Model) Dirty() bool { return len(m.dirty) > 0 || m.ranges.moved }
 
 // SetService takes a Service that is new or has changed. It keeps nothing of in.
 func (m *Model) SetService(in *corev1.Service) {
-	m.setService(Key{in.Namespace, in.Name}, newService(in))
+	k := Key{in.Namespace, in.Name}
+	if why := ignored(in); why != "" {
+		m.others[k] = why
+	} else {
+		delete(m.others, k)
+	}
+	m.setService(k, newService(in))
 }
 
 // DeleteService forgets a Service; its slices may stay.
-func (m *Model) DeleteService(k Key) { m.setService(k, nil) }
+func (m *Model) DeleteService(k Key) {
+	delete(m.others, k)
+	m.setService(k, nil)
+}
 
 func (m *Model) setService(k Key, s *service) {
 	if m.groups[k] == nil && s == nil {
@@ -161,6 +175,7 @@ func (m *Model) SetNode(n Node) {
 	}
 	n.Name = m.node.Name
 	m.node = n
+	m.ranges.moved = len(m.ranges.of) > 0
 	for k := range m.groups {
 		m.mark(k)
 	}
@@ -175,7 +190,6 @@ func (m *Model) Take() Diff {
 	m.dirty = map[Key]bool{} // an empty one that held all services would be walked as one that does
 	slices.SortFunc(keys, Key.compare)
 	var d Diff
-	m.ranges.moved = len(m.ranges.of) > 0
 	changed := map[Address]Change{}
 	for _, k := range keys {
 		if m.groups[k] != nil {
@@ -189,6 +203,7 @@ func (m *Model) Take() Diff {
 		}
 	}
 	m.table.change(made, &d)
+	m.takeRanges(&d)
 	return d
 }
 
@@ -203,7 +218,6 @@ func (m *Model) take(k Key, d *Diff, changed map[Address]Change) {
 	}
 	for i, e := range entries {
 		c := changed[e.Addr]
-	m.takeRanges(&d)
 		if c.Old != nil && c.Old.equal(e) {
 			e = c.Old
 			entries[i] = e

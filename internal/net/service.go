@@ -39,17 +39,26 @@ type servicePort struct {
 	nodePort uint16
 }
 
-// ignored tells of Services that a proxy has nothing to do with: headless ones,
+// ignored tells why a proxy has nothing to do with a Service, or "": headless ones,
 // those without an address yet, ExternalName, and those of another proxy.
-func ignored(s *corev1.Service) bool {
+func ignored(s *corev1.Service) string {
 	_, other := s.Labels["service.kubernetes.io/service-proxy-name"]
-	return other || s.Spec.Type == corev1.ServiceTypeExternalName ||
-		s.Spec.ClusterIP == corev1.ClusterIPNone || (s.Spec.ClusterIP == "" && len(s.Spec.ClusterIPs) == 0)
+	switch {
+	case other:
+		return "its label service.kubernetes.io/service-proxy-name says that another proxy serves it"
+	case s.Spec.Type == corev1.ServiceTypeExternalName:
+		return "it is of type ExternalName: a name in DNS, and no address"
+	case s.Spec.ClusterIP == corev1.ClusterIPNone:
+		return "it is headless: clients find the endpoints' own addresses in DNS"
+	case s.Spec.ClusterIP == "" && len(s.Spec.ClusterIPs) == 0:
+		return "it has no cluster IP yet: the API server gives it one"
+	}
+	return ""
 }
 
 // newService reads what matters of a Service, or returns nil.
 func newService(in *corev1.Service) *service {
-	if ignored(in) {
+	if ignored(in) != "" {
 		return nil
 	}
 	s := &service{key: Key{in.Namespace, in.Name}, born: in.CreationTimestamp.Unix()}

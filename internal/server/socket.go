@@ -42,6 +42,8 @@ type SocketConfig struct {
 	// Explain tells how the gates of the pod of that UID stand; nil: it cannot. An
 	// error that wraps ErrNotFound tells that there is none.
 	Explain func(ctx context.Context, uid string) (any, error)
+	// Service tells what is known of a Service and its rules; nil: it cannot.
+	Service func(ctx context.Context, namespace, name string) (any, error)
 	Logger  *slog.Logger
 }
 
@@ -95,6 +97,9 @@ func (s *Socket) handler() http.Handler {
 	}
 	if s.cfg.Explain != nil {
 		mux.HandleFunc("GET /v1/explain", s.explain)
+	}
+	if s.cfg.Service != nil {
+		mux.HandleFunc("GET /v1/service", s.service)
 	}
 	for name, info := range s.cfg.Info {
 		mux.HandleFunc("GET /v1/"+name, func(w http.ResponseWriter, _ *http.Request) { write(w, info()) })

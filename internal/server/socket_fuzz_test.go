@@ -21,7 +21,7 @@ func (noPods) Watch(context.Context, func(*corev1.Pod, bool) error) error { retu
 // that there are, and only a POST changes anything.
 func FuzzRoutes(f *testing.F) {
 	for _, r := range [][3]string{
-		{"GET", "/v1/pods", ""}, {"POST", "/v1/reload", ""}, {"GET", "/v1/reload", ""}, {"GET", "/v1/problems?x=%zz", ""},
+		{"GET", "/v1/pods", ""}, {"POST", "/v1/reload", ""}, {"GET", "/v1/reload", ""}, {"GET", "/v1/problems?x=%zz", ""}, {"GET", "/v1/service?namespace=a&name=%00", ""},
 		{"DELETE", "/v1/pods", "{}"}, {"GET", "//v1/../v1/pods", ""}, {"POST", "/v1/restart", `{"pod":"a"}`}, {"PRI", "*", ""},
 	} {
 		f.Add(r[0], r[1], r[2])
@@ -29,8 +29,9 @@ func FuzzRoutes(f *testing.F) {
 	f.Fuzz(func(t *testing.T, method, target, body string) {
 		changed := false
 		s, err := NewSocket(SocketConfig{Path: "/nowhere/s", Pods: noPods{},
-			Info:   map[string]func() any{"problems": func() any { return nil }},
-			Reload: func() error { changed = true; return errors.New("no") },
+			Info:    map[string]func() any{"problems": func() any { return nil }},
+			Reload:  func() error { changed = true; return errors.New("no") },
+			Service: func(context.Context, string, string) (any, error) { return nil, nil },
 		})
 		if err != nil {
 			t.Fatal(err)

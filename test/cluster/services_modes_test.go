@@ -76,6 +76,7 @@ func TestServiceModes(t *testing.T) {
 			if by.mode == byNftables.mode {
 				return // TestServices has the rest
 			}
+			t.Run("explained", func(t *testing.T) { n.in(t).explained() })
 			t.Run("rolling", func(t *testing.T) { n.in(t).rolling() })
 			t.Run("killed", func(t *testing.T) { n.in(t).killed() })
 			t.Run("flushed", func(t *testing.T) { n.in(t).flushed() })

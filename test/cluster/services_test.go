@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -87,6 +88,8 @@ func TestServices(t *testing.T) {
 	n.kubectl("wait", ready, "pod/client", "--timeout=60s")
 	t.Run("addresses", func(t *testing.T) { n.in(t).addresses() })
 	t.Run("succeeded", func(t *testing.T) { n.in(t).succeeded(n.by) })
+	t.Run("ranges", func(t *testing.T) { n.in(t).serviceRanges() })
+	t.Run("explained", func(t *testing.T) { n.in(t).explained() })
 	t.Run("stuck", func(t *testing.T) { n.in(t).stuck() })
 	t.Run("rolling", func(t *testing.T) { n.in(t).rolling() })
 	t.Run("killed", func(t *testing.T) { n.in(t).killed() })
@@ -169,6 +172,98 @@ func (n *node) addresses() {
 	if _, err := n.asked(nobodyIP); err == nil || !strings.Contains(err.Error(), "refused") {
 		n.t.Errorf("a service without endpoints is %v, want refused", err)
 	}
+}
+
+// serviceRanges: an address that no service has is refused at once, as soon as it is one of a
+// range of which the API server draws cluster IPs.
+func (n *node) serviceRanges() {
+	for _, addr := range []string{"10.96.77.77:80", "10.111.255.254:443"} {
+		if text, err := n.asked(addr); err == nil || !strings.Contains(err.Error(), "refused") {
+			n.t.Errorf("%s, which nobody has, answers %q, %v, want refused", addr, text, err)
+		}
+		out, err := n.c.Kubectl(n.ctx, "exec", "client", "--", "/podtool", "get", addr)
+		if err == nil || !strings.Contains(out+err.Error(), "refused") {
+			n.t.Errorf("%s, which nobody has, answers a pod %q, %v, want refused", addr, out, err)
+		}
+	}
+	n.apply(`
+apiVersion: networking.k8s.io/v1
+kind: ServiceCIDR
+metadata: {name: more}
+spec: {cidrs: [10.120.0.0/16]}
+`)
+	for deadline := time.Now().Add(time.Minute); ; {
+		_, err := n.asked("10.120.0.7:80")
+		if err != nil && strings.Contains(err.Error(), "refused") {
+			break
+		}
+		if time.Now().After(deadline) {
+			n.t.Fatalf("an address of a range that came later is %v, want refused", err)
+		}
+	}
+	n.served(webIP)
+}
+
+// explained: the way to a service is told with what the kernel has of it, and where it
+// ends; also with the daemon dead.
+func (n *node) explained() {
+	x := n.explain("web")
+	if x.Blocks != nil || x.Source != "daemon" || len(x.Addresses) != 2 || len(x.Endpoints) != 3 {
+		n.t.Errorf("a service that answers is explained by %+v", x)
+	}
+	for _, a := range x.Addresses {
+		if a.Kernel != "present" || len(a.Endpoints) != 3 {
+			n.t.Errorf("its address is %+v", a)
+		}
+	}
+	if x := n.explain("nobody"); x.Blocks == nil || x.Blocks.Gate != "endpoints" {
+		n.t.Errorf("a service without endpoints is explained by %+v", x)
+	}
+	if x := n.explain("missing"); x.Blocks == nil || x.Blocks.Gate != "service" {
+		n.t.Errorf("a service that is not there is explained by %+v", x)
+	}
+	out, err := n.CLI(n.ctx, "explain", "service", "web")
+	if err != nil || !strings.Contains(out, "GATE ") || !strings.Contains(out, webIP+"/TCP") {
+		n.t.Errorf("the table is %s, %v", out, err)
+	}
+	if out, err := n.CLI(n.ctx, "__complete", "explain", "service", "--", ""); err != nil || !strings.Contains(out, "default/web\n") {
+		n.t.Errorf("names complete to %q, %v", out, err)
+	}
+	if err := n.Kill(); err != nil {
+		n.t.Fatal(err)
+	}
+	x = n.explain("web")
+	if x.Source != "kernel" || len(x.Addresses) != 2 {
+		n.t.Errorf("with the daemon dead it is explained by %+v", x)
+	}
+	if err := n.AgentProcess.Start(n.ctx); err != nil {
+		n.t.Fatal(err)
+	}
+	n.healthy()
+}
+
+// explanation is what is looked at of a ServiceExplanation.
+type explanation struct {
+	Source    string
+	Blocks    *struct{ Gate, Detail string }
+	Addresses []struct {
+		Address, Kernel string
+		Endpoints       []string
+	}
+	Endpoints []struct{ Address, State string }
+}
+
+func (n *node) explain(name string) (x explanation) {
+	n.t.Helper()
+	out, err := n.CLI(n.ctx, "explain", "service", name, "-o", "json")
+	at := strings.Index(out, "{\n")
+	if err != nil || at < 0 {
+		n.t.Fatalf("explain service %s: %v: %s", name, err, out)
+	}
+	if err := json.NewDecoder(strings.NewReader(out[at:])).Decode(&x); err != nil {
+		n.t.Fatalf("explain service %s: %v: %s", name, err, out)
+	}
+	return x
 }
 
 // stuck: services go on changing while the runtime hangs, and no pod can.

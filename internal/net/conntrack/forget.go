@@ -30,15 +30,11 @@ type Table struct{}
 // one of the endpoints, and says how many there were. It costs a look at all
 // connections of a family.
 func (Table) Forget(ctx context.Context, flows net.Flows) (int, error) {
-	s, err := nl.Subscribe(unix.NETLINK_NETFILTER)
+	s, err := open()
 	if err != nil {
-		return 0, fmt.Errorf("open netfilter socket: %w", err)
+		return 0, err
 	}
 	defer s.Close()
-	limit := unix.NsecToTimeval(callTimeout.Nanoseconds())
-	if err := errors.Join(s.SetSendTimeout(&limit), s.SetReceiveTimeout(&limit)); err != nil {
-		return 0, fmt.Errorf("bound netfilter socket: %w", err)
-	}
 	f := stale{flows: flows}
 	if err := f.findLocal(); err != nil {
 		return 0, err
@@ -51,6 +47,20 @@ func (Table) Forget(ctx context.Context, flows net.Flows) (int, error) {
 		}
 	}
 	return n, nil
+}
+
+// open opens a socket of which each answer has its time.
+func open() (*nl.NetlinkSocket, error) {
+	s, err := nl.Subscribe(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, fmt.Errorf("open netfilter socket: %w", err)
+	}
+	limit := unix.NsecToTimeval(callTimeout.Nanoseconds())
+	if err := errors.Join(s.SetSendTimeout(&limit), s.SetReceiveTimeout(&limit)); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("bound netfilter socket: %w", err)
+	}
+	return s, nil
 }
 
 // forget does one family.

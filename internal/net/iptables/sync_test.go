@@ -123,6 +123,11 @@ func TestInvalid(t *testing.T) {
 	})
 }
 
+// TestHeld: who explains is told what the kernel has.
+func TestHeld(t *testing.T) {
+	eachFlavour(t, func(t *testing.T, f Flavour) { hosttest.Held(t, "iptables", kind(f)) })
+}
+
 func TestBalance(t *testing.T) {
 	eachFlavour(t, func(t *testing.T, f Flavour) { hosttest.Balance(t, kind(f)) })
 }
@@ -174,13 +179,13 @@ func TestPartialEqualsFull(t *testing.T) {
 				if r != (net.Report{}) {
 					t.Fatalf("seed %d, step %d: a full sync had to do %+v", seed, i, r)
 				}
+				counted(t, b, flavour)
+				counted(t, fresh, flavour)
 			}
 			left := dump(t, flavour)
 			must(t, b.Remove(hosttest.Ctx(t)))
 			_, err := b.Sync(hosttest.Ctx(t), m.Table())
 			must(t, err)
-				counted(t, b, flavour)
-				counted(t, fresh, flavour)
 			if full := dump(t, flavour); sorted(full) != sorted(left) {
 				t.Errorf("seed %d: changes left\n%s\na new start writes\n%s", seed, left, full)
 			}
@@ -188,11 +193,6 @@ func TestPartialEqualsFull(t *testing.T) {
 	})
 }
 
-// sorted compares whatever the order of chains: rules name theirs.
-func sorted(s string) string {
-	lines := strings.Split(s, "\n")
-	slices.SortStableFunc(lines, func(a, b string) int {
-		x, _, _ := strings.Cut(strings.TrimPrefix(a, "-A "), " ")
 // counted holds how many rules the backend says there are against those that there are.
 func counted(t *testing.T, b *Backend, flavour Flavour) {
 	t.Helper()
@@ -209,6 +209,11 @@ func counted(t *testing.T, b *Backend, flavour Flavour) {
 	}
 }
 
+// sorted compares whatever the order of chains: rules name theirs.
+func sorted(s string) string {
+	lines := strings.Split(s, "\n")
+	slices.SortStableFunc(lines, func(a, b string) int {
+		x, _, _ := strings.Cut(strings.TrimPrefix(a, "-A "), " ")
 		y, _, _ := strings.Cut(strings.TrimPrefix(b, "-A "), " ")
 		return strings.Compare(x, y)
 	})

@@ -109,6 +109,14 @@ func TestInvalid(t *testing.T) {
 	hosttest.Invalid(t, func(t testing.TB, keep bool) hosttest.Programmer { return backend(t, Config{KeepInvalid: keep}) })
 }
 
+// TestHeld: who explains is told what the kernel has.
+func TestHeld(t *testing.T) {
+	ipvs(t)
+	k := kind
+	k.Flush = func(t testing.TB) { kind.Flush(t); command(t, "ipvsadm", "-C") }
+	hosttest.Held(t, "ipvs", k)
+}
+
 func TestBalance(t *testing.T) { ipvs(t); hosttest.Balance(t, kind) }
 
 func TestAffinity(t *testing.T) { ipvs(t); hosttest.Affine(t, kind) }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"nodeagent/internal/net/hosttest"
+	"nodeagent/internal/test/need"
 )
 
 var thisNode = hosttest.ThisNode
@@ -73,6 +74,9 @@ func TestMatrixByInterface(t *testing.T) {
 func TestInvalid(t *testing.T) {
 	hosttest.Invalid(t, func(t testing.TB, keep bool) hosttest.Programmer { return backend(t, Config{KeepInvalid: keep}) })
 }
+
+// TestHeld: who explains is told what the kernel has.
+func TestHeld(t *testing.T) { need.Have(t, need.Root); hosttest.Held(t, "nftables", kind) }
 
 func TestBalance(t *testing.T) { hosttest.Balance(t, kind) }
 

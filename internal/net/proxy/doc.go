@@ -9,5 +9,6 @@
 // Run blocks and is called once. One goroutine owns the model and calls the
 // Backend; one for each kind of object reads the API server, one watches the
 // kernel for the Backend, one forgets flows of UDP, and each health-check port
-// has one. The handlers of HTTP and Show may be called from any goroutine.
+// has one. The handlers of HTTP, Show, Ask and Names may be called from any
+// goroutine; the last two wait for the loop.
 package proxy

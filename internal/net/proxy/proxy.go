@@ -63,6 +63,7 @@ type Proxy struct {
 	followers [kinds]*follower
 	news      chan news
 	wakes     chan struct{} // holds one: somebody else changed the rules
+	questions chan func()   // of who explains: Run calls them
 	flows     *forgetter
 	checks    *checks
 	state     *state
@@ -109,7 +110,7 @@ func New(cfg Config) (*Proxy, error) {
 		cfg.Logger = slog.Default()
 	}
 	p := &Proxy{
-		cfg: cfg, news: make(chan news, maxQueued), wakes: make(chan struct{}, 1),
+		cfg: cfg, news: make(chan news, maxQueued), wakes: make(chan struct{}, 1), questions: make(chan func()),
 		model: net.NewModel(net.Node{Name: cfg.NodeName}), uids: map[net.Key]types.UID{}, told: map[net.Key][]net.Finding{},
 		stale: net.Flows{}, state: newState(cfg.Mode, cfg.Settings),
 	}
@@ -121,10 +122,10 @@ func New(cfg Config) (*Proxy, error) {
 		return nil, fmt.Errorf("configure service proxy: %w", err)
 	}
 	for k := range servers {
-		p.followers[k] = &follower{kind: kind(k), server: servers[k], out: p.news, state: p.state, log: cfg.Logger}
 		if kind(k) == serviceCIDRs && !cfg.Needs.ServiceCIDRs {
 			continue
 		}
+		p.followers[k] = &follower{kind: kind(k), server: servers[k], out: p.news, state: p.state, log: cfg.Logger}
 	}
 	p.followers[services].listener = cfg.Listener
 	p.checks = newChecks(cfg, p.state)
@@ -165,6 +166,8 @@ func (p *Proxy) Run(ctx context.Context) error {
 			p.drain()
 		case <-p.wakes:
 			p.foreign()
+		case answer := <-p.questions:
+			answer()
 		case <-p.timer.C:
 		}
 		p.turn(ctx)
