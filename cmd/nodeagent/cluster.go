@@ -250,6 +250,7 @@ func (d *daemon) fitPods() error {
 	if err != nil {
 		return err
 	}
+	d.count.heard(c.pods.Heard)
 	d.parts = append(d.parts, part{"status", c.writer.Run}, part{"pods of the API server", d.afterRuntime(c.pods.Run)},
 		part{"admission", d.afterRuntime(d.admission.run)})
 	return nil

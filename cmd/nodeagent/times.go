@@ -160,3 +160,17 @@ func (s serverRequests) answered(method, host string, code int, took time.Durati
 	s.total.WithLabelValues(word, method, host).Inc()
 	s.took.WithLabelValues(method, host).Observe(took.Seconds())
 }
+
+// heard shows when the API server was last heard by the watch of this node's pods. A
+// server says something each minute, so that an old date is a watch that stalls.
+func (o *operations) heard(last func() time.Time) {
+	o.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "nodeagent_pods_watch_heard_timestamp_seconds",
+		Help: "When the API server was last heard by the watch of this node's pods, which happens each minute; 0: never.",
+	}, func() float64 {
+		if at := last(); !at.IsZero() {
+			return float64(at.Unix())
+		}
+		return 0
+	}))
+}

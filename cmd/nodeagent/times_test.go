@@ -110,3 +110,18 @@ func TestTimes(t *testing.T) {
 		}
 	}
 }
+
+// TestHeard: that nobody was heard is no date, and the date of whom was heard is told.
+func TestHeard(t *testing.T) {
+	o, last := newOperations(), time.Time{}
+	o.heard(func() time.Time { return last })
+	for _, c := range []struct {
+		at   time.Time
+		want float64
+	}{{time.Time{}, 0}, {time.Unix(1_800_000_000, 0), 1_800_000_000}} {
+		last = c.at
+		if got := sums(t, o.registry)["nodeagent_pods_watch_heard_timestamp_seconds"]; got != c.want {
+			t.Errorf("heard at %s is told as %v", c.at, got)
+		}
+	}
+}
