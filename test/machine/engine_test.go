@@ -23,6 +23,7 @@ var engine = []suite{
 		{slicesDriver, "-run", "^(TestPodComesAndGoes|TestHugePages|TestContainerIsWhatWasAskedFor)$/^(capabilities|namespaces|cgroups|process_limits|logs|slices|whole_container_out_of_memory)$"},
 		{"-run", "^TestAppArmor$"},
 	}},
+	{"nodeagent/internal/journal", [][]string{{"-run", "^TestRealJournal$"}}},
 }
 
 // slicesDriver has the daemons make cgroups as users' daemons do on such a machine;
