@@ -24,6 +24,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -115,7 +116,9 @@ func run(ctx context.Context, o options) (over bool, err error) {
 		return false, err
 	}
 	fmt.Println()
-	if !o.alone {
+	if o.alone {
+		be.printOurs(os.Stdout)
+	} else {
 		over = measure.Table(os.Stdout, "KUBELET", be.rows())
 	}
 	be.printStages(os.Stdout)
@@ -208,6 +211,15 @@ func (b *bench) rows() []measure.Row {
 		})
 	}
 	return all
+}
+
+// printOurs prints what the table would hold of a pod's way up and down, so that two
+// trees can be compared without kubelet.
+func (b *bench) printOurs(w io.Writer) {
+	v := b.sides[0].values
+	one := func(at int) string { return measure.MS(measure.Median(v[at])) }
+	fmt.Fprintf(w, "a pod made until Ready %s, deleted until gone %s; %d at once %s and %s\n",
+		one(createOne), one(removeOne), b.many, measure.List(v[createMany], measure.MS), measure.List(v[removeMany], measure.MS))
 }
 
 // spread says how far the values of each side lie apart.
