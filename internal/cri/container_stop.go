@@ -122,8 +122,11 @@ func (n *Native) NotePostStart(_ context.Context, id string) error {
 	return failpoint.At(failpoint.CRINotePostStartAfter)
 }
 
-// noteStop changes the record of c's stop, in memory and on disk.
+// noteStop changes the record of c's stop, in memory and on disk, one change after the
+// other: a stop that shortens the time may come while another one is at work.
 func (n *Native) noteStop(c *container, change func(*stopRecord)) (stopRecord, error) {
+	c.noting.Lock()
+	defer c.noting.Unlock()
 	var was, is stopRecord
 	n.state.edit(func() {
 		if c.stop != nil {

@@ -71,8 +71,9 @@ func (s *sandbox) observe() pod.Sandbox {
 
 // container is the picture of one container; guarded as sandbox is.
 type container struct {
-	id   string
-	lock lock
+	id     string
+	lock   lock
+	noting sync.Mutex // from a change of stop until it is on disk
 
 	uid                apitypes.UID
 	namespace, podName string
