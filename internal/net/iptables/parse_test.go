@@ -95,7 +95,7 @@ func TestLineOf(t *testing.T) {
 
 // TestOwn: no chain of others is taken for ours, and no name is too long.
 func TestOwn(t *testing.T) {
-	for _, name := range []string{"NODEAGENT-HOSTPORTS", "NODEAGENT-HAIRPIN", "NODEAGENT-LEAVING", "NODEAGENT-POST", "NODEAGENT-FORWARD", "KUBE-SERVICES", "NODEAGENT", "NODEAGENT-", "NODEAGENTX-IP", "INPUT", ""} {
+	for _, name := range []string{"NODEAGENT-HOSTPORTS", "NODEAGENT-LOOPBACK", "NODEAGENT-HAIRPIN", "NODEAGENT-LEAVING", "NODEAGENT-POST", "NODEAGENT-FORWARD", "KUBE-SERVICES", "NODEAGENT", "NODEAGENT-", "NODEAGENTX-IP", "INPUT", ""} {
 		if own("NODEAGENT", name) {
 			t.Errorf("%s is taken for ours", name)
 		}

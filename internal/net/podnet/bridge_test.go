@@ -181,15 +181,14 @@ func TestSetupRollsBack(t *testing.T) {
 	h := newHost(t, dual...)
 	n := h.start()
 	for name, change := range map[string]func(*Request){
-		"no namespace":     func(r *Request) { r.Netns = r.Netns + "-none" },
-		"not a namespace":  func(r *Request) { r.Netns = "/etc/passwd" },
-		"the node's own":   func(r *Request) { r.Netns = "/proc/self/ns/net" },
-		"another kind":     func(r *Request) { r.Netns = "/proc/self/ns/mnt" },
-		"bad sandbox id":   func(r *Request) { r.SandboxID = "../x" },
-		"bad name":         func(r *Request) { r.Name = "x;K8S_POD_UID=1" },
-		"bad protocol":     func(r *Request) { r.Ports = []PortMapping{{Protocol: "icmp", HostPort: 1, ContainerPort: 1}} },
-		"bad port":         func(r *Request) { r.Ports = []PortMapping{{HostPort: 70000, ContainerPort: 1}} },
-		"loopback host ip": func(r *Request) { r.Ports = []PortMapping{{HostPort: 80, ContainerPort: 1, HostIP: "127.0.0.1"}} },
+		"no namespace":    func(r *Request) { r.Netns = r.Netns + "-none" },
+		"not a namespace": func(r *Request) { r.Netns = "/etc/passwd" },
+		"the node's own":  func(r *Request) { r.Netns = "/proc/self/ns/net" },
+		"another kind":    func(r *Request) { r.Netns = "/proc/self/ns/mnt" },
+		"bad sandbox id":  func(r *Request) { r.SandboxID = "../x" },
+		"bad name":        func(r *Request) { r.Name = "x;K8S_POD_UID=1" },
+		"bad protocol":    func(r *Request) { r.Ports = []PortMapping{{Protocol: "icmp", HostPort: 1, ContainerPort: 1}} },
+		"bad port":        func(r *Request) { r.Ports = []PortMapping{{HostPort: 70000, ContainerPort: 1}} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := h.newPod()

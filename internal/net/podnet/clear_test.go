@@ -21,7 +21,7 @@ func (b *nftBackend) clear() error {
 func (b *iptBackend) clear() error {
 	var errs []error
 	for is4, ipt := range b.by {
-		for _, j := range b.jumps() {
+		for _, j := range b.jumps(is4) {
 			errs = append(errs, ipt.DeleteIfExists("nat", j[0], j[1:]...))
 		}
 		names, _ := b.chains(is4, nil)

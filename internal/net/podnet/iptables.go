@@ -22,9 +22,11 @@ type iptBackend struct {
 	by  map[bool]*iptables.IPTables // by "is IPv4"
 }
 
-// The chains, all in the table nat. Host ports are in one of them.
+// The chains, all in the table nat. Host ports are in the first two: those on a
+// loopback address are the node's own alone.
 const (
 	iptHostports = "NODEAGENT-HOSTPORTS"
+	iptLoopback  = "NODEAGENT-LOOPBACK"
 	iptHairpin   = "NODEAGENT-HAIRPIN"
 	iptLeaving   = "NODEAGENT-LEAVING"
 	iptPost      = "NODEAGENT-POST"
@@ -69,10 +71,11 @@ func lookAny(names []string) (string, error) {
 }
 
 // jumps are the rules in the host's own chains.
-func (b *iptBackend) jumps() [][]string {
+func (b *iptBackend) jumps(is4 bool) [][]string {
 	local := []string{"-m", "addrtype", "--dst-type", "LOCAL", "-j", iptHostports}
 	return [][]string{
 		append([]string{"PREROUTING"}, local...),
+		{"OUTPUT", "-d", family(is4).loopback.String(), "-j", iptLoopback},
 		append([]string{"OUTPUT"}, local...),
 		{"POSTROUTING", "-j", iptPost},
 	}
@@ -95,13 +98,15 @@ func (b *iptBackend) chains(is4 bool, bs []binding) (names []string, rules map[s
 	for _, p := range of(b.set.pods, is4) {
 		rules[iptPost] = append(rules[iptPost], []string{"-s", p.String(), "-j", iptLeaving})
 	}
-	rules[iptHostports] = [][]string{{"-d", family(is4).loopback.String(), "-j", "RETURN"}}
+	loopback := family(is4).loopback.String()
+	rules[iptHostports] = [][]string{{"-d", loopback, "-j", "RETURN"}}
+	rules[iptLoopback] = [][]string{{"-s", loopback, "-j", "RETURN"}}
 	for _, x := range bs {
 		if x.Pod.Is4() == is4 {
-			rules[iptHostports] = append(rules[iptHostports], b.portRules(x)...)
+			rules[chainOf(x)] = append(rules[chainOf(x)], b.portRules(x)...)
 		}
 	}
-	return []string{iptHostports, iptHairpin, iptLeaving, iptPost}, rules
+	return []string{iptHostports, iptLoopback, iptHairpin, iptLeaving, iptPost}, rules
 }
 
 func (b *iptBackend) masquerade(is4 bool) []string {
@@ -110,6 +115,13 @@ func (b *iptBackend) masquerade(is4 bool) []string {
 		r = append(r, "--random-fully")
 	}
 	return r
+}
+
+func chainOf(x binding) string {
+	if x.HostIP.IsLoopback() {
+		return iptLoopback
+	}
+	return iptHostports
 }
 
 func (b *iptBackend) portRules(x binding) [][]string {
@@ -155,7 +167,7 @@ func (b *iptBackend) sync(_ context.Context, want []binding) error {
 				return err
 			}
 		}
-		for _, j := range b.jumps() {
+		for _, j := range b.jumps(is4) {
 			if err := ipt.AppendUnique("nat", j[0], j[1:]...); err != nil {
 				return fmt.Errorf("let %s call our chain: %w", j[0], err)
 			}
@@ -173,7 +185,7 @@ func syncChain(ipt *iptables.IPTables, name string, rules [][]string) error {
 		want = append(want, strings.TrimPrefix(t[3], "nodeagent:"))
 	}
 	lines, err := ipt.List("nat", name)
-	if err == nil && sameTags(tags(lines), want, name == iptHostports) {
+	if err == nil && sameTags(tags(lines), want, name == iptHostports || name == iptLoopback) {
 		return nil
 	}
 	if err := ipt.ClearChain("nat", name); err != nil {
@@ -204,7 +216,7 @@ func (b *iptBackend) add(_ context.Context, bs []binding) error {
 			continue // a range of this family is no longer configured
 		}
 		for _, r := range b.portRules(x) {
-			if err := ipt.AppendUnique("nat", iptHostports, tagged(r)...); err != nil {
+			if err := ipt.AppendUnique("nat", chainOf(x), tagged(r)...); err != nil {
 				return fmt.Errorf("publish %s: %w", x.port, err)
 			}
 		}
@@ -219,7 +231,7 @@ func (b *iptBackend) remove(_ context.Context, bs []binding) error {
 			continue // a range of this family is no longer configured
 		}
 		for _, r := range b.portRules(x) {
-			if err := ipt.DeleteIfExists("nat", iptHostports, tagged(r)...); err != nil {
+			if err := ipt.DeleteIfExists("nat", chainOf(x), tagged(r)...); err != nil {
 				return fmt.Errorf("take back %s: %w", x.port, err)
 			}
 		}

@@ -88,8 +88,9 @@ type PortMapping struct {
 	Protocol                string
 	ContainerPort, HostPort int32
 	// HostIP limits the mapping to one address of the node. "" means all of
-	// both families, 0.0.0.0 and :: all of theirs. Loopback addresses are
-	// refused: to serve them the kernel would have to route 127/8.
+	// both families, 0.0.0.0 and :: all of theirs. A loopback address
+	// is served to callers on the node that come from another of its addresses:
+	// for the rest the kernel would have to route 127/8.
 	HostIP string
 }
 

@@ -16,6 +16,7 @@ import (
 //	chain prerouting  { type nat hook prerouting priority dstnat;
 //	    fib daddr type local jump hostports }
 //	chain output      { type nat hook output priority dstnat;
+//	    ip daddr 127.0.0.0/8 ip saddr != 127.0.0.0/8 dnat ip to ip daddr . meta l4proto . th dport map @hostports4_ip
 //	    fib daddr type local jump hostports }
 //	chain hostports   {
 //	    ip daddr 127.0.0.0/8 return
@@ -33,8 +34,10 @@ import (
 //	    masquerade fully-random }
 //
 // "fib daddr type local" keeps traffic through the node and between pods on the
-// same port untouched (CVE-2019-9946, CVE-2025-67499); 127/8 and ::1 are left
-// out, since to serve them the kernel would have to route loopback addresses.
+// same port untouched (CVE-2019-9946, CVE-2025-67499). 127/8 and ::1 are left out of
+// it: who sends to them from elsewhere must not come to a port that is published
+// there. The node itself does, but for callers from a loopback address, whose packets
+// the kernel would have to route.
 
 // fixedRule is one rule of the fixed part.
 type fixedRule struct {
@@ -112,6 +115,10 @@ func (s ruleSet) rules() []fixedRule {
 		out = append(out, r)
 	}
 	add("prerouting", toLocal(), jump("hostports"))
+	for _, is4 := range []bool{true, false} {
+		f := family(is4)
+		add("output", f.only(), f.in(f.daddr, f.loopback), f.notIn(f.saddr, f.loopback), f.lookup(true), f.dnat())
+	}
 	add("output", toLocal(), jump("hostports"))
 	add("postrouting", hasMark(s.hairMark), setMark(^s.hairMark, 0), masquerade())
 	for _, is4 := range []bool{true, false} {
@@ -172,6 +179,13 @@ func (f fam) in(offset uint32, p netip.Prefix) []expr.Any {
 		&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: f.addrLen, Mask: mask, Xor: make([]byte, f.addrLen)},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: p.Masked().Addr().AsSlice()},
 	}
+}
+
+// notIn matches packets whose address at offset is not in p.
+func (f fam) notIn(offset uint32, p netip.Prefix) []expr.Any {
+	out := f.in(offset, p)
+	out[len(out)-1].(*expr.Cmp).Op = expr.CmpOpNeq
+	return out
 }
 
 func (f fam) load(offset, reg uint32) expr.Any {

@@ -98,7 +98,7 @@ func (m PortMapping) parse() (port, error) {
 	if err != nil || a.Zone() != "" {
 		return p, fmt.Errorf("publish host port %d: host address %q is not an IP address", m.HostPort, m.HostIP)
 	}
-	if a = a.Unmap(); a.IsLoopback() || a.IsMulticast() {
+	if a = a.Unmap(); a.IsMulticast() {
 		return p, fmt.Errorf("publish host port %d: host address %s cannot be served", m.HostPort, a)
 	}
 	p.HostIP = a

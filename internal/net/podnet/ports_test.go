@@ -2,6 +2,7 @@ package podnet
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -50,7 +51,10 @@ func testHostPorts(t *testing.T, h *host, n *Network) {
 		PortMapping{ContainerPort: 80, HostPort: 8081, HostIP: nodeAddr4.String()},
 		PortMapping{ContainerPort: 80, HostPort: 8082, HostIP: "0.0.0.0"},
 		PortMapping{ContainerPort: 80, HostPort: 8083, HostIP: "::"},
-		PortMapping{ContainerPort: 80, HostPort: 8084, HostIP: "192.0.2.77"})
+		PortMapping{ContainerPort: 80, HostPort: 8084, HostIP: "192.0.2.77"},
+		PortMapping{ContainerPort: 80, HostPort: 8085, HostIP: "127.0.0.1"},
+		PortMapping{ContainerPort: 53, HostPort: 8085, HostIP: "127.0.0.1", Protocol: "UDP"},
+		PortMapping{ContainerPort: 80, HostPort: 8086, HostIP: "::1"})
 	b := h.up(n)
 	serve(t, a.netns, "tcp", "a", 80)
 	serve(t, a.netns, "udp", "a", 53)
@@ -80,9 +84,23 @@ func testHostPorts(t *testing.T, h *host, n *Network) {
 	wantAnswer(t, h.outside, "tcp", nodeAddr6, 8083, "a", outsideAddr6)
 	wantNoAnswer(t, h.outside, "tcp", nodeAddr4, 8083)
 	wantNoAnswer(t, h.outside, "tcp", nodeAddr4, 8084)
-	// Loopback is not served, on purpose.
-	wantNoAnswer(t, nil, "tcp", netip.MustParseAddr("127.0.0.1"), 8080)
-	wantNoAnswer(t, nil, "tcp", netip.IPv6Loopback(), 8080)
+	// Loopback is not served, on purpose, but where a pod asks for it: to callers on the
+	// node from another of its addresses, and to nobody else.
+	lo := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}
+	for i, port := range []int{8085, 8086} {
+		wantNoAnswer(t, nil, "tcp", lo[i], 8080)
+		wantNoAnswer(t, nil, "tcp", lo[i], port)
+		wantNoAnswer(t, nil, "tcp", node[i], port)
+		wantNoAnswer(t, h.outside, "tcp", node[i], port)
+		local := net.TCPAddrFromAddrPort(netip.AddrPortFrom(node[i], 0))
+		if got, err := callFrom(t, nil, "tcp", local, lo[i], port); err != nil || got != "a "+node[i].String() {
+			t.Errorf("call %s from %s: %q, %v", lo[i], local, got, err)
+		}
+	}
+	local := net.UDPAddrFromAddrPort(netip.AddrPortFrom(nodeAddr4, 0))
+	if got, err := callFrom(t, nil, "udp", local, lo[0], 8085); err != nil || got != "a "+nodeAddr4.String() {
+		t.Errorf("call %s from %s by UDP: %q, %v", lo[0], local, got, err)
+	}
 	h.down(n, a, b)
 	wantNoAnswer(t, h.outside, "tcp", nodeAddr4, 8080)
 }
@@ -130,7 +148,7 @@ func TestUDPPeerFollows(t *testing.T) {
 	n := h.start()
 	port := PortMapping{ContainerPort: 53, HostPort: 5300, Protocol: "UDP"}
 	talk := func() string {
-		got, _ := callFrom(t, h.outside, "udp", 40000, nodeAddr4, 5300)
+		got, _ := callFrom(t, h.outside, "udp", &net.UDPAddr{Port: 40000}, nodeAddr4, 5300)
 		return got
 	}
 	serve(t, nil, "udp", "node", 5300) // before there is any pod
@@ -239,9 +257,10 @@ func TestForwardPolicyDrop(t *testing.T) {
 func TestLoopbackIsNotReachable(t *testing.T) {
 	h := newHost(t, dual...)
 	n := h.start()
-	a := h.up(n)
+	a := h.up(n, PortMapping{ContainerPort: 80, HostPort: 7272, HostIP: "127.0.0.1"})
 	defer h.down(n, a)
 	serve(t, nil, "tcp", "secret", 7171)
+	serve(t, a.netns, "tcp", "published there", 80)
 	for _, from := range []struct {
 		ns *netns
 		gw string
@@ -254,5 +273,6 @@ func TestLoopbackIsNotReachable(t *testing.T) {
 			return err
 		})
 		wantNoAnswer(t, from.ns, "tcp", netip.MustParseAddr("127.0.0.1"), 7171)
+		wantNoAnswer(t, from.ns, "tcp", netip.MustParseAddr("127.0.0.1"), 7272)
 	}
 }

@@ -56,7 +56,7 @@ func (n *Network) ruleSet() ruleSet {
 // fingerprint changes with everything that shapes the fixed rules.
 func (s ruleSet) fingerprint() string {
 	h := fnv.New64a()
-	fmt.Fprintln(h, "3", s.name, s.pods, s.noMasq, s.hairMark)
+	fmt.Fprintln(h, "4", s.name, s.pods, s.noMasq, s.hairMark)
 	return fmt.Sprintf("%016x", h.Sum64())
 }
 

@@ -75,19 +75,16 @@ func inside(ns *netns, t testing.TB, fn func() error) {
 // call asks a server from a namespace (nil: the node) and returns its answer.
 func call(t testing.TB, from *netns, network string, to netip.Addr, port int) (string, error) {
 	t.Helper()
-	return callFrom(t, from, network, 0, to, port)
+	return callFrom(t, from, network, nil, to, port)
 }
 
-// callFrom does so from a port of its own.
-func callFrom(t testing.TB, from *netns, network string, local int, to netip.Addr, port int) (string, error) {
+// callFrom does so from an address or a port of its own.
+func callFrom(t testing.TB, from *netns, network string, local net.Addr, to netip.Addr, port int) (string, error) {
 	t.Helper()
 	var answer string
 	var callErr error
 	inside(from, t, func() error {
-		d := net.Dialer{Timeout: 2 * time.Second}
-		if local != 0 {
-			d.LocalAddr = &net.UDPAddr{Port: local}
-		}
+		d := net.Dialer{Timeout: 2 * time.Second, LocalAddr: local}
 		c, err := d.DialContext(context.Background(), network, netip.AddrPortFrom(to, uint16(port)).String())
 		if err != nil {
 			callErr = err
