@@ -59,7 +59,7 @@ func Unbuilt(p *corev1.Pod, node Allowed) *Rejection {
 		return r
 	}
 	if sc := spec.SecurityContext; sc != nil {
-		if r := admitLabels("spec", sc.SELinuxOptions, sc.WindowsOptions, node); r != nil {
+		if r := admitLabels("spec", sc.SELinuxOptions, node); r != nil {
 			return r
 		}
 	}
@@ -104,14 +104,12 @@ func admitSecurity(path string, c *corev1.Container, node Allowed) *Rejection {
 	if c.SecurityContext == nil {
 		return nil
 	}
-	return admitLabels(path, c.SecurityContext.SELinuxOptions, c.SecurityContext.WindowsOptions, node)
+	return admitLabels(path, c.SecurityContext.SELinuxOptions, node)
 }
 
-// admitLabels judges what a pod and a container have alike.
-func admitLabels(path string, se *corev1.SELinuxOptions, windows *corev1.WindowsSecurityContextOptions, node Allowed) *Rejection {
-	if windows != nil {
-		return unsupported(path+".securityContext.windowsOptions", "it runs Linux")
-	}
+// admitLabels judges what a pod and a container have alike. windowsOptions are for
+// nodes of another kind: as with kubelet, a pod of both is welcome here.
+func admitLabels(path string, se *corev1.SELinuxOptions, node Allowed) *Rejection {
 	if se != nil && node.SELinux {
 		return unsupported(path+".securityContext.seLinuxOptions", "SELinux labels are not built yet, and this kernel has SELinux")
 	}

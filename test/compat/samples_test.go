@@ -49,9 +49,7 @@ var samples = map[string]sample{
 	"PodSpec.evictionResponders":  ofSpec(`evictionResponders: [{name: example.com/x, priority: 1}]`),
 
 	"PodSecurityContext.seLinuxOptions": ofSpec(`securityContext: {seLinuxOptions: {level: s0}}`),
-	"PodSecurityContext.windowsOptions": ofSpec(`securityContext: {windowsOptions: {runAsUserName: u}}`),
 	"SecurityContext.seLinuxOptions":    ofContainer(`securityContext: {seLinuxOptions: {level: s0}}`),
-	"SecurityContext.windowsOptions":    ofContainer(`securityContext: {windowsOptions: {runAsUserName: u}}`),
 	"SecurityContext.procMount":         ofContainer(`securityContext: {procMount: Unmasked}`),
 
 	"Container.volumeDevices":     {of: "spec", text: `{volumes: [{name: v, persistentVolumeClaim: {claimName: c}}], containers: [{name: c, image: i, volumeDevices: [{name: v, devicePath: /dev/x}]}]}`, says: "persistentVolumeClaim"},
@@ -139,6 +137,8 @@ var accepted = map[string]sample{
 	"PodSpec.os":                                  ofSpec(`os: {name: linux}`),
 	"PodSecurityContext.supplementalGroupsPolicy": ofSpec(`securityContext: {supplementalGroupsPolicy: Strict}`),
 	"PodSecurityContext.fsGroup":                  ofSpec(`securityContext: {fsGroup: 1, fsGroupChangePolicy: OnRootMismatch, seLinuxChangePolicy: Recursive}`),
+	"PodSecurityContext.windowsOptions":           ofSpec(`securityContext: {windowsOptions: {runAsUserName: u}}`),
+	"SecurityContext.windowsOptions":              ofContainer(`securityContext: {windowsOptions: {runAsUserName: u}}`),
 	"PodSecurityContext.appArmorProfile":          ofSpec(`securityContext: {appArmorProfile: {type: Localhost, localhostProfile: x}}`),
 	"PodSecurityContext.sysctls":                  ofSpec(`securityContext: {sysctls: [{name: net.ipv4.tcp_syncookies, value: "0"}]}`),
 	"SecurityContext.procMount":                   ofContainer(`securityContext: {procMount: Default}`),
