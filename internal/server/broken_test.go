@@ -130,7 +130,7 @@ func TestRefusedUpgradeCloses(t *testing.T) {
 		{"no such path", &boss, "/exec/../pods", "websocket", "v4.channel.k8s.io", http.StatusNotFound},
 		{"no such path", &boss, "/exec//ns/web/app?command=cat&output=1", "SPDY/3.1", "v4.channel.k8s.io", http.StatusNotFound},
 		{"what no stream is", &boss, "/healthz", "websocket", "v4.channel.k8s.io", http.StatusOK},
-		{"another protocol", &boss, "/exec/ns/web/app?command=cat&output=1", "websocket", "v9.channel.k8s.io", http.StatusForbidden},
+		{"another protocol", &boss, "/exec/ns/web/app?command=cat&output=1", "websocket", "v9.channel.k8s.io", http.StatusBadRequest},
 		{"another protocol", &boss, "/exec/ns/web/app?command=cat&output=1", "SPDY/3.1", "v9.channel.k8s.io", http.StatusForbidden},
 		{"another protocol", &boss, "/portForward/ns/web", "SPDY/3.1", "v9.portforward.k8s.io", http.StatusForbidden},
 		{"another kind", &boss, "/exec/ns/web/app?command=cat&output=1", "h2c", "v4.channel.k8s.io", http.StatusBadRequest},

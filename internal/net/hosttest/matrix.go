@@ -155,7 +155,7 @@ func (m *matrix) callAll(hosts map[string]*Host, s *corev1.Service, affine, clos
 
 // callNobody adds calls of addresses of the ranges that no service has.
 func (m *matrix) callNobody(hosts map[string]*Host) {
-	for _, to := range []string{"10.96.200.200:80", "10.96.255.255:443", "[fd96::c8:c8]:80", "[fd96::f:ffff]:443"} {
+	for _, to := range []string{"10.96.200.200:80", "10.96.255.255:443", "[fd96::8:c8]:80", "[fd96::f:ffff]:443"} {
 		for _, from := range []*Host{hosts["outside"], hosts["here1"], nil} {
 			for _, n := range []string{"tcp", "udp", "sctp"} {
 				m.calls = append(m.calls, call{from, n, netip.MustParseAddrPort(to), false})

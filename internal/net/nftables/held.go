@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -21,13 +22,20 @@ func (b *Backend) Held(ctx context.Context) ([]net.Held, error) {
 	if err != nil {
 		return nil, b.end(err)
 	}
+	there, err := b.listSets()
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	} else if err != nil {
+		return nil, b.end(err)
+	}
 	els := elements{}
 	for _, f := range families {
 		for _, name := range []string{services, nodePorts, endpoints, nodePortEnds, unserved, unservedNP} {
-			if err := b.readSet(c, b.sets[f.name(name)], els); errors.Is(err, unix.ENOENT) {
-				return nil, nil
-			} else if err != nil {
-				return nil, b.end(err)
+			if _, ok := there[f.name(name)]; !ok {
+				continue
+			}
+			if err := b.readSet(c, b.sets[f.name(name)], els); err != nil {
+				return nil, b.end(fmt.Errorf("read set %s: %w", f.name(name), err))
 			}
 		}
 	}

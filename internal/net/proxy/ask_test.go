@@ -20,11 +20,11 @@ func TestAsk(t *testing.T) {
 		s.put(aNode())
 		s.begin()
 		ask := func(name string) (Answer, error) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			ctx, cancel := context.WithTimeout(s.t.Context(), time.Second)
 			defer cancel()
 			return s.proxy.Ask(ctx, net.Key{Namespace: "default", Name: name})
 		}
-		names, err := s.proxy.Names(t.Context())
+		names, err := s.proxy.Names(s.t.Context())
 		if err != nil || len(names) != 2 {
 			t.Fatalf("the services are %q, %v", names, err)
 		}
@@ -52,7 +52,7 @@ func TestAsk(t *testing.T) {
 		if a, err = ask(first); err != nil || a.Loop.Failure != "" || a.Loop.Waiting != nil {
 			t.Errorf("told is %+v, %v", a.Loop, err)
 		}
-		if names, _ := s.proxy.Names(t.Context()); len(names) != 3 || !slices.IsSorted(names) {
+		if names, _ := s.proxy.Names(s.t.Context()); len(names) != 3 || !slices.IsSorted(names) {
 			t.Errorf("the services are %q", names)
 		}
 	})

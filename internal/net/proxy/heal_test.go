@@ -49,7 +49,7 @@ var byNftables = healer{
 	limit: time.Second,
 	list:  []string{"nft list table inet nodeagent-services", "nft list tables", "nft list table inet foreign"},
 	plant: []string{"nft add table inet foreign { set s { type ipv4_addr; elements = { 1.2.3.4 } }; chain c { type filter hook prerouting priority -100; ip saddr 1.2.3.4 drop; }; }"},
-	pull:  []string{"nft delete table inet foreign"},
+	pull:  []string{"nft add table inet foreign; delete table inet foreign"},
 	damages: []string{
 		"nft delete table inet nodeagent-services",
 		"nft flush table inet nodeagent-services",
