@@ -94,7 +94,7 @@ func (d *daemon) backend(mode string, binding config.ProxyBinding, facts proxy.F
 		of := &d.cfg.Proxy.NFTables
 		b, err := nftables.New(nftables.Config{
 			Pods: pods, PodInterfaces: through, KeepInvalid: keep, NodePorts: at,
-			MasqueradeAll: of.MasqueradeAll, MasqueradeBit: of.MasqueradeBit,
+			MasqueradeAll: of.MasqueradeAll, MasqueradeBit: of.MasqueradeBit, Own: &d.ruleSockets,
 		})
 		return counted{rules{b, mode, d}, b}, err
 	case config.ModeIPTables:

@@ -15,7 +15,7 @@ func (d *daemon) fitNetwork() (err error) {
 		CIDRs: d.cidrs(), Bridge: n.Bridge, MTU: n.MTU, Logger: d.log,
 		Lost:    func(sandbox string) { d.runtime.LoseNetwork(sandbox) },
 		Changed: func() { d.set.WakeAll(); d.healthChanged() },
-		Vacated: d.rangesVacated,
+		Vacated: d.rangesVacated, Services: &d.ruleSockets,
 	})
 	d.parts = append(d.parts, part{"pod network", d.network.Run})
 	return err

@@ -17,6 +17,7 @@ import (
 	"nodeagent/internal/config"
 	"nodeagent/internal/cri"
 	"nodeagent/internal/hook"
+	"nodeagent/internal/net/news"
 	"nodeagent/internal/net/podnet"
 	"nodeagent/internal/net/proxy"
 	"nodeagent/internal/pod"
@@ -33,26 +34,27 @@ import (
 // daemon is the rooms of the daemon, fitted together; this file is the only
 // place that does so.
 type daemon struct {
-	cfg     *config.Config
-	log     *slog.Logger
-	tree    *cgroups.Tree
-	network *podnet.Network
-	runtime *cri.Native
-	probes  *probe.Set
-	dirs    *poddir.Dirs
-	hooks   *hook.Hooks
-	volumes *volume.Volumes
-	set     *worker.Set
-	source  *source.Manifests
-	listens []func() error // before anything runs: a port that is taken is told at once
-	parts   []part
-	latest  latestSnapshot // of the manifests
-	objects fileObjects
-	health  *server.Health // nil: no port
-	notify  *server.Notify
-	stats   *stats.Meter
-	count   *operations
-	addrs   addresses
+	cfg         *config.Config
+	log         *slog.Logger
+	tree        *cgroups.Tree
+	network     *podnet.Network
+	ruleSockets news.Own // by which the rules of services are written
+	runtime     *cri.Native
+	probes      *probe.Set
+	dirs        *poddir.Dirs
+	hooks       *hook.Hooks
+	volumes     *volume.Volumes
+	set         *worker.Set
+	source      *source.Manifests
+	listens     []func() error // before anything runs: a port that is taken is told at once
+	parts       []part
+	latest      latestSnapshot // of the manifests
+	objects     fileObjects
+	health      *server.Health // nil: no port
+	notify      *server.Notify
+	stats       *stats.Meter
+	count       *operations
+	addrs       addresses
 
 	latestURL latestSnapshot // of staticPodURL
 	statics   statics

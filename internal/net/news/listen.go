@@ -1,6 +1,6 @@
 // Package news owns listening to what the kernel tells of its network by netlink's
 // multicast groups. It never judges a message: who listens does. Listen runs in its
-// caller's goroutine, as do the functions that it calls.
+// caller's goroutine, as do the functions that it calls. Own may be used from any.
 package news
 
 import (
@@ -11,14 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// buffer is how many bytes the kernel may have in store for a listener: what the
-// daemon does itself is told to it, too, ten thousand services at once.
+// buffer is how many bytes the kernel may have in store for a listener: others, too,
+// may change ten thousand services at once.
 const buffer = 8 << 20
 
 // Listen gives each message of a group to hear until ctx ends, which is no error,
 // or the socket fails. It calls unsure when it has begun to listen and when the
 // kernel had to drop messages: what happened before is not known then.
 func Listen(ctx context.Context, family int, group uint32, hear func(netlink.Message), unsure func()) error {
+	return listen(ctx, nil, family, group, hear, unsure)
+}
+
+func listen(ctx context.Context, own *Own, family int, group uint32, hear func(netlink.Message), unsure func()) error {
 	c, err := netlink.Dial(family, nil)
 	if err != nil {
 		return err
@@ -29,6 +33,8 @@ func Listen(ctx context.Context, family int, group uint32, hear func(netlink.Mes
 			c.Close()
 		}
 	}()
+	own.begin(c)
+	defer own.end(c)
 	if err := errors.Join(c.SetReadBuffer(buffer), c.JoinGroup(group)); err != nil && ctx.Err() == nil {
 		return err
 	}

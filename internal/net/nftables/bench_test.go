@@ -1,12 +1,15 @@
 package nftables
 
 import (
+	"context"
 	"fmt"
 	stdnet "net"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	mdl "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -14,6 +17,7 @@ import (
 	"nodeagent/internal/net"
 	"nodeagent/internal/net/hosttest"
 	"nodeagent/internal/net/nettest"
+	"nodeagent/internal/net/news"
 	"nodeagent/internal/test/need"
 )
 
@@ -38,6 +42,39 @@ func BenchmarkProgram(b *testing.B) {
 				_, err := be.Sync(hosttest.Ctx(b), table)
 				must(b, err)
 			}
+		})
+	}
+}
+
+// BenchmarkHeard programs ten thousand services while the kernel tells of what changes:
+// to nobody, to two listeners as the daemon has, and to two who want to hear of ours.
+func BenchmarkHeard(b *testing.B) {
+	need.Have(b, need.Root)
+	services, endpoints := nettest.Many(10_000, 5)
+	table := net.Build(services, endpoints, thisNode)
+	for _, x := range []struct {
+		by  string
+		n   int
+		own *news.Own
+	}{{"nobody", 0, nil}, {"the daemon", 2, new(news.Own)}, {"others", 2, nil}} {
+		b.Run(x.by, func(b *testing.B) {
+			be := backend(b, Config{Own: x.own})
+			ctx, cancel := context.WithCancel(b.Context())
+			var all sync.WaitGroup
+			for range x.n {
+				begun := make(chan struct{})
+				all.Go(func() {
+					_ = x.own.Others(ctx, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES, func(m mdl.Message) { be.concerns(m) }, sync.OnceFunc(func() { close(begun) }))
+				})
+				<-begun
+			}
+			for b.Loop() {
+				must(b, be.Remove(hosttest.Ctx(b)))
+				_, err := be.Sync(hosttest.Ctx(b), table)
+				must(b, err)
+			}
+			cancel()
+			all.Wait()
 		})
 	}
 }

@@ -1,18 +1,19 @@
 package nftables
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/net"
+	"nodeagent/internal/net/news"
 )
 
 // Config is what shapes the fixed rules.
@@ -38,6 +39,9 @@ type Config struct {
 	// MasqueradeBit is the bit of the packet mark that says "masquerade". Default
 	// and kube-proxy's: 14.
 	MasqueradeBit *int32
+	// Own is told of our sockets, so that others in this process who listen to what
+	// changes in the firewall need not hear of ours. nil: nobody else does.
+	Own *news.Own
 }
 
 const (
@@ -52,11 +56,9 @@ type Backend struct {
 	table *nftables.Table
 	sets  map[string]*nftables.Set
 
-	c   *nftables.Conn // nil: not open
-	raw *netlink.Conn
-	// ports are netlink's names of our latest sockets: what we changed ourselves.
-	// News of what we did by an earlier one may come later.
-	ports [4]atomic.Uint32
+	c     *nftables.Conn // nil: not open
+	raw   *netlink.Conn
+	own   *news.Own // what we changed ourselves
 	opens int
 
 	// What the kernel holds as far as we know. Not known after an error, and
@@ -92,7 +94,7 @@ func New(cfg Config) (*Backend, error) {
 		}
 	}
 	b := &Backend{
-		cfg: cfg, mark: 1 << bit,
+		cfg: cfg, mark: 1 << bit, own: cmp.Or(cfg.Own, new(news.Own)),
 		table: &nftables.Table{Name: cfg.Table, Family: nftables.TableFamilyINet},
 		picks: map[pick]int{}, numbers: numbers{}, orders: map[pool][]netip.AddrPort{},
 	}

@@ -99,7 +99,7 @@ func (b *Backend) noteName() error {
 		return fmt.Errorf("name nftables socket: %w", errors.Join(err, saErr))
 	}
 	if nl, ok := sa.(*unix.SockaddrNetlink); ok {
-		b.ports[b.opens%len(b.ports)].Store(nl.Pid)
+		b.own.Add(nl.Pid)
 		b.opens++
 	}
 	return nil

@@ -7,14 +7,12 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
-
-	"nodeagent/internal/net/news"
 )
 
 // Watch calls wake when somebody else changes our table, or may have, until ctx
 // ends or the kernel's news are lost. wake must not block; a Sync mends.
 func (b *Backend) Watch(ctx context.Context, wake func()) error {
-	err := news.Listen(ctx, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES, func(m netlink.Message) {
+	err := b.own.Others(ctx, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES, func(m netlink.Message) {
 		if b.concerns(m) {
 			wake()
 		}
@@ -32,10 +30,8 @@ func (b *Backend) concerns(m netlink.Message) bool {
 		len(m.Data) < 4 {
 		return false
 	}
-	for i := range b.ports {
-		if p := b.ports[i].Load(); p != 0 && p == m.Header.PID {
-			return false
-		}
+	if b.own.Has(m) {
+		return false
 	}
 	a, err := netlink.NewAttributeDecoder(m.Data[4:])
 	if err != nil {

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"nodeagent/internal/durable"
+	"nodeagent/internal/net/news"
 )
 
 // Config is what a Network needs to know of its node.
@@ -57,7 +58,10 @@ type Config struct {
 	Changed func()
 	// Vacated, if set, is told when Vacant may have become true. It must not block.
 	Vacated func()
-	Logger  *slog.Logger
+	// Services, if set, are the sockets that write the rules of services, which never
+	// concern those of pods: nothing of them is heard.
+	Services *news.Own
+	Logger   *slog.Logger
 }
 
 // Request names a sandbox and what its network shall be like.

@@ -86,7 +86,7 @@ func onTheWay(path, dir string) bool {
 // FORWARD chain of the host.
 func (n *Network) watchRules(ctx context.Context) {
 	table := n.ruleSet().name
-	n.listen(ctx, "firewall", unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES, func(m mdl.Message) {
+	n.listen(ctx, "firewall", n.cfg.Services, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES, func(m mdl.Message) {
 		if concerns(m, table) {
 			n.kick()
 		}
@@ -132,7 +132,7 @@ func concerns(m mdl.Message, table string) bool {
 // watchLinks wakes Run when the bridge goes, and tells of pods' interfaces that
 // went.
 func (n *Network) watchLinks(ctx context.Context) {
-	n.listen(ctx, "interfaces", unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, func(m mdl.Message) {
+	n.listen(ctx, "interfaces", nil, unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, func(m mdl.Message) {
 		if m.Header.Type != unix.RTM_DELLINK {
 			return
 		}
@@ -181,10 +181,11 @@ func (n *Network) linkGone(name string) {
 	}
 }
 
-// listen calls f with each message of a multicast group until ctx ends.
-func (n *Network) listen(ctx context.Context, what string, family int, group uint32, f func(mdl.Message)) {
+// listen calls f with each message of a multicast group until ctx ends, but for what
+// came by one of these sockets.
+func (n *Network) listen(ctx context.Context, what string, but *news.Own, family int, group uint32, f func(mdl.Message)) {
 	for ctx.Err() == nil {
-		if err := news.Listen(ctx, family, group, f, n.kick); err != nil && ctx.Err() == nil {
+		if err := but.Others(ctx, family, group, f, n.kick); err != nil && ctx.Err() == nil {
 			n.log.Warn("lost the kernel's news; trying again", "of", what, "error", err)
 			pause(ctx, retryFirst)
 		}
