@@ -6,6 +6,8 @@ package news
 import (
 	"context"
 	"errors"
+	"os"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -17,7 +19,7 @@ const buffer = 8 << 20
 
 // Listen gives each message of a group to hear until ctx ends, which is no error,
 // or the socket fails. It calls unsure when it has begun to listen and when the
-// kernel had to drop messages: what happened before is not known then.
+// messages were lost: what happened before is not known then.
 func Listen(ctx context.Context, family int, group uint32, hear func(netlink.Message), unsure func()) error {
 	return listen(ctx, nil, family, group, hear, unsure)
 }
@@ -33,7 +35,7 @@ func listen(ctx context.Context, own *Own, family int, group uint32, hear func(n
 			c.Close()
 		}
 	}()
-	own.begin(c)
+	own.begin(c, group)
 	defer own.end(c)
 	if err := errors.Join(c.SetReadBuffer(buffer), c.JoinGroup(group)); err != nil && ctx.Err() == nil {
 		return err
@@ -45,6 +47,11 @@ func listen(ctx context.Context, own *Own, family int, group uint32, hear func(n
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, unix.ENOBUFS):
+			unsure()
+		case errors.Is(err, os.ErrDeadlineExceeded): // Own interrupts who may have missed something
+			if err := c.SetReadDeadline(time.Time{}); err != nil && ctx.Err() == nil {
+				return err
+			}
 			unsure()
 		case err != nil:
 			return err

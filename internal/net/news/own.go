@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/net/bpf"
@@ -16,19 +17,12 @@ import (
 const ownPorts = 4
 
 // Own are the sockets by which a part of this process changes something. Who listens
-// to Others is spared what came by them: of ten thousand services the kernel tells in
-// more than a hundred thousand messages, and where they fill a listener's buffer it
-// lets the listener run before each of the next, in the middle of the transaction.
-// The zero value is ready; its methods may be called from any goroutine.
+// to Others is spared what came by them. The zero value is ready; its methods may be
+// called from any goroutine.
 type Own struct {
 	mu        sync.Mutex
-	ports     []uint32 // netlink's names of the sockets, the latest last
-	listeners map[filtered]bool
-}
-
-// filtered is a listener that the kernel asks before it tells it something.
-type filtered interface {
-	SetBPF(filter []bpf.RawInstruction) error
+	ports     []uint32                 // netlink's names of the sockets, the latest last
+	listeners map[*netlink.Conn]uint32 // and the groups that they listen to
 }
 
 // Add notes a socket of ours. It is to be called before anything is changed by it.
@@ -40,8 +34,8 @@ func (o *Own) Add(port uint32) {
 	}
 	o.ports = append(o.ports, port)
 	o.ports = o.ports[max(0, len(o.ports)-ownPorts):]
-	for l := range o.listeners {
-		o.spare(l)
+	for c := range o.listeners {
+		o.spare(c)
 	}
 }
 
@@ -58,34 +52,84 @@ func (o *Own) Others(ctx context.Context, family int, group uint32, hear func(ne
 	return listen(ctx, o, family, group, hear, unsure)
 }
 
+// Aside makes a large change of ours while nobody listens. Where somebody does, the
+// kernel makes a message of 4 KiB for each element and keeps them all until the end,
+// half a gigabyte for ten thousand services, whether or not they are then wanted.
+// generation is the number of the ruleset, which each transaction raises by one: where
+// it says that others, too, changed something meanwhile, or nothing, the listeners are
+// told that they may have missed it.
+func (o *Own) Aside(generation func() (uint32, error), change func() error) error {
+	before, err := generation()
+	if err != nil {
+		return err
+	}
+	o.leave()
+	err = change()
+	o.rejoin()
+	if err == nil {
+		if after, err := generation(); err == nil && after == before+1 {
+			return nil
+		}
+	}
+	o.missed()
+	return err
+}
+
+func (o *Own) leave() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for c, group := range o.listeners {
+		_ = c.LeaveGroup(group) // who stays hears more
+	}
+}
+
+func (o *Own) rejoin() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for c, group := range o.listeners {
+		if c.JoinGroup(group) != nil {
+			c.Close() // its owner is told that it ended
+		}
+	}
+}
+
+// missed interrupts those who listen: each says by itself that it is unsure.
+func (o *Own) missed() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for c := range o.listeners {
+		_ = c.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
 // begin spares a listener, until end.
-func (o *Own) begin(l filtered) {
+func (o *Own) begin(c *netlink.Conn, group uint32) {
 	if o == nil {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.listeners == nil {
-		o.listeners = map[filtered]bool{}
+		o.listeners = map[*netlink.Conn]uint32{}
 	}
-	o.listeners[l] = true
-	o.spare(l)
+	o.listeners[c] = group
+	o.spare(c)
 }
 
-func (o *Own) end(l filtered) {
+func (o *Own) end(c *netlink.Conn) {
 	if o == nil {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	delete(o.listeners, l)
+	delete(o.listeners, c)
 }
 
 // spare tells the kernel. It is no loss where it cannot: then more is heard, and who
 // listens tells by Has.
-func (o *Own) spare(l filtered) {
+func (o *Own) spare(c *netlink.Conn) {
 	if program, err := bpf.Assemble(filter(o.ports)); err == nil && len(o.ports) > 0 {
-		_ = l.SetBPF(program)
+		_ = c.SetBPF(program)
 	}
 }
 

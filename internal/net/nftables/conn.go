@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -65,13 +66,9 @@ const piece = 32 << 10
 // large buffer on the socket. To go on with a dump it walks a set again from its
 // start, so that the usual pieces of 4 KiB cost eight times as many walks.
 func (b *Backend) widen() error {
-	generation := netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN), Flags: netlink.Request},
-		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
-	}
 	rc, err := b.raw.SyscallConn()
 	if err == nil {
-		_, err = b.raw.Send(generation)
+		_, err = b.raw.Send(askGeneration)
 	}
 	if err != nil {
 		return fmt.Errorf("ask nftables: %w", err)
@@ -85,6 +82,48 @@ func (b *Backend) widen() error {
 		return fmt.Errorf("ask nftables: %w", err)
 	}
 	return nil
+}
+
+// askGeneration asks for the number of the ruleset.
+var askGeneration = netlink.Message{
+	Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN), Flags: netlink.Request},
+	Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
+}
+
+// generation is that number: each transaction raises it by one, whosever it is.
+func (b *Backend) generation() (uint32, error) {
+	answer, err := b.raw.Execute(askGeneration)
+	if err != nil {
+		return 0, fmt.Errorf("ask nftables for its generation: %w", err)
+	}
+	for _, m := range answer {
+		if len(m.Data) < 4 {
+			continue
+		}
+		a, err := netlink.NewAttributeDecoder(m.Data[4:])
+		if err != nil {
+			continue
+		}
+		a.ByteOrder = binary.BigEndian
+		for a.Next() {
+			if a.Type() == unix.NFTA_GEN_ID {
+				return a.Uint32(), a.Err()
+			}
+		}
+	}
+	return 0, errors.New("ask nftables for its generation: the answer has none")
+}
+
+// manyElements is from how many on it is worth while that nobody listens meanwhile:
+// for each the kernel would hold a message of 4 KiB.
+const manyElements = 4096
+
+// flush sends what is queued, of which so many are elements.
+func (b *Backend) flush(c *nftables.Conn, elements int) error {
+	if elements < manyElements {
+		return c.Flush()
+	}
+	return b.own.Aside(b.generation, c.Flush)
 }
 
 // noteName asks by which name the kernel will tell others of our changes.

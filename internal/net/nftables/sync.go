@@ -48,7 +48,7 @@ func (b *Backend) sync(c *nftables.Conn, t *net.Table) (net.Report, error) {
 		return r, err
 	}
 	r.Chains += len(stale)
-	if err := c.Flush(); err != nil {
+	if err := b.flush(c, r.Elements); err != nil {
 		return r, err
 	}
 	if r.Elements == 0 && r.Chains == 0 && !r.Rebuilt {
@@ -244,10 +244,11 @@ func (b *Backend) apply(c *nftables.Conn, d *net.Diff) ([]string, error) {
 	for _, p := range x.fresh {
 		b.writePick(c, p)
 	}
-	if _, err := b.writeChanges(c, x.have, x.want); err != nil {
+	n, err := b.writeChanges(c, x.have, x.want)
+	if err != nil {
 		return nil, err
 	}
-	return names(x.stale), c.Flush()
+	return names(x.stale), b.flush(c, n)
 }
 
 // changes is what a diff makes of what the kernel has.
