@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -174,13 +175,15 @@ func (h *Host) Serve(t testing.TB, port int) {
 		if l, err = stdnet.Listen("tcp", fmt.Sprintf(":%d", port)); err != nil {
 			return
 		}
-		t.Cleanup(func() { l.Close() })
 		if p, err = stdnet.ListenPacket("udp", fmt.Sprintf(":%d", port)); err != nil {
+			l.Close()
 			return
 		}
-		t.Cleanup(func() { p.Close() })
-		go h.serveTCP(l)
-		go h.serveUDP(p)
+		var all sync.WaitGroup
+		ctx, end := context.WithCancel(context.Background())
+		t.Cleanup(func() { end(); l.Close(); p.Close(); all.Wait() })
+		all.Go(func() { h.serveTCP(ctx, l, &all) })
+		all.Go(func() { h.serveUDP(p) })
 		err = h.serveSCTP(t, port)
 	})
 	must(t, err)
@@ -196,14 +199,18 @@ func (h *Host) says(caller stdnet.Addr) string {
 	return h.Name + " " + a.Unmap().String()
 }
 
-func (h *Host) serveTCP(l stdnet.Listener) {
+// serveTCP ends its connections with the test: a caller's farewell may be lost with the
+// rules that led it here.
+func (h *Host) serveTCP(ctx context.Context, l stdnet.Listener, all *sync.WaitGroup) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			return
 		}
-		go func() {
+		all.Go(func() {
 			defer c.Close()
+			stop := context.AfterFunc(ctx, func() { c.Close() })
+			defer stop()
 			b := make([]byte, 10)
 			for {
 				if _, err := c.Write([]byte(h.says(c.RemoteAddr()))); err != nil {
@@ -213,7 +220,7 @@ func (h *Host) serveTCP(l stdnet.Listener) {
 					return
 				}
 			}
-		}()
+		})
 	}
 }
 

@@ -112,6 +112,10 @@ func TestInvalid(t *testing.T) {
 // TestHeld: who explains is told what the kernel has.
 func TestHeld(t *testing.T) {
 	ipvs(t)
+	for _, a := range []string{"192.0.2.10/32", "2001:db8:9::10/128"} { // a node port is one of the node's addresses
+		command(t, "ip", "addr", "add", a, "dev", "lo")
+		t.Cleanup(func() { command(t, "ip", "addr", "del", a, "dev", "lo") })
+	}
 	k := kind
 	k.Flush = func(t testing.TB) { kind.Flush(t); command(t, "ipvsadm", "-C") }
 	hosttest.Held(t, "ipvs", k)
