@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -81,6 +82,19 @@ func (a *NodeAPI) webSocket(w http.ResponseWriter, r *http.Request, versions []s
 		Subprotocols: versions, CheckOrigin: func(*http.Request) bool { return true },
 	}
 	return u.Upgrade(w, r, nil)
+}
+
+// while is ctx until the client is gone.
+func (c *channels) while(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() { // ends with either
+		defer cancel()
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 // read hands on what the client says until it goes. Then every channel has ended.

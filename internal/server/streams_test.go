@@ -55,6 +55,10 @@ func (e *echoes) Exec(ctx context.Context, container string, s Session) (int32, 
 		size := <-s.Resize
 		fmt.Fprintf(s.Stdout, "%dx%d tty=%t stderr=%t", size.Width, size.Height, s.TTY, s.Stderr != nil)
 		return 0, nil
+	case "wait":
+		<-ctx.Done()
+		e.ended <- context.Cause(ctx)
+		return 0, ctx.Err()
 	case "flood":
 		for ctx.Err() == nil {
 			_, _ = s.Stdout.Write(make([]byte, 1<<10))

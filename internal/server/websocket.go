@@ -67,7 +67,7 @@ func (a *NodeAPI) talk(w http.ResponseWriter, r *http.Request, opts *remotecomma
 	if _, err := first.Write(nil); err != nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(r.Context())
+	ctx, cancel := c.while(r.Context())
 	defer cancel()
 	if opts.TTY {
 		over.resize = sizesOf(ctx, c.all[remotecommand.StreamResize])
@@ -159,6 +159,8 @@ func (a *NodeAPI) carryPorts(w http.ResponseWriter, r *http.Request, ports []int
 		return
 	}
 	defer c.end()
+	ctx, cancel := c.while(r.Context())
+	defer cancel()
 	var all sync.WaitGroup
 	for i, port := range ports {
 		data, failed := c.all[2*i], c.all[2*i+1]
@@ -167,7 +169,7 @@ func (a *NodeAPI) carryPorts(w http.ResponseWriter, r *http.Request, ports []int
 			_, _ = one.Write(which) // what follows fails, too
 		}
 		all.Go(func() {
-			if err := f.PortForward(r.Context(), "", "", port, data); err != nil {
+			if err := f.PortForward(ctx, "", "", port, data); err != nil {
 				fmt.Fprintf(failed, "error forwarding port %d: %v", port, err)
 			}
 		})

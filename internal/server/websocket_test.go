@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -38,6 +39,20 @@ func heard(c *websocket.Conn) (by map[byte]string, end error) {
 		if len(message) > 0 {
 			by[message[0]] += string(message[1:])
 		}
+	}
+}
+
+// TestSilentCommandOfNobody: a command that says nothing ends with its client, too.
+func TestSilentCommandOfNobody(t *testing.T) {
+	b, e := streaming(t)
+	c, _, err := b.socket(t, "/exec/ns/web/app?command=wait&output=1", "v4.channel.k8s.io")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.NetConn().(*tls.Conn).NetConn().(*net.TCPConn).SetLinger(0)
+	_ = c.NetConn().Close()
+	if err := <-e.ended; err == nil {
+		t.Error("it went on")
 	}
 }
 
