@@ -39,6 +39,7 @@ func newNode(t *testing.T) *node {
 		t.Fatal(err)
 	}
 	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{Kubelet: n.authentication() + nodeConfig, Args: []string{"--kubeconfig", file}})
+	n.kubectl("wait", "--for=create", "node/node", "--timeout=60s") // whoever waits for more fails where there is none
 	return n
 }
 
