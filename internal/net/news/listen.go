@@ -18,7 +18,7 @@ import (
 const buffer = 8 << 20
 
 // Listen gives each message of a group to hear until ctx ends, which is no error,
-// or the socket fails. It calls unsure when it has begun to listen and when the
+// or the socket fails. It calls unsure when it has begun to listen and when
 // messages were lost: what happened before is not known then.
 func Listen(ctx context.Context, family int, group uint32, hear func(netlink.Message), unsure func()) error {
 	return listen(ctx, nil, family, group, hear, unsure)

@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/nftables"
@@ -93,11 +96,17 @@ func TestForeignInTheMiddle(t *testing.T) {
 	c, err := b.open(hosttest.Ctx(t))
 	must(t, err)
 	must(t, b.own.Aside(b.generation, func() error {
+		if n := listeners(t); n > 0 {
+			t.Errorf("%d listen meanwhile", n)
+		}
 		nft(t, "add element inet nodeagent-services cluster-ips4 { 10.96.77.77 }")
 		c.AddChain(&nftables.Chain{Name: "ours", Table: b.table})
 		return c.Flush()
 	}))
 	woken(t, wakes)
+	if n := listeners(t); n != 1 {
+		t.Errorf("%d listen after it", n)
+	}
 	if r, err := b.Sync(hosttest.Ctx(t), &net.Table{}); err != nil || !r.Rebuilt && r.Elements != 1 {
 		t.Errorf("mended is %+v, %v", r, err)
 	}
@@ -108,6 +117,21 @@ func TestForeignInTheMiddle(t *testing.T) {
 		t.Errorf("a change that fails: %v", err)
 	}
 	woken(t, wakes)
+}
+
+// listeners are those for whose sake the kernel makes news of nftables in this namespace.
+func listeners(t *testing.T) (n int) {
+	t.Helper()
+	all, err := os.ReadFile("/proc/thread-self/net/netlink")
+	must(t, err)
+	for line := range strings.Lines(string(all)) { // sk, protocol, port, groups, ...
+		f := strings.Fields(line)
+		groups, err := strconv.ParseUint(f[3], 16, 32)
+		if err == nil && f[1] == strconv.Itoa(unix.NETLINK_NETFILTER) && groups&(1<<(unix.NFNLGRP_NFTABLES-1)) != 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // watch begins before it returns.
