@@ -49,7 +49,10 @@ func newKernel(t *testing.T) *kernel {
 
 // hold makes it hold the table, and says how many entries differ.
 func (k *kernel) hold(verb string, t *net.Table) (int, error) {
-	time.Sleep(k.slow)
+	k.mu.Lock()
+	slow := k.slow
+	k.mu.Unlock()
+	time.Sleep(slow)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	n := 0
