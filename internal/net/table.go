@@ -17,10 +17,18 @@ type Table struct {
 	clusterIPs addresses // of all entries
 	here       addresses // Here of all entries
 	ranges     []netip.Prefix
+	edition    *Edition
 }
 
+// Edition is another one after each change of a table's entries: so who holds one
+// can tell whether a table is still what it was.
+type Edition struct{ _ byte }
+
+// Edition returns that of now.
+func (t *Table) Edition() *Edition { return t.edition }
+
 func newTable() Table {
-	return Table{map[Address]*Entry{}, map[Key]Health{}, addresses{}, addresses{}, nil}
+	return Table{map[Address]*Entry{}, map[Key]Health{}, addresses{}, addresses{}, nil, new(Edition)}
 }
 
 // Sorted returns the entries in the order of their addresses.
@@ -121,7 +129,7 @@ type Report struct {
 
 // Clone returns a table of its own with the same entries.
 func (t *Table) Clone() *Table {
-	return &Table{maps.Clone(t.Entries), maps.Clone(t.Health), maps.Clone(t.clusterIPs), maps.Clone(t.here), t.ranges}
+	return &Table{maps.Clone(t.Entries), maps.Clone(t.Health), maps.Clone(t.clusterIPs), maps.Clone(t.here), t.ranges, t.edition}
 }
 
 // Change makes changes of entries, each of another address, and returns what a
@@ -134,6 +142,9 @@ func (t *Table) Change(all []Change) Diff {
 
 func (t *Table) change(all []Change, d *Diff) {
 	ips, here := addresses{}, addresses{}
+	if len(all) > 0 {
+		t.edition = new(Edition)
+	}
 	for _, c := range all {
 		t.count(c.Old, -1, ips, here)
 		t.count(c.New, 1, ips, here)

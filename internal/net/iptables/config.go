@@ -3,8 +3,8 @@ package iptables
 import (
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"net/netip"
+	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -69,18 +69,18 @@ type Backend struct {
 	tools    []tool     // of the flavour that is used, one a family; nil: not chosen
 	children [64]int    // the processes that wrote last: their news are no news
 	next     int
-	marks    map[key]mark // legacy: what we left; nil if nobody watches
-	writing  int
-	missed   bool // somebody changed our rules just before we did
-	watched  bool // somebody listens
-	changed  bool // somebody else changed our rules since we looked at everything
-	seed     maphash.Seed
+	watched  bool          // somebody listens
+	changed  bool          // somebody else changed our rules since we looked
+	unsure   bool          // and nobody knows where
+	spots    map[spot]bool // nft: where
+	left     *left
 
 	// What the kernel holds as far as we know. Not known after an error, and
 	// before the first Sync.
 	known   bool
 	swept   bool // the other flavour holds nothing of ours
 	layouts []*layout
+	edition *net.Edition // of the table that the layouts are of
 }
 
 // New returns a backend that has not looked at the kernel yet.
@@ -111,7 +111,9 @@ func New(cfg Config) (*Backend, error) {
 			return nil, fmt.Errorf("%q is no name of an interface", name)
 		}
 	}
-	return &Backend{cfg: cfg, mark: 1 << bit, seed: maphash.MakeSeed()}, nil
+	b := &Backend{cfg: cfg, mark: 1 << bit}
+	b.left = newLeft(b.ours, func(pid int) bool { return pid == os.Getpid() || b.isChild(pid) })
+	return b, nil
 }
 
 // Close is there for symmetry with other backends: nothing stays open.

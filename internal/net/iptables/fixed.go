@@ -75,6 +75,9 @@ func (l *layout) bit() string { return l.mark[:(len(l.mark)-1)/2] }
 
 func (l *layout) setMark() string { return "-j MARK --set-xmark " + l.mark }
 
+// kernels are the kernel's own chains that lead to ours.
+var kernels = []string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
+
 // jump is a rule in one of the kernel's own chains.
 type jump struct{ table, from, rule string }
 

@@ -2,9 +2,11 @@ package iptables
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"hash/maphash"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -48,6 +50,7 @@ func (f fam) shape() shape {
 const (
 	targetName  = 2
 	targetValue = 32
+	headValue   = 64 // length of the target at the head of a chain
 )
 
 // counts change with almost every change of a table.
@@ -56,8 +59,12 @@ type counts struct{ entries, size uint32 }
 // mark is what a table was when we last looked.
 type mark struct {
 	counts
-	digest uint64 // of what is ours
+	chains []chainSum
 }
+
+// chainSum is a chain of ours, both parts hashed; or, under no name, all rules of
+// others' chains that lead to one of ours.
+type chainSum struct{ name, digest uint64 }
 
 func countsOf(f fam, table string) (counts, error) {
 	b := make([]byte, infoLen)
@@ -68,7 +75,7 @@ func countsOf(f fam, table string) (counts, error) {
 }
 
 // markOf is nothing where the table cannot be read: it differs from all that can.
-func (b *Backend) markOf(f fam, table string) mark {
+func (l *left) markOf(f fam, table string) mark {
 	for range 3 { // it may grow between the questions
 		c, err := countsOf(f, table)
 		if err != nil {
@@ -77,10 +84,38 @@ func (b *Backend) markOf(f fam, table string) mark {
 		blob := make([]byte, entriesAt+int(c.size))
 		binary.NativeEndian.PutUint32(blob[nameLen:], c.size)
 		if err := ask(f, table, getEntries, blob); err == nil {
-			return mark{c, digest(blob[entriesAt:], f.shape(), b.seed, b.ours)}
+			return mark{c, sums(blob[entriesAt:], f.shape(), l.seed, l.ours)}
 		}
 	}
 	return mark{}
+}
+
+// others tells whether chains differ that are not among those which we wrote
+// ourselves. Both lists are sorted.
+func (m mark) others(now mark, wrote map[uint64]bool) bool {
+	a, b := m.chains, now.chains
+	for len(a) > 0 || len(b) > 0 {
+		var name uint64
+		switch {
+		case len(a) > 0 && len(b) > 0 && a[0] == b[0]:
+			a, b = a[1:], b[1:]
+			continue
+		case len(b) == 0 || (len(a) > 0 && a[0].name <= b[0].name):
+			name = a[0].name
+		default:
+			name = b[0].name
+		}
+		if !wrote[name] {
+			return true
+		}
+		for len(a) > 0 && a[0].name == name {
+			a = a[1:]
+		}
+		for len(b) > 0 && b[0].name == name {
+			b = b[1:]
+		}
+	}
+	return false
 }
 
 // ask asks the kernel about a table; the answer overwrites the question.
@@ -104,47 +139,75 @@ func ask(f fam, table string, what int, b []byte) error {
 	return nil
 }
 
-// digest is of the rules in our chains, and of those that lead to one. Where a
+// sums are of our chains, and of others' rules that lead to one, sorted. Where a
 // rule leads is an offset in the table, which moves with rules of others; so the
 // name of the chain counts in its place.
-func digest(blob []byte, s shape, seed maphash.Seed, ours func(string) bool) uint64 {
-	chains := map[int]string{} // by where their first rule is
-	walk(blob, s, func(at int, e, target []byte) {
-		if text(target[targetName:]) == "ERROR" {
-			chains[at+len(e)] = text(target[targetValue:])
+func sums(blob []byte, s shape, seed maphash.Seed, ours func(string) bool) []chainSum {
+	var out []chainSum
+	var inside, outside maphash.Hash
+	inside.SetSeed(seed)
+	outside.SetSeed(seed)
+	at, in := uint64(0), false
+	end := func() {
+		if in {
+			out = append(out, chainSum{at, inside.Sum64()})
 		}
-	})
-	var h maphash.Hash
-	h.SetSeed(seed)
-	in := false
-	walk(blob, s, func(at int, e, target []byte) {
-		if name, ok := chains[at+len(e)]; ok && text(target[targetName:]) == "ERROR" {
-			if in = ours(name); in {
-				h.WriteString(name)
+		inside.Reset()
+	}
+	walk(blob, s, func(e, target []byte) {
+		if isHead(target) {
+			end()
+			name := text(target[targetValue:])
+			at, in = maphash.Bytes(seed, name), ours(string(name))
+			return
+		}
+		to := s.leads(blob, target)
+		h := &inside
+		if !in {
+			if len(to) == 0 || !ours(string(to)) {
+				return
 			}
-			return
-		}
-		to, plain := "", text(target[targetName:]) == ""
-		if plain {
-			to = chains[int(int32(binary.NativeEndian.Uint32(target[targetValue:])))]
-		}
-		if !in && !ours(to) {
-			return
+			h = &outside
 		}
 		h.Write(e[:s.target])
 		h.Write(e[s.head : len(e)-len(target)])
-		if plain && to != "" {
-			h.WriteString(to)
+		if len(to) > 0 {
+			h.Write(to)
 		} else {
 			h.Write(target)
 		}
 		h.WriteByte('\n')
 	})
-	return h.Sum64()
+	end()
+	out = append(out, chainSum{outsideOf(seed), outside.Sum64()})
+	slices.SortFunc(out, func(a, b chainSum) int { return cmp.Compare(a.name, b.name) })
+	return out
+}
+
+// outsideOf stands for the name of all chains that are not ours.
+func outsideOf(seed maphash.Seed) uint64 { return maphash.Bytes(seed, nil) }
+
+// isHead tells the entry at the head of a chain.
+func isHead(target []byte) bool { return string(text(target[targetName:])) == "ERROR" }
+
+// leads is the name of the chain to which a plain target leads, or nothing. Its
+// value is where the first rule of that chain is: the chain's head is right before.
+func (s shape) leads(blob, target []byte) []byte {
+	if target[targetName] != 0 {
+		return nil
+	}
+	at := int(int32(binary.NativeEndian.Uint32(target[targetValue:]))) - s.head - headValue
+	if at < 0 || at+s.head+headValue > len(blob) || int(binary.NativeEndian.Uint16(blob[at+s.next:])) != s.head+headValue {
+		return nil
+	}
+	if head := blob[at+s.head : at+s.head+headValue]; isHead(head) {
+		return text(head[targetValue:])
+	}
+	return nil
 }
 
 // walk calls f for each entry, with its target, as long as they make sense.
-func walk(blob []byte, s shape, f func(at int, e, target []byte)) {
+func walk(blob []byte, s shape, f func(e, target []byte)) {
 	for at := 0; at+s.head <= len(blob); {
 		target := int(binary.NativeEndian.Uint16(blob[at+s.target:]))
 		next := int(binary.NativeEndian.Uint16(blob[at+s.next:]))
@@ -152,15 +215,15 @@ func walk(blob []byte, s shape, f func(at int, e, target []byte)) {
 			return
 		}
 		e := blob[at : at+next]
-		f(at, e, e[target:])
+		f(e, e[target:])
 		at += next
 	}
 }
 
 // text is what is before the first zero.
-func text(b []byte) string {
+func text(b []byte) []byte {
 	if i := bytes.IndexByte(b, 0); i >= 0 {
 		b = b[:i]
 	}
-	return string(b)
+	return b
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"nodeagent/internal/net"
@@ -54,26 +55,13 @@ const maxName = 28
 
 // own tells whether a chain is ours by its name.
 func own(prefix, chain string) bool {
-	rest, ok := strings.CutPrefix(chain, prefix+"-")
-	if !ok {
+	rest, ok := strings.CutPrefix(chain, prefix)
+	if !ok || rest == "" || rest[0] != '-' {
 		return false
 	}
-	for _, n := range fixedNames {
-		if rest == n {
-			return true
-		}
-	}
-	for _, n := range treeNames {
-		if rest == n || strings.HasPrefix(rest, n+"-") {
-			return true
-		}
-	}
-	for _, n := range ownKinds {
-		if strings.HasPrefix(rest, n+"-") {
-			return true
-		}
-	}
-	return false
+	rest = rest[1:]
+	kind, _, more := strings.Cut(rest, "-")
+	return slices.Contains(fixedNames, rest) || slices.Contains(treeNames, kind) || (more && slices.Contains(ownKinds, kind))
 }
 
 // hash is of text that tells things apart, and the same in every run.

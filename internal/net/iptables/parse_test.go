@@ -130,14 +130,14 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func FuzzDigest(f *testing.F) {
+func FuzzSums(f *testing.F) {
 	e := make([]byte, 160)
 	binary.NativeEndian.PutUint16(e[88:], 112)
 	binary.NativeEndian.PutUint16(e[90:], 160)
 	f.Add(e)
 	f.Fuzz(func(t *testing.T, blob []byte) {
 		for _, s := range []shape{shape4, shape6} {
-			digest(blob, s, maphash.MakeSeed(), func(string) bool { return true })
+			sums(blob, s, maphash.MakeSeed(), func(string) bool { return true })
 		}
 	})
 }

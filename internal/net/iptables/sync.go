@@ -11,14 +11,22 @@ import (
 	"nodeagent/internal/net"
 )
 
-// Sync reads what the kernel holds and makes it hold exactly the table. Where
-// nothing differs it changes nothing, so that a daemon that starts again cuts
-// nobody off. Each table changes as a whole, but in the nft flavour, where many
+// Sync makes the kernel hold exactly the table. It reads what is there, unless the
+// kernel told all that somebody else changed since it was known. Where nothing
+// differs it changes nothing, so that a daemon that starts again cuts nobody off.
+// Each table changes as a whole, but in the nft flavour, where many
 // chains differ, in steps: what leads to a service comes after the service.
 func (b *Backend) Sync(ctx context.Context, t *net.Table) (net.Report, error) {
 	tools, err := b.choose(ctx)
 	if err != nil {
 		return net.Report{}, fmt.Errorf("program service rules: %w", err)
+	}
+	if in, ok := b.named(t); ok {
+		b.known = false
+		r, err := b.mend(ctx, tools, t, in)
+		if b.known = err == nil; b.known {
+			return r, nil
+		}
 	}
 	r, err := b.level(ctx, tools, t)
 	if err != nil && !IsLocked(err) && ctx.Err() == nil { // somebody wrote between our look and our change
@@ -62,7 +70,7 @@ func (b *Backend) sync(ctx context.Context, tools []tool, t *net.Table) (net.Rep
 			return r, err
 		}
 	}
-	b.layouts = plan
+	b.layouts, b.edition = plan, t.Edition()
 	return r, nil
 }
 
@@ -73,6 +81,12 @@ func (b *Backend) look(ctx context.Context, x tool) (map[string]seen, maphash.Se
 	seed := maphash.MakeSeed()
 	out := map[string]seen{}
 	for _, table := range tables {
+		if x.flavour == NFT {
+			if s, ok := b.glance(ctx, x, table); ok {
+				out[table] = s
+				continue
+			}
+		}
 		err := x.read(ctx, table, func(r io.Reader) (err error) {
 			out[table], err = parse(r, seed, b.ours)
 			return err
@@ -176,11 +190,11 @@ func (b *Backend) Apply(ctx context.Context, t *net.Table, d *net.Diff) error {
 	err = b.change(ctx, tools, d)
 	switch {
 	case err == nil:
-		b.known = true
+		b.known, b.edition = true, t.Edition()
 		return nil
 	case IsLocked(err) || ctx.Err() != nil:
 		return fmt.Errorf("change service rules: %w", err)
-	case net.IsRefused(err) && b.undisturbed(tools):
+	case net.IsRefused(err) && b.undisturbed(ctx, tools):
 		back := reversed(d)
 		b.known = b.change(ctx, tools, &back) == nil
 		return fmt.Errorf("change service rules: %w", err)
@@ -236,7 +250,7 @@ func patches(l *layout) []patch {
 
 func (b *Backend) write(ctx context.Context, x tool, ps []patch) error {
 	for _, text := range batches(x.flavour, ps) {
-		if err := b.send(ctx, x, text); err != nil {
+		if err := b.send(ctx, x, ps, text); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand"
@@ -73,9 +74,12 @@ func command(t testing.TB, name string, flavour Flavour, end string, args ...str
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, name+"-"+string(flavour)+end, args...).CombinedOutput()
+	var said bytes.Buffer // it warns of the other flavour's tables in the middle of a line
+	c := exec.CommandContext(ctx, name+"-"+string(flavour)+end, args...)
+	c.Stderr = &said
+	out, err := c.Output()
 	if err != nil {
-		t.Fatalf("%s-%s%s %s: %v: %s", name, flavour, end, strings.Join(args, " "), err, out)
+		t.Fatalf("%s-%s%s %s: %v: %s%s", name, flavour, end, strings.Join(args, " "), err, out, &said)
 	}
 	return string(out)
 }
@@ -304,7 +308,7 @@ func TestHealing(t *testing.T) {
 }
 
 // watch runs Watch until the test ends.
-func watch(t *testing.T, b *Backend) chan struct{} {
+func watch(t testing.TB, b *Backend) chan struct{} {
 	wakes := make(chan struct{}, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
@@ -323,7 +327,7 @@ func watch(t *testing.T, b *Backend) chan struct{} {
 	return wakes
 }
 
-func woken(t *testing.T, wakes chan struct{}, what string) {
+func woken(t testing.TB, wakes chan struct{}, what string) {
 	t.Helper()
 	select {
 	case <-wakes:
@@ -496,7 +500,7 @@ func TestTakenBack(t *testing.T) {
 		must(t, err)
 		command(t, "iptables", flavour, "", "-t", "nat", "-F", b.layouts[0].chainOf(toCluster, all[3]))
 		if flavour == NFT {
-			for b.undisturbed(b.tools) { // the kernel tells, in a moment
+			for b.undisturbed(t.Context(), b.tools) { // the kernel tells, in a moment
 				must(t, t.Context().Err())
 			}
 		}

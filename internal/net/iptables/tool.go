@@ -18,9 +18,9 @@ import (
 
 // tool is the programs of one flavour for one family.
 type tool struct {
-	f             fam
-	flavour       Flavour
-	save, restore string // paths
+	f                      fam
+	flavour                Flavour
+	command, save, restore string // paths
 }
 
 // Limits of one run. All services of a node in the legacy flavour take seconds.
@@ -104,7 +104,7 @@ func find(ctx context.Context, f fam, want Flavour) (tool, error) {
 		if v.old() {
 			return tool{}, fmt.Errorf("%s is version %s: install 1.6.2 or newer, older ones cannot wait for the xtables lock", command, v.text)
 		}
-		return tool{f, want, save, restore}, nil
+		return tool{f, want, command, save, restore}, nil
 	}
 	return tool{}, fmt.Errorf("find %s-save and %s-restore of the flavour %s: %w", f.command, f.command, want, exec.ErrNotFound)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os/exec"
 	"slices"
-	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -18,12 +17,12 @@ import (
 // ends or the kernel's news are lost. wake must not block; a Sync mends.
 //
 // In the nft flavour the kernel tells. In the legacy flavour it does not: its
-// counts of rules, which cost microseconds, are compared every second, and our
-// rules themselves when the counts differ, and every two seconds, or where that is
-// much work every ten.
+// counts of rules, which cost microseconds, are compared twice a second, and our
+// rules themselves when the counts differ, when somebody else had the lock of the
+// programs, and every ten seconds.
 func (b *Backend) Watch(ctx context.Context, wake func()) error {
 	defer b.listens(false)
-	told := func() {
+	lost := func() {
 		b.listens(true)
 		wake()
 	}
@@ -31,11 +30,12 @@ func (b *Backend) Watch(ctx context.Context, wake func()) error {
 	if err == nil && tools[0].flavour == NFT {
 		err = news.Listen(ctx, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES, func(m netlink.Message) {
 			if b.concerns(m) {
-				told()
+				b.note(m)
+				wake()
 			}
-		}, told)
+		}, lost)
 	} else if err == nil {
-		err = b.watchLegacy(ctx, tools, told)
+		err = b.left.watch(ctx, tools, lost)
 	}
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("watch iptables: %w", err)
@@ -47,20 +47,37 @@ func (b *Backend) Watch(ctx context.Context, wake func()) error {
 func (b *Backend) listens(yes bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.watched, b.changed = yes, true
+	b.watched, b.changed, b.unsure = yes, true, true
+}
+
+// note takes down where somebody else wrote.
+func (b *Backend) note(m netlink.Message) {
+	p, known := spotOf(m)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.changed = true
+	known = known && (own(b.cfg.Prefix, p.chain) || slices.Contains(kernels, p.chain)) && len(b.spots) < maxNamed
+	if !known {
+		b.unsure = true
+		return
+	}
+	if b.spots == nil {
+		b.spots = map[spot]bool{}
+	}
+	b.spots[p] = true
 }
 
 // settle is before a look at everything.
 func (b *Backend) settle() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.changed = false
+	b.changed, b.unsure, b.spots = false, false, nil
 }
 
 // undisturbed tells whether our rules are those that we left, as far as it can be
 // known without a look at everything.
-func (b *Backend) undisturbed(tools []tool) bool {
-	moved := tools[0].flavour == Legacy && b.moved(tools, true)
+func (b *Backend) undisturbed(ctx context.Context, tools []tool) bool {
+	moved := tools[0].flavour == Legacy && (b.left.moved(tools, true) || b.left.changedAfter(ctx, tools))
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.watched && !b.changed && !moved
@@ -93,116 +110,15 @@ func (b *Backend) isChild(pid int) bool {
 	return slices.Contains(b.children[:], pid)
 }
 
-// send writes one batch. For the legacy flavour it notes what is there after it,
-// by which Watch tells our changes from those of others; and what others did
-// since it looked last, which would be taken for ours.
-func (b *Backend) send(ctx context.Context, x tool, text []byte) error {
+// send writes one batch of patches. For the legacy flavour it notes what we wrote,
+// by which Watch tells our changes from those of others; and what others did since
+// it looked last, where that would be taken for ours.
+func (b *Backend) send(ctx context.Context, x tool, ps []patch, text []byte) error {
 	if x.flavour == NFT {
 		return x.write(ctx, text, b.start)
 	}
-	b.mu.Lock()
-	b.missed = b.differs(x, false) || b.missed
-	b.writing++
-	b.mu.Unlock()
+	b.left.begin(x)
 	err := x.write(ctx, text, b.start)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.writing--
-	b.note(x)
+	b.left.end(x, ps)
 	return err
-}
-
-// key is a table of a family.
-type key struct {
-	v6    bool
-	table string
-}
-
-// How often the legacy tables are looked at: at the counts; and in looks at these at
-// the rules, which is for who replaced one by another of its length.
-const (
-	countEvery = time.Second
-	readSoon   = 2
-	readLate   = 10
-	readShare  = 100 // a look at the rules may take so much of the time until the next
-)
-
-// untilRead is after how many looks at the counts the rules are to be read again, which
-// took so long.
-func untilRead(took time.Duration) int {
-	return min(max(int(readShare*took/countEvery), readSoon), readLate)
-}
-
-func (b *Backend) watchLegacy(ctx context.Context, tools []tool, wake func()) error {
-	b.mu.Lock()
-	b.marks = map[key]mark{}
-	for _, x := range tools {
-		b.note(x)
-	}
-	b.mu.Unlock()
-	defer func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.marks = nil
-	}()
-	wake() // what changed before
-	tick := time.NewTicker(countEvery)
-	defer tick.Stop()
-	for left := readSoon; ; left-- {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		begun, all := time.Now(), left <= 1
-		if b.moved(tools, all) {
-			wake()
-		}
-		if all {
-			left = untilRead(time.Since(begun)) + 1
-		}
-	}
-}
-
-// moved tells whether our rules are others than those that we left.
-func (b *Backend) moved(tools []tool, all bool) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.writing > 0 {
-		return false // what that leaves is noted when it ends
-	}
-	out := b.missed
-	b.missed = false
-	for _, x := range tools {
-		out = b.differs(x, all) || out
-	}
-	return out
-}
-
-// differs looks at the counts, and where these differ, or if all, at the rules.
-func (b *Backend) differs(x tool, all bool) bool {
-	out := false
-	for _, table := range tables {
-		k := key{x.f.v6, table}
-		was, watched := b.marks[k]
-		if !watched {
-			continue
-		}
-		if now, err := countsOf(x.f, table); !all && err == nil && now == was.counts {
-			continue
-		}
-		now := b.markOf(x.f, table)
-		out = out || now.digest != was.digest
-		b.marks[k] = now
-	}
-	return out
-}
-
-// note takes what is there for what shall be, if anybody watches.
-func (b *Backend) note(x tool) {
-	for _, table := range tables {
-		if b.marks != nil {
-			b.marks[key{x.f.v6, table}] = b.markOf(x.f, table)
-		}
-	}
 }

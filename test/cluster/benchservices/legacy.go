@@ -68,6 +68,9 @@ func (b *bench) legacy(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
+		if err := measure.Pause(ctx, settle); err != nil { // somebody else wrote: the daemon looks what
+			return err
+		}
 		b.beside.ours, b.beside.bare = append(b.beside.ours, own), append(b.beside.bare, took.Seconds())
 		children += more / float64(s.changes)
 	}
@@ -75,7 +78,10 @@ func (b *bench) legacy(ctx context.Context) (err error) {
 		b.beside.ours[k] += children
 	}
 	b.say(fmt.Sprintf("a change %s, of which %s its programs; bare %s", measure.MS(measure.Median(b.beside.ours)), measure.MS(children), measure.MS(measure.Median(b.beside.bare))))
-	return b.restore(ctx, changed)
+	if err := b.restore(ctx, changed); err != nil {
+		return err
+	}
+	return b.heal(ctx, "legacy")
 }
 
 // costOfChange is what a side and its children used for one change until nothing of it

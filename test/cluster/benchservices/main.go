@@ -24,6 +24,8 @@
 //     which is also the node.
 //   - legacy flavour (mode iptables, ours alone): CPU of one change and, in turn with
 //     it, of a bare "iptables-legacy-restore --noflush" of one chain in the same tables.
+//   - until served again (mode iptables, ours alone, both flavours): from before a
+//     program changes our rules until twenty services are answered.
 //   - over a direct connection: connect(2) alone, to services all over the range and to
 //     their endpoints, in turn.
 //
@@ -90,6 +92,7 @@ type bench struct {
 	serial          int     // names and addresses that were used once
 	sides           []*side // ours and kube-proxy's
 	beside          beside  // mode iptables: the legacy flavour
+	healed          []healed
 }
 
 func run(ctx context.Context, o options) (over bool, err error) {

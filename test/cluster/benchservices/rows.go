@@ -105,6 +105,9 @@ func (b *bench) rows() []measure.Row {
 	if len(b.beside.ours) > 0 {
 		all = append(all, b.beside.row(b.services))
 	}
+	for _, h := range b.healed {
+		all = append(all, h.row(b.services))
+	}
 	return all
 }
 

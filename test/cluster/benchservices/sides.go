@@ -114,6 +114,11 @@ func (b *bench) take(ctx context.Context, s *side, n int) (err error) {
 			return err
 		}
 	}
+	if b.mode == "iptables" && s == b.sides[0] && n == b.services {
+		if err := b.heal(ctx, "nft"); err != nil {
+			return err
+		}
+	}
 	if err := measure.Pause(ctx, settle); err != nil {
 		return err
 	}
