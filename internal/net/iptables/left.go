@@ -53,7 +53,7 @@ func newLeft(ours func(string) bool, own func(int) bool) *left {
 }
 
 // How often the legacy tables are looked at: at the counts; and in looks at these at
-// the rules, which is for who replaced one by another of its length without the lock.
+// the rules, which is for who replaced one by another of its length, unseen.
 const (
 	countEvery = 500 * time.Millisecond
 	readSoon   = 4
@@ -62,7 +62,7 @@ const (
 )
 
 // untilRead is after how many looks at the counts the rules are to be read again, which
-// took so long.
+// took so long, where nobody tells who had the lock.
 func untilRead(took time.Duration) int {
 	return min(max(int(readShare*took/countEvery), readSoon), readLate)
 }
@@ -81,14 +81,14 @@ func (l *left) watch(ctx context.Context, tools []tool, wake func()) error {
 		case <-next.C:
 		}
 		begun, all := time.Now(), left <= 1
-		if all {
-			l.follow()
-		}
+		told := l.follow()
 		if l.moved(tools, all) || l.changedAfter(ctx, tools) {
 			wake()
 		}
 		took := time.Since(begun)
-		if all {
+		if all && told {
+			left = readLate + 1
+		} else if all {
 			left = untilRead(took) + 1
 		}
 		next.Reset(max(countEvery, took)) // whoever takes the lock all day costs half a core at most
@@ -108,14 +108,16 @@ func (l *left) open(tools []tool) {
 	}
 }
 
-// follow listens to the lock's file that is there now, if it is another one.
-func (l *left) follow() {
+// follow listens to the lock's file that is there now, if it is another one. It tells
+// whether anybody listens.
+func (l *left) follow() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.lock != nil && l.lock.follow() != nil {
 		l.lock.close()
 		l.lock = nil
 	}
+	return l.lock != nil
 }
 
 func (l *left) forget() {

@@ -68,7 +68,7 @@ func (b *bench) legacy(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		if err := measure.Pause(ctx, settle); err != nil { // somebody else wrote: the daemon looks what
+		if err := measure.Pause(ctx, legacyAfter); err != nil { // somebody else wrote: the daemon looks what
 			return err
 		}
 		b.beside.ours, b.beside.bare = append(b.beside.ours, own), append(b.beside.bare, took.Seconds())
