@@ -247,6 +247,7 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource strin
 	seconds, _ := strconv.Atoi(r.URL.Query().Get("timeoutSeconds"))
 	end := time.NewTimer(time.Duration(seconds) * time.Second)
 	defer end.Stop()
+	lost := false // something on the way: no bookmark may say that it was told
 	for {
 		s.mu.Lock()
 		var next []written
@@ -258,14 +259,14 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource strin
 		version, wake, mute := s.version, s.wake, s.mute
 		s.mu.Unlock()
 		for _, e := range next {
-			if at = e.version; !mute {
+			if at, lost = e.version, lost || mute; !lost {
 				send(e.kind, e.object)
 			}
 		}
 		select {
 		case <-wake:
 		case <-beat.C:
-			if !mute && !s.ignorant {
+			if !mute && !lost && !s.ignorant {
 				at = max(at, version)
 				send("BOOKMARK", bookmark(resource, at, false))
 			}

@@ -16,3 +16,12 @@ func Slow(d time.Duration) time.Duration {
 	}
 	return d
 }
+
+// Raced is a limit on time where the race detector may watch, which makes a program two
+// to twenty times slower (its manual, go.dev/doc/articles/race_detector).
+func Raced(d time.Duration) time.Duration {
+	if race {
+		return 10 * d
+	}
+	return d
+}
