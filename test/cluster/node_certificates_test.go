@@ -37,7 +37,7 @@ func TestNodeCertificates(t *testing.T) {
 		Kubelet: n.authentication() + "rotateCertificates: true\nserverTLSBootstrap: true\n", Args: []string{"--kubeconfig", file},
 	})
 	n.kubectl("wait", "--for=create", "node/node", "--timeout=60s")
-	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	n.registered()
 	client := n.request(clientSigner, "")
 	n.kubectl("wait", "--for=jsonpath={.status.certificate}", "csr/"+client.name, "--timeout=60s")
 	if client.user != "system:node:node" || client.by != credential(pair.Certificate[0]) {

@@ -27,7 +27,7 @@ func TestNodeObjects(t *testing.T) {
 	f, file := newFront(n)
 	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{Kubelet: n.authentication(), Args: []string{"--kubeconfig", file}})
 	n.kubectl("wait", "--for=create", "node/node", "--timeout=60s")
-	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	n.registered()
 	t.Run("claims", func(t *testing.T) { n.in(t).claims(file) })
 	t.Run("late claim", func(t *testing.T) { n.in(t).lateClaim() })
 	t.Run("token", func(t *testing.T) { n.in(t).tokenRotates(f) })

@@ -28,7 +28,7 @@ func TestNodeFaults(t *testing.T) {
 		Args: []string{"--bootstrap-kubeconfig", bootstrap, "--kubeconfig", filepath.Join(n.bed.Dir(), "kubelet.conf")},
 	})
 	n.kubectl("wait", "--for=create", "node/node", "--timeout=60s")
-	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	n.registered()
 	t.Run("ranges", func(t *testing.T) { n.in(t).ranges() })
 	t.Run("away", func(t *testing.T) { n.in(t).away() })
 	t.Run("killed", func(t *testing.T) { n.in(t).killedWhileEnding() })
@@ -46,7 +46,7 @@ func TestNodeAddresses(t *testing.T) {
 	}
 	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{NodeIP: "0.0.0.0", Kubelet: n.authentication(), Args: []string{"--kubeconfig", file}})
 	n.kubectl("wait", "--for=create", "node/node", "--timeout=60s")
-	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	n.registered()
 	const internal = `{.status.addresses[?(@.type=="InternalIP")].address}`
 	if got := n.jsonpath(internal, "node", "node"); got != bed.NodeIP {
 		t.Fatalf("the node is at %q", got)
@@ -114,7 +114,7 @@ func TestNodeShutdown(t *testing.T) {
 		Env:     []string{"DBUS_SYSTEM_BUS_ADDRESS=" + machine.Address}, Args: []string{"--kubeconfig", file},
 	})
 	n.kubectl("wait", "--for=create", "node/node", "--timeout=60s")
-	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	n.registered()
 	const notReady, ended = `--for=condition=Ready=False`, `--for=jsonpath={.status.reason}=Terminated`
 	machine.Prepare(true)
 	n.kubectl("wait", notReady, "node/node", "--timeout=30s")
@@ -266,7 +266,7 @@ func (n *node) deletedNode() {
 		n.t.Errorf("while a pod has an address of the old range the node says %q", why)
 	}
 	n.kubectl("delete", "pod", "one", "--ignore-not-found", "--timeout=60s")
-	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	n.registered()
 	n.ranged("anew")
 	if out, err := n.CLI(n.ctx, "pods", "-o", "name"); err != nil || strings.Contains(out, "one") {
 		n.t.Errorf("the daemon still has %q, %v", out, err)

@@ -24,7 +24,7 @@ func TestNodeOutages(t *testing.T) {
 	f, file := newFront(n)
 	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{Kubelet: n.authentication(), Args: []string{"--kubeconfig", file}})
 	n.kubectl("wait", "--for=create", "node/node", "--timeout=60s")
-	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	n.registered()
 	n.apply(sleeper("one", ""))
 	n.kubectl("wait", ready, "pod/one", "--timeout=60s")
 	for _, c := range []struct {

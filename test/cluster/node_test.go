@@ -39,8 +39,15 @@ func newNode(t *testing.T) *node {
 		t.Fatal(err)
 	}
 	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{Kubelet: n.authentication() + nodeConfig, Args: []string{"--kubeconfig", file}})
-	n.kubectl("wait", "--for=create", "node/node", "--timeout=60s") // whoever waits for more fails where there is none
 	return n
+}
+
+// registered waits until there is a Node, and it is Ready: kubectl waits for a condition
+// only of what is there.
+func (n *node) registered() {
+	n.t.Helper()
+	n.kubectl("wait", "--for=create", "node/node", "--timeout=60s")
+	n.kubectl("wait", ready, "node/node", "--timeout=60s")
 }
 
 // nodeConfig has a lease that is renewed while a test looks, and keeps something back
@@ -110,7 +117,7 @@ func (n *node) restart() {
 func TestNode(t *testing.T) {
 	n := newNode(t)
 	begun := time.Now()
-	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	n.registered()
 	t.Logf("the node was Ready %.2f s after the daemon", time.Since(begun).Seconds())
 	t.Run("object", func(t *testing.T) { n.in(t).object() })
 	t.Run("features", func(t *testing.T) { n.in(t).features() })

@@ -58,7 +58,7 @@ func TestServiceModes(t *testing.T) {
 	}
 	n.by = byNftables
 	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{Kubelet: n.authentication(), Proxy: cluster.OwnServices(n.by.mode), Args: []string{"--kubeconfig", file}})
-	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	n.registered()
 	n.apply(webService)
 	n.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
 	n.kubectl("wait", ready, "pod/client", "--timeout=60s")

@@ -28,7 +28,7 @@ func TestAfterKubeProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{Kubelet: n.authentication(), Proxy: cluster.OwnServices("none"), Args: []string{"--kubeconfig", file}})
-	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	n.registered()
 	n.apply(webService)
 	n.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
 	n.kubectl("wait", ready, "pod/client", "--timeout=60s")

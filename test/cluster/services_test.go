@@ -82,7 +82,7 @@ func TestServices(t *testing.T) {
 	n.by = byNftables
 	n.plant()
 	n.AgentProcess = bed.Agent(t, n.bed, bed.AgentOptions{Kubelet: n.authentication(), Proxy: cluster.OwnServices(n.by.mode), Args: []string{"--kubeconfig", file}})
-	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	n.registered()
 	n.apply(webService)
 	n.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
 	n.kubectl("wait", ready, "pod/client", "--timeout=60s")
@@ -101,7 +101,7 @@ func TestServices(t *testing.T) {
 // credentials, beside another that has the pods.
 func TestProxyOnly(t *testing.T) {
 	n := newNode(t)
-	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	n.registered()
 	file, err := n.c.Kubeconfig("kube-proxy", cluster.Identity{Name: "system:kube-proxy"})
 	if err != nil {
 		t.Fatal(err)

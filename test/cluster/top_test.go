@@ -25,7 +25,7 @@ import (
 // and the figures that dashboards are made of.
 func TestTop(t *testing.T) {
 	n := newNode(t)
-	n.kubectl("wait", ready, "node/node", "--timeout=60s")
+	n.registered()
 	n.apply(`
 apiVersion: v1
 kind: Pod
