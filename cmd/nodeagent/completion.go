@@ -7,13 +7,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"nodeagent/internal/config"
+	"nodeagent/internal/diag"
 )
 
 func completionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish|powershell",
 		Short: "Print the completion script of a shell",
-		Long:  "Print a script that lets the shell complete nodeagent's verbs, flags and pods' names.",
+		Long:  "Print a script that lets the shell complete nodeagent's verbs, flags, and names of pods and services.",
 		Example: "  source <(nodeagent completion bash)\n" +
 			"  nodeagent completion zsh > \"${fpath[1]}/_nodeagent\"",
 		ValidArgs:             []string{"bash", "zsh", "fish", "powershell"},
@@ -39,6 +40,28 @@ const completeTimeout = time.Second
 
 // completePods completes the names of pods.
 func completePods(cmd *cobra.Command) {
+	complete(cmd, func(ctx context.Context, n *node) (all []string, err error) {
+		view, err := n.eye.Look(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for i := range view.Pods {
+			all = append(all, view.Pods[i].Name, view.Pods[i].FullName())
+		}
+		return all, nil
+	})
+}
+
+// completeServices completes the names of services that the daemon knows.
+func completeServices(cmd *cobra.Command) {
+	complete(cmd, func(ctx context.Context, n *node) (all []string, err error) {
+		err = diag.Service(ctx, n.socket(), "", "", &all)
+		return all, err
+	})
+}
+
+// complete completes names. Where they cannot be had there are none.
+func complete(cmd *cobra.Command, names func(context.Context, *node) ([]string, error)) {
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		none := cobra.ShellCompDirectiveNoFileComp
 		n, err := openNode(flagsOf(cmd))
@@ -48,13 +71,9 @@ func completePods(cmd *cobra.Command) {
 		defer n.close()
 		ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
 		defer cancel()
-		view, err := n.eye.Look(ctx)
+		all, err := names(ctx, n)
 		if err != nil {
 			return nil, none
-		}
-		var all []string
-		for i := range view.Pods {
-			all = append(all, view.Pods[i].Name, view.Pods[i].FullName())
 		}
 		return all, none
 	}

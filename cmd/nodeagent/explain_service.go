@@ -161,22 +161,3 @@ func yesNo(yes bool) string {
 	}
 	return "no"
 }
-
-// completeServices completes the names of services that the daemon knows.
-func completeServices(cmd *cobra.Command) {
-	cmd.ValidArgsFunction = func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-		none := cobra.ShellCompDirectiveNoFileComp
-		n, err := openNode(flagsOf(cmd))
-		if err != nil {
-			return nil, none
-		}
-		defer n.close()
-		ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
-		defer cancel()
-		var all []string
-		if err := diag.Service(ctx, n.socket(), "", "", &all); err != nil {
-			return nil, none
-		}
-		return all, none
-	}
-}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"nodeagent/internal/net"
+	"nodeagent/internal/net/hosttest"
 	"nodeagent/internal/net/nettest"
 	"nodeagent/internal/test/need"
 )
@@ -79,7 +80,7 @@ func benchChange(b *testing.B, flavour Flavour, n int) {
 	}
 	m.Take()
 	be := backend(b, Config{Flavour: flavour})
-	woken(b, watch(b, be), "the start")
+	woken(b, hosttest.Watch(b, be), "the start")
 	_, err := be.Sync(long(b), m.Table())
 	must(b, err)
 	ctx := long(b)

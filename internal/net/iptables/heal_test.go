@@ -33,7 +33,7 @@ func newWard(t *testing.T, flavour Flavour, services int) *ward {
 	}
 	m.Take()
 	b := backend(t, Config{Flavour: flavour})
-	w := &ward{t, flavour, b, m, watch(t, b)}
+	w := &ward{t, flavour, b, m, hosttest.Watch(t, b)}
 	woken(t, w.wakes, "the start")
 	_, err := b.Sync(hosttest.Ctx(t), m.Table())
 	must(t, err)

@@ -261,7 +261,7 @@ func TestHealing(t *testing.T) {
 		_, err := b.Sync(hosttest.Ctx(t), m.Table())
 		must(t, err)
 		whole := dump(t, flavour)
-		wakes := watch(t, b)
+		wakes := hosttest.Watch(t, b)
 		woken(t, wakes, "the start")
 		id := b.layouts[0].chainOf(toCluster, m.Table().Sorted()[3])
 		for _, what := range []string{
@@ -305,26 +305,6 @@ func TestHealing(t *testing.T) {
 			t.Errorf("with ours removed there is\n%s\nwhere there was\n%s", now, bare)
 		}
 	})
-}
-
-// watch runs Watch until the test ends.
-func watch(t testing.TB, b *Backend) chan struct{} {
-	wakes := make(chan struct{}, 1)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error)
-	go func() {
-		ended <- b.Watch(ctx, func() {
-			select {
-			case wakes <- struct{}{}:
-			default:
-			}
-		})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		must(t, <-ended)
-	})
-	return wakes
 }
 
 func woken(t testing.TB, wakes chan struct{}, what string) {
@@ -468,7 +448,7 @@ func TestTakenBack(t *testing.T) {
 		}
 		m.Take()
 		b := backend(t, Config{Flavour: flavour})
-		woken(t, watch(t, b), "the start")
+		woken(t, hosttest.Watch(t, b), "the start")
 		_, err := b.Sync(hosttest.Ctx(t), m.Table())
 		must(t, err)
 		before := dump(t, flavour)

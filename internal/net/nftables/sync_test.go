@@ -1,7 +1,6 @@
 package nftables
 
 import (
-	"context"
 	"fmt"
 	"math/rand"
 	"net/netip"
@@ -136,21 +135,7 @@ func TestHealing(t *testing.T) {
 	foreign := nft(t, "list table inet foreign")
 	whole := nft(t, "list table inet nodeagent-services")
 
-	wakes := make(chan struct{}, 1)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error)
-	go func() {
-		ended <- b.Watch(ctx, func() {
-			select {
-			case wakes <- struct{}{}:
-			default:
-			}
-		})
-	}()
-	defer func() {
-		cancel()
-		must(t, <-ended)
-	}()
+	wakes := hosttest.Watch(t, b)
 	woken := func(what string) {
 		t.Helper()
 		select {

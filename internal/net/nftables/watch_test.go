@@ -137,21 +137,7 @@ func listeners(t *testing.T) (n int) {
 // watch begins before it returns.
 func watch(t *testing.T, b *Backend) chan struct{} {
 	t.Helper()
-	wakes := make(chan struct{}, 1)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error)
-	go func() {
-		ended <- b.Watch(ctx, func() {
-			select {
-			case wakes <- struct{}{}:
-			default:
-			}
-		})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		must(t, <-ended)
-	})
+	wakes := hosttest.Watch(t, b)
 	woken(t, wakes)
 	return wakes
 }

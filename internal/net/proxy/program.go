@@ -211,11 +211,11 @@ func (p *Proxy) fit(ctx context.Context) error {
 // listens is called when it begins to, or cannot.
 func (p *Proxy) watch(ctx context.Context, b Backend, listens func()) {
 	wake := func() {
-		listens()
 		select {
 		case p.wakes <- struct{}{}:
 		default:
 		}
+		listens() // behind it: the first look answers the wake of the start, too
 	}
 	var again pause
 	for ctx.Err() == nil {

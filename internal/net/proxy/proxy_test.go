@@ -60,7 +60,7 @@ func TestFollows(t *testing.T) {
 	play(t, func(s *scene) {
 		s.put(append(webs(3, 2), aNode())...)
 		s.begin()
-		s.want("the start", started(s.told()), []string{"sync 3"})
+		s.want("the start", s.told(), []string{"sync 3"})
 		if s.took != 1 {
 			t.Errorf("another proxy's place was taken %d times", s.took)
 		}
@@ -344,7 +344,7 @@ func TestOldServer(t *testing.T) {
 				s.put(webs(10, 1)...)
 				s.begin()
 				s.after(30 * time.Second)
-				s.want("the start", started(s.told()), []string{"sync 10"})
+				s.want("the start", s.told(), []string{"sync 10"})
 				s.put(web(10, 1)...)
 				s.settle()
 				if got := s.names(); len(got) != 11 {

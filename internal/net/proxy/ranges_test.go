@@ -41,7 +41,7 @@ func TestServiceCIDRs(t *testing.T) {
 		withRanges(s)
 		s.put(aNode(), aServiceCIDR("kubernetes", "10.96.0.0/12", "fd96::/108"))
 		s.begin()
-		s.want("the start", started(s.told()), []string{"sync 0"})
+		s.want("the start", s.told(), []string{"sync 0"})
 		s.wantRanges("the start", "[10.96.0.0/12 fd96::/108]")
 		s.put(aServiceCIDR("more", "10.200.0.0/16"))
 		s.settle()
@@ -90,7 +90,7 @@ func TestServiceCIDRsForbidden(t *testing.T) {
 				return no
 			}
 			s.begin()
-			s.want("the start", started(s.told()), []string{"sync 0"})
+			s.want("the start", s.told(), []string{"sync 0"})
 			s.wantRanges("the start", "[]")
 			s.asked()
 			s.after(time.Hour)

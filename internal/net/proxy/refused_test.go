@@ -86,6 +86,11 @@ func TestKernelRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Close)
+	t.Cleanup(func() {
+		if err := b.Remove(hosttest.Ctx(t)); err != nil {
+			t.Error(err)
+		}
+	})
 	kernel := &unlikely{Backend: b, name: fmt.Sprintf("s%d", bad), inForce: make(chan struct{})}
 	told := &events{}
 	p := serve(t, "nftables", kernel, told, append(all, aNode())...)

@@ -273,15 +273,6 @@ func play(t *testing.T, test func(*scene)) {
 	})
 }
 
-// started is what was told at a start: a watch that begins to listen behind the first look
-// asks for one more, which finds nothing.
-func started(told []string) []string {
-	if len(told) == 2 && told[1] == "sync 0" {
-		return told[:1]
-	}
-	return told
-}
-
 // begin starts a proxy; one that runs is killed before.
 func (s *scene) begin() {
 	s.t.Helper()
