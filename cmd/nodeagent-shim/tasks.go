@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"runtime/debug"
 
 	taskAPI "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types/task"
@@ -16,7 +15,7 @@ import (
 func (s *service) Start(ctx context.Context, r *taskAPI.StartRequest) (*taskAPI.StartResponse, error) {
 	if c := s.find(r.ID); c != nil && r.ExecID == "" {
 		c.starting()
-		defer debug.SetGCPercent(calmGC)
+		s.calm.Reset(calmTime)
 	}
 	resp, err := s.TTRPCTaskService.Start(ctx, r)
 	if err != nil && r.ExecID != "" {

@@ -234,7 +234,9 @@ func (d *daemon) fitPods() error {
 	if err != nil {
 		return err
 	}
-	c.writer, err = status.New(status.Config{Pods: d.set, API: status.NewClient(core), Node: c.object, Rate: c.rate, Logger: d.log})
+	c.writer, err = status.New(status.Config{
+		Pods: d.set, API: status.NewClient(core), Node: c.object, Yield: c.events.Yield, Rate: c.rate, Logger: d.log,
+	})
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ type bed struct {
 	node   status.Node
 	stuck  atomic.Int64 // how long it takes to say what the Node is
 	rate   *rate.Limiter
+	yield  atomic.Pointer[time.Time] // until when others shall wait
 
 	mu     sync.Mutex
 	writer *status.Writer
@@ -67,7 +68,8 @@ func slowly(t *testing.T, often *rate.Limiter, do func(b *bed)) {
 func (b *bed) start() {
 	w, err := status.New(status.Config{
 		Pods: b.pods, API: b.client, Rate: b.rate, Logger: slog.New(slog.DiscardHandler),
-		Node: func() status.Node { time.Sleep(time.Duration(b.stuck.Load())); return b.node },
+		Node:  func() status.Node { time.Sleep(time.Duration(b.stuck.Load())); return b.node },
+		Yield: func(until time.Time) { b.yield.Store(&until) },
 	})
 	if err != nil {
 		b.t.Fatal(err)

@@ -29,6 +29,10 @@ type result struct {
 func (w *Writer) start(ctx context.Context, tasks *sync.WaitGroup, r *record, now time.Time) {
 	t, name := r.next, r.target()
 	r.spend(now)
+	if t.haste {
+		w.busy = now.Add(lull)
+		w.cfg.Yield(w.busy)
+	}
 	r.flying, r.since = true, time.Time{}
 	w.flying++
 	tasks.Go(func() {

@@ -44,6 +44,7 @@ type Events struct {
 	queue   []observation
 	dropped int
 	stamp   int64 // of the last event's name
+	busy    time.Time
 }
 
 // observation is an event as somebody saw it.
@@ -53,11 +54,14 @@ type observation struct {
 	named   bool      // event is the one to tell, with what it repeats
 	refused int       // how often
 	due     time.Time // it is not told before; zero: at once
+	patient bool      // it waits for what is busier
 }
 
 const (
 	maxQueue   = 1000 // events that wait
 	maxMessage = 2 << 10
+	// maxPatient is how many may wait before none is patient any more.
+	maxPatient = maxQueue / 2
 	// staleEvent is when nobody looks for an event any more: the API server keeps
 	// them for an hour.
 	staleEvent = time.Hour
@@ -108,6 +112,17 @@ func (e *Events) Service(name types.NamespacedName, uid types.UID, kind, reason,
 	e.reportAs(proxyComponent, corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: name.Namespace, Name: name.Name, UID: uid}, kind, reason, message)
 }
 
+// Yield has what went well with pods wait until then, since something of more haste is
+// under way, but never for longer than patience. It never blocks.
+func (e *Events) Yield(until time.Time) {
+	if e == nil {
+		return
+	}
+	e.mu.Lock()
+	e.busy = until
+	e.mu.Unlock()
+}
+
 func (e *Events) report(ref corev1.ObjectReference, kind, reason, message string) {
 	e.reportAs(component, ref, kind, reason, message)
 }
@@ -120,7 +135,7 @@ func (e *Events) reportAs(component string, ref corev1.ObjectReference, kind, re
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault
 	}
-	o := observation{at: now, event: &corev1.Event{
+	o := observation{at: now, patient: kind == corev1.EventTypeNormal && ref.Kind == "Pod", event: &corev1.Event{
 		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace},
 		InvolvedObject: ref, Type: kind, Reason: reason, Message: message, Count: 1,
 		FirstTimestamp: metav1.NewTime(now), LastTimestamp: metav1.NewTime(now),
@@ -230,7 +245,7 @@ func (e *Events) pop() (o observation, wait time.Duration) {
 	defer e.mu.Unlock()
 	for i := range e.queue {
 		o := e.queue[i]
-		if early := o.due.Sub(now); early > 0 {
+		if early := e.due(&o).Sub(now); early > 0 {
 			if wait == 0 || early < wait {
 				wait = early
 			}
@@ -248,6 +263,14 @@ func (e *Events) pop() (o observation, wait time.Duration) {
 		e.queue = nil // after a flood
 	}
 	return observation{}, wait
+}
+
+// due tells when an observation may be told. The caller holds the lock.
+func (e *Events) due(o *observation) time.Time {
+	if !o.patient || o.named || len(e.queue) > maxPatient {
+		return o.due
+	}
+	return waits(o.at, quiet, e.busy)
 }
 
 // giveBack has an observation wait behind all others. Where too many wait it is the

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -39,6 +40,10 @@ func telling(t *testing.T, do func(e *status.Events, api *statustest.Server)) {
 	})
 }
 
+// calm is within what time it is told what went well with a pod, where nothing is of more
+// haste.
+const calm = 300 * time.Millisecond
+
 // TestEvent: an event says what kubelet's says.
 func TestEvent(t *testing.T) {
 	telling(t, func(e *status.Events, api *statustest.Server) {
@@ -49,7 +54,8 @@ func TestEvent(t *testing.T) {
 		e.Pod(web, "", corev1.EventTypeWarning, "FailedMount", "no such thing")
 		e.Node(corev1.EventTypeNormal, "Starting", "")
 		(*status.Events)(nil).Pod(web, "", corev1.EventTypeNormal, "Started", "on a node without an API server")
-		synctest.Wait()
+		(*status.Events)(nil).Yield(time.Now().Add(time.Hour))
+		time.Sleep(calm)
 		seen := map[string]bool{}
 		for _, ev := range api.Events() {
 			o := ev.InvolvedObject
@@ -112,9 +118,65 @@ func TestFewEvents(t *testing.T) {
 		for i := range 100 {
 			e.Pod(third, "", corev1.EventTypeNormal, fmt.Sprint("Later", i), "")
 		}
-		synctest.Wait()
+		time.Sleep(calm)
 		if n := len(api.Asked()); n != 2 {
 			t.Errorf("%d requests 12 minutes later, want 2: one each 5 minutes", n)
+		}
+	})
+}
+
+// TestEventsYield: what went well with pods is told when nothing of more haste is under
+// way, after 10 s at the latest, and at once where many wait. What went wrong, and what
+// happens to the node, never waits.
+func TestEventsYield(t *testing.T) {
+	telling(t, func(e *status.Events, api *statustest.Server) {
+		told := func(when string, want ...string) {
+			t.Helper()
+			synctest.Wait()
+			var got []string
+			for _, ev := range api.Events() {
+				got = append(got, ev.Reason)
+			}
+			slices.Sort(got)
+			if slices.Sort(want); !slices.Equal(got, want) {
+				t.Errorf("%s there are %v, want %v", when, got, want)
+			}
+		}
+		web, end := bound("web", "1"), time.Now().Add(5*time.Second)
+		e.Yield(end)
+		e.Pod(web, "c", corev1.EventTypeNormal, "Pulled", "")
+		e.Pod(web, "c", corev1.EventTypeWarning, "Failed", "")
+		e.Node(corev1.EventTypeNormal, "Starting", "")
+		told("at once", "Failed", "Starting")
+		time.Sleep(time.Until(end) - time.Millisecond)
+		told("as long as pods come up", "Failed", "Starting")
+		time.Sleep(time.Millisecond)
+		told("when they are up", "Failed", "Starting", "Pulled")
+
+		e.Pod(web, "c", corev1.EventTypeNormal, "Created", "")
+		for range 95 {
+			e.Yield(time.Now().Add(500 * time.Millisecond))
+			time.Sleep(100 * time.Millisecond)
+		}
+		told("after 9.5 s in which pods come up", "Failed", "Starting", "Pulled")
+		for range 10 {
+			e.Yield(time.Now().Add(500 * time.Millisecond))
+			time.Sleep(100 * time.Millisecond)
+		}
+		told("after 10.5 s", "Failed", "Starting", "Pulled", "Created")
+
+		time.Sleep(time.Minute)
+		e.Yield(time.Now().Add(5 * time.Second))
+		for i := range 600 {
+			e.Pod(bound(fmt.Sprint("p", i), fmt.Sprint(i)), "", corev1.EventTypeNormal, "Started", "")
+		}
+		synctest.Wait()
+		if n := len(api.Events()) - 4; n != 100 {
+			t.Errorf("of 600 events %d were told at once, want the 100 of a burst", n)
+		}
+		time.Sleep(time.Minute)
+		if n := len(api.Events()) - 4; n != 600 {
+			t.Errorf("of 600 events %d were told in the end", n)
 		}
 	})
 }
@@ -125,7 +187,7 @@ func TestEventRate(t *testing.T) {
 		for i := range 500 {
 			e.Pod(bound(fmt.Sprint("p", i), fmt.Sprint(i)), "", corev1.EventTypeNormal, "Started", "")
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(calm + 2*time.Second)
 		if n := len(api.Asked()); n < 190 || n > 205 {
 			t.Errorf("%d requests in 2 s, want 200", n)
 		}
@@ -191,7 +253,7 @@ func TestEventRefused(t *testing.T) {
 			closed.Namespace = "closed"
 			e.Pod(closed, "", corev1.EventTypeNormal, "Started", "")
 			e.Pod(bound("web", "2"), "", corev1.EventTypeNormal, "Started", "")
-			synctest.Wait()
+			time.Sleep(calm)
 			if events := api.Events(); len(events) != 1 || events[0].InvolvedObject.UID != "2" {
 				t.Errorf("%d: told: %+v", c.status, events)
 			}

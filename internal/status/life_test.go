@@ -133,6 +133,44 @@ func TestPendingIsTold(t *testing.T) {
 	})
 }
 
+// TestManyPending: while one pod after another gets ready, nobody is told of those that
+// are still on their way up, unless something goes wrong or it takes too long; and what
+// else talks to the API server is asked to wait.
+func TestManyPending(t *testing.T) {
+	live(t, func(b *bed) {
+		web, failing := bound("web", "1"), bound("failing", "2")
+		b.api.Add(web)
+		b.api.Add(failing)
+		b.pods.tell(with(web, corev1.PodPending, false, 0), false)
+		began, n := time.Now(), 0
+		ready := func(until time.Duration) { // one pod after another
+			t.Helper()
+			var want []string
+			for ; time.Since(began) < until; n++ {
+				other := bound(fmt.Sprint("p", n), fmt.Sprint("p", n))
+				b.api.Add(other)
+				b.pods.tell(with(other, corev1.PodRunning, true, 0), false)
+				want = append(want, "patch pods/status "+other.Name)
+				synctest.Wait()
+				if got := b.yield.Load(); got == nil || !got.Equal(time.Now().Add(500*time.Millisecond)) {
+					t.Errorf("at %s others are asked to wait until %v", time.Now(), got)
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+			b.asked(fmt.Sprint("until ", until), want...)
+		}
+		ready(4 * time.Second)
+		bad := with(failing, corev1.PodPending, false, 0)
+		bad.Status.ContainerStatuses[0].State.Waiting = &corev1.ContainerStateWaiting{Reason: "ErrImagePull"}
+		b.pods.tell(bad, false)
+		time.Sleep(300 * time.Millisecond)
+		b.asked("when a pod fails", "patch pods/status failing")
+		ready(9900 * time.Millisecond)
+		time.Sleep(time.Until(began.Add(10*time.Second + time.Millisecond)))
+		b.asked("after 10 s", patchWeb)
+	})
+}
+
 // TestNoise: a container that restarts all the time is told of now and then, and in the
 // end as it is; a pod that gets unready is told of at once even then.
 func TestNoise(t *testing.T) {

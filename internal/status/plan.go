@@ -121,7 +121,26 @@ const (
 	// starting is for a pod that begins without trouble: it is ready before it is over,
 	// also on a busy node, and then all is told with that.
 	starting = time.Second
+	// patience is the longest wait for what others are told in haste. While many pods
+	// begin at once, each request of theirs takes time from the next pod's start, at the
+	// API server and here; so what nobody waits for comes when they are up.
+	patience = 10 * time.Second
+	// lull is how long after the last thing of haste no more of it is to be expected.
+	lull = 500 * time.Millisecond
 )
+
+// waits tells when something may be told of which nobody waits: calm after it came up at
+// since, and not before busy, but with patience.
+func waits(since time.Time, calm time.Duration, busy time.Time) time.Time {
+	at, latest := since.Add(calm), since.Add(patience)
+	switch {
+	case busy.After(latest):
+		return latest
+	case busy.After(at):
+		return busy
+	}
+	return at
+}
 
 // begins tells whether the status is that of a pod on its way up of which nothing went
 // wrong: nobody can do anything about it but wait.
@@ -143,8 +162,8 @@ var (
 	hastePace = pace{burst: 10, every: time.Second}
 )
 
-// due tells when the next step may be taken.
-func (r *record) due(now time.Time) time.Time {
+// due tells when the next step may be taken; until busy others have more haste.
+func (r *record) due(now, busy time.Time) time.Time {
 	at := now
 	switch {
 	case r.next.step == remove && r.key.uid != "":
@@ -152,11 +171,11 @@ func (r *record) due(now time.Time) time.Time {
 		at = r.haste.when(hastePace, now)
 	default:
 		at = r.noise.when(noisePace, now)
-		wait := quiet
+		calm := r.since.Add(quiet)
 		if r.next.step == patch && begins(&r.next.status) {
-			wait = starting
+			calm = waits(r.since, starting, busy)
 		}
-		if calm := r.since.Add(wait); calm.After(at) {
+		if calm.After(at) {
 			at = calm
 		}
 	}

@@ -34,12 +34,15 @@ type API interface {
 	Delete(ctx context.Context, name types.NamespacedName, uid types.UID) error
 }
 
-// Config is what a writer works with; all but AtOnce, Rate and Logger must be set.
+// Config is what a writer works with; all but Yield, AtOnce, Rate and Logger must be set.
 type Config struct {
 	Pods Pods
 	API  API
 	// Node tells of the Node object that mirror pods belong to. It must not block.
 	Node func() Node
+	// Yield, where there is one, is told until when what somebody waits for is likely to
+	// be written: what nobody waits for had better wait, too. It must not block.
+	Yield func(until time.Time)
 	// AtOnce bounds the requests that are under way; 0 means 16.
 	AtOnce int
 	// Rate bounds the requests by time; nil: nothing does. What a request has to wait
@@ -85,6 +88,7 @@ type Writer struct {
 	synced  bool
 	outage  outage
 	flying  int
+	busy    time.Time // until then there is likely to be something of haste
 	done    chan result
 }
 
@@ -98,6 +102,9 @@ type change struct {
 func New(cfg Config) (*Writer, error) {
 	if cfg.Pods == nil || cfg.API == nil || cfg.Node == nil {
 		return nil, errors.New("configure the status writer: pods, API and node are needed")
+	}
+	if cfg.Yield == nil {
+		cfg.Yield = func(time.Time) {}
 	}
 	if cfg.AtOnce == 0 {
 		cfg.AtOnce = 16
@@ -294,7 +301,7 @@ func (w *Writer) advance(ctx context.Context, tasks *sync.WaitGroup, now time.Ti
 		if r.flying || !w.planned(r, now) {
 			continue
 		}
-		at := r.due(now)
+		at := r.due(now, w.busy)
 		if from.After(at) {
 			at = from
 		}
