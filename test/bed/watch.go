@@ -10,6 +10,7 @@ import (
 	"iter"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -107,7 +108,9 @@ func (a *AgentProcess) Watch(ctx context.Context) iter.Seq2[Change, error] {
 	}
 }
 
-// WaitPods waits until ok says yes of the pods that the daemon shows, by name.
+// WaitPods waits until ok says yes of the pods that the daemon shows, by name. It asks with
+// each change, from the first pod that is told of: of what is not there it knows nothing,
+// and where there is no pod it asks nobody (WaitGone).
 func (a *AgentProcess) WaitPods(ctx context.Context, ok func(map[string]*corev1.Pod) bool) error {
 	pods := map[string]*corev1.Pod{}
 	for {
@@ -132,8 +135,25 @@ func (a *AgentProcess) WaitPods(ctx context.Context, ok func(map[string]*corev1.
 		case <-time.After(20 * time.Millisecond):
 		}
 		clear(pods)
-		if list, err := a.Pods(ctx); err == nil && len(list) == 0 && ok(pods) {
+	}
+}
+
+// WaitGone waits until the daemon shows none of these pods (namespace/name); without
+// names, no pod at all. A watch begins pod by pod, and says nothing of those that had gone
+// before: only the list tells who is not there.
+func (a *AgentProcess) WaitGone(ctx context.Context, names ...string) error {
+	for {
+		left, err := a.Pods(ctx)
+		if len(names) > 0 {
+			left = slices.DeleteFunc(left, func(p corev1.Pod) bool { return !slices.Contains(names, p.Namespace+"/"+p.Name) })
+		}
+		if err == nil && len(left) == 0 {
 			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for pods to be gone: %w; %d are left, %v\n%s", ctx.Err(), len(left), err, tail(a.Log(), 40))
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }

@@ -73,7 +73,7 @@ func TestExplainPod(t *testing.T) {
 
 	n.write(t, "hang", spec("", "command: [/podtool, sleep, forever]"))
 	t.Run("behind", func(t *testing.T) { c.explainBehind(t, n) })
-	must(t, a.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool { return pods["default/crash-node"] == nil }))
+	must(t, a.WaitGone(ctx, "default/crash-node"))
 	n.write(t, "loop", spec("", endsAtOnce))
 	n.pod(t, "loop", "held back", waitingFor("CrashLoopBackOff"))
 	must(t, a.Kill())

@@ -170,8 +170,11 @@ func TestOneStuckPodIsOneStuckPod(t *testing.T) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+	var others []string
 	for i := range 12 { // more than are started at a time
-		must(t, a.WriteManifest(fmt.Sprintf("p%d", i), onePod(fmt.Sprintf("p%d", i), "Always", "[/podtool, sleep, forever]")))
+		name := fmt.Sprintf("p%d", i)
+		must(t, a.WriteManifest(name, onePod(name, "Always", "[/podtool, sleep, forever]")))
+		others = append(others, "default/"+name+"-node")
 	}
 	err := a.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool {
 		ready := 0
@@ -184,11 +187,7 @@ func TestOneStuckPodIsOneStuckPod(t *testing.T) {
 	})
 	must(t, err)
 	must(t, a.RemoveManifests())
-	err = a.WaitPods(ctx, func(map[string]*corev1.Pod) bool {
-		list, err := a.Pods(ctx)
-		return err == nil && len(list) <= 1
-	})
-	must(t, err)
+	must(t, a.WaitGone(ctx, others...))
 }
 
 // TestPanicIsOnePods: a panic in one pod's step is that pod's failure.

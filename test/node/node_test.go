@@ -56,7 +56,7 @@ func warm(t *testing.T, ctx context.Context, b *bed.Bed, a *bed.AgentProcess) {
 // waitGone waits until the daemon shows no pod.
 func waitGone(t *testing.T, ctx context.Context, a *bed.AgentProcess) {
 	t.Helper()
-	if err := a.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool { return len(pods) == 0 }); err != nil {
+	if err := a.WaitGone(ctx); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -163,7 +163,7 @@ func (n *rowsNode) ordered(t *testing.T, dir string) {
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, rowLimit)
 	defer cancel()
-	if err := n.a.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool { return pods["default/"+p.Name] == nil }); err != nil {
+	if err := n.a.WaitGone(ctx, "default/"+p.Name); err != nil {
 		t.Error(err)
 	}
 }
@@ -285,7 +285,7 @@ func (n *rowsNode) stopInHook(t *testing.T) {
 	must(t, n.a.Restart(n.ctx))
 	ctx, cancel := context.WithTimeout(n.ctx, rowLimit)
 	defer cancel()
-	if err := n.a.WaitPods(ctx, func(pods map[string]*corev1.Pod) bool { return pods["default/slowhook-node"] == nil }); err != nil {
+	if err := n.a.WaitGone(ctx, "default/slowhook-node"); err != nil {
 		t.Error(err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
 	"nodeagent/test/bed"
@@ -63,6 +64,7 @@ func TestObjectsOfFiles(t *testing.T) {
 	n.saysOf(t, "Secret default/credentials and has mode 0644", "chmod 600 "+file)
 	must(t, os.Chmod(file, 0o600))
 	p := n.pod(t, "secretive", "running", inPhase(corev1.PodRunning))
+	must(t, n.b.WaitCatches(n.ctx, "podtool", int(unix.SIGTERM))) // until then it may be runc, with runc's variables
 	n.hasVariable(t, p, "PASSWORD="+objectCanary)
 
 	must(t, n.a.WriteManifest("settings", strings.Replace(settings, "fast", "slow", 1)+"---\n"+strings.Replace(settings, "settings", "more", 1)))

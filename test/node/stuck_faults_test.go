@@ -107,7 +107,7 @@ func (n *faultNode) others(count int) (most times) {
 		must(n.T, n.b.WaitCatches(n.ctx, "podtool", int(unix.SIGTERM))) // or it takes the whole grace period
 		began = time.Now()
 		must(n.T, n.a.RemoveManifest(name))
-		must(n.T, n.a.WaitPods(n.ctx, func(pods map[string]*corev1.Pod) bool { return pods["default/"+name+"-node"] == nil }))
+		must(n.T, n.a.WaitGone(n.ctx, "default/"+name+"-node"))
 		went = append(went, time.Since(began))
 	}
 	slices.Sort(came)
