@@ -77,6 +77,15 @@ func (n *node) person(name, verb string) *tls.Certificate {
 	n.t.Helper()
 	n.kubectl("create", "clusterrole", name, "--verb="+verb, "--resource=nodes/proxy")
 	n.kubectl("create", "clusterrolebinding", name, "--clusterrole="+name, "--user="+name)
+	for deadline := time.Now().Add(time.Minute); ; { // the authorizer learns of it a moment later
+		out, err := n.c.Kubectl(n.ctx, "auth", "can-i", verb, "nodes", "--subresource=proxy", "--as="+name)
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			n.t.Fatalf("%s may not %s nodes/proxy: %q, %v", name, verb, out, err)
+		}
+	}
 	file, err := n.c.Kubeconfig(name, cluster.Identity{Name: name})
 	if err != nil {
 		n.t.Fatal(err)

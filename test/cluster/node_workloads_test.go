@@ -91,11 +91,11 @@ func (n *node) unbuilt() {
 	}
 	const waits = `--for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=UnsupportedField`
 	deployment("nfs: {server: 127.0.0.1, path: /}")
-	n.kubectl("wait", "--for=jsonpath={.status.unavailableReplicas}=1", "deployment/disk", "--timeout=60s")
+	n.kubectl("wait", "--for=jsonpath={.status.replicas}=1", "deployment/disk", "--timeout=60s") // those that were made, not those that are wanted
 	n.kubectl("wait", waits, "pods", "-l", "app=disk", "--timeout=60s")
 	n.restart()
 	n.kubectl("scale", "deployment/disk", "--replicas=2")
-	n.kubectl("wait", "--for=jsonpath={.status.unavailableReplicas}=2", "deployment/disk", "--timeout=60s")
+	n.kubectl("wait", "--for=jsonpath={.status.replicas}=2", "deployment/disk", "--timeout=60s")
 	n.kubectl("wait", waits, "pods", "-l", "app=disk", "--timeout=60s")
 	if got := n.jsonpath("{.items[*].status.phase} {.items[*].status.reason}", "pods", "-l", "app=disk"); got != "Pending Pending UnsupportedField UnsupportedField" {
 		n.t.Errorf("pods that ask for what is not built are %q", got)
