@@ -101,7 +101,7 @@ func (d *daemon) backend(mode string, binding config.ProxyBinding, facts proxy.F
 		of := &d.cfg.Proxy.IPTables
 		b, err := iptables.New(iptables.Config{
 			Pods: pods, PodInterfaces: through, KeepInvalid: keep, NodePorts: at,
-			MasqueradeAll: of.MasqueradeAll, MasqueradeBit: of.MasqueradeBit,
+			MasqueradeAll: of.MasqueradeAll, MasqueradeBit: of.MasqueradeBit, Own: &d.ruleSockets,
 		})
 		return counted{rules{b, mode, d}, b}, err
 	case config.ModeIPVS:

@@ -136,7 +136,7 @@ func BenchmarkBare(b *testing.B) {
 		be := backend(b, Config{Flavour: flavour})
 		_, err := be.Sync(long(b), table)
 		must(b, err)
-		text := one([]patch{{table: nat, write: be.layouts[0].chains(table.Sorted()[0])}})[0]
+		text := job{{table: nat, write: be.layouts[0].chains(table.Sorted()[0])}}.text()
 		children := cpu(syscall.RUSAGE_CHILDREN)
 		for b.Loop() {
 			c := exec.Command("iptables-"+string(flavour)+"-restore", "--noflush", "-w", "5")

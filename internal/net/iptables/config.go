@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/net"
+	"nodeagent/internal/net/news"
 )
 
 // Flavour is the kind of iptables: the programs differ, and each sees only its
@@ -51,6 +53,8 @@ type Config struct {
 	// MasqueradeBit is the bit of the packet mark that says "masquerade". Default
 	// and kube-proxy's: 14.
 	MasqueradeBit *int32
+	// Own is of who does not want to hear of what we write. Empty: the Backend's own.
+	Own *news.Own
 }
 
 const (
@@ -74,6 +78,7 @@ type Backend struct {
 	unsure   bool          // and nobody knows where
 	spots    map[spot]bool // nft: where
 	left     *left
+	own      *news.Own
 
 	// What the kernel holds as far as we know. Not known after an error, and
 	// before the first Sync.
@@ -111,7 +116,7 @@ func New(cfg Config) (*Backend, error) {
 			return nil, fmt.Errorf("%q is no name of an interface", name)
 		}
 	}
-	b := &Backend{cfg: cfg, mark: 1 << bit}
+	b := &Backend{cfg: cfg, mark: 1 << bit, own: cmp.Or(cfg.Own, new(news.Own))}
 	b.left = newLeft(b.ours, func(pid int) bool { return pid == os.Getpid() || b.isChild(pid) })
 	return b, nil
 }
@@ -122,13 +127,14 @@ func (b *Backend) Close() {}
 // plan makes the layouts of a whole table, one a family.
 func (b *Backend) plan(t *net.Table) []*layout {
 	out := []*layout{newLayout(b.cfg, b.mark, ipv4), newLayout(b.cfg, b.mark, ipv6)}
-	d := net.Diff{Entries: make([]net.Change, 0, len(t.Entries))}
 	for _, e := range t.Sorted() {
-		d.Entries = append(d.Entries, net.Change{New: e})
+		for _, l := range out {
+			l.plant(e)
+		}
 	}
-	d.ClusterIPs.Added, d.Here.Added = t.ClusterIPs(), t.Here()
 	for _, l := range out {
-		l.apply(&d)
+		l.move(l.rest, net.Addresses{Added: t.ClusterIPs()})
+		l.move(l.hair, net.Addresses{Added: t.Here()})
 		l.forgetTouched()
 	}
 	return out

@@ -3,6 +3,7 @@ package iptables
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -44,26 +45,11 @@ func (b *Backend) glance(ctx context.Context, x tool, table string) (seen, bool)
 
 // chainsOf asks the kernel for all chains of a family.
 func chainsOf(ctx context.Context, f fam) ([]netChain, error) {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
-	if err != nil {
-		return nil, fmt.Errorf("list chains: %w", err)
-	}
-	defer c.Close()
-	until := time.Now().Add(glanceTime)
-	if d, ok := ctx.Deadline(); ok && d.Before(until) {
-		until = d
-	}
-	if err := c.SetDeadline(until); err != nil {
-		return nil, fmt.Errorf("list chains: %w", err)
-	}
 	family := byte(unix.AF_INET)
 	if f.v6 {
 		family = unix.AF_INET6
 	}
-	ms, err := c.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETCHAIN, Flags: netlink.Request | netlink.Dump},
-		Data:   []byte{family, 0, 0, 0},
-	})
+	ms, err := askNftables(ctx, unix.NFT_MSG_GETCHAIN, netlink.Dump, family)
 	if err != nil {
 		return nil, fmt.Errorf("list chains: %w", err)
 	}
@@ -76,6 +62,47 @@ func chainsOf(ctx context.Context, f fam) ([]netChain, error) {
 		out = append(out, n)
 	}
 	return out, nil
+}
+
+// askNftables puts one question to the kernel.
+func askNftables(ctx context.Context, what uint16, how netlink.HeaderFlags, family byte) ([]netlink.Message, error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	until := time.Now().Add(glanceTime)
+	if d, ok := ctx.Deadline(); ok && d.Before(until) {
+		until = d
+	}
+	if err := c.SetDeadline(until); err != nil {
+		return nil, err
+	}
+	return c.Execute(netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | what), Flags: netlink.Request | how},
+		Data:   []byte{family, unix.NFNETLINK_V0, 0, 0},
+	})
+}
+
+// generation is the number of the ruleset, which each transaction raises by one.
+func generation(ctx context.Context) (uint32, error) {
+	ms, err := askNftables(ctx, unix.NFT_MSG_GETGEN, 0, unix.AF_UNSPEC)
+	if err != nil {
+		return 0, fmt.Errorf("ask nftables for its generation: %w", err)
+	}
+	for _, m := range ms {
+		ad, err := netlink.NewAttributeDecoder(m.Data[min(4, len(m.Data)):])
+		if err != nil {
+			return 0, fmt.Errorf("ask nftables for its generation: %w", err)
+		}
+		ad.ByteOrder = binary.BigEndian
+		for ad.Next() {
+			if ad.Type() == unix.NFTA_GEN_ID {
+				return ad.Uint32(), ad.Err()
+			}
+		}
+	}
+	return 0, errors.New("ask nftables for its generation: the answer has none")
 }
 
 func parseChain(b []byte) (netChain, error) {

@@ -164,6 +164,7 @@ func TestMendsWhatIsNamed(t *testing.T) {
 	if in, ok := w.named(w.model.Table()); !ok || !maps.Equal(in, map[spot]bool{{table: nat, chain: id}: true}) {
 		t.Errorf("the kernel named %v (%v)", in, ok)
 	}
+	w.known = false
 	if r, err := w.Sync(hosttest.Ctx(t), w.model.Table()); err != nil || r.Chains != 1 { // by a look at everything
 		t.Errorf("Sync: %+v, %v", r, err)
 	}

@@ -91,6 +91,16 @@ func (l *layout) apply(d *net.Diff) {
 	l.move(l.hair, d.Here)
 }
 
+// plant puts an entry that is there from the start into the trees.
+func (l *layout) plant(e *net.Entry) {
+	if !l.f.has(e.Addr.IP) {
+		return
+	}
+	for _, x := range l.leaves(e) {
+		x.in.put(x.item)
+	}
+}
+
 func (l *layout) move(t *tree, as net.Addresses) {
 	for _, a := range as.Removed {
 		if l.f.has(a) {

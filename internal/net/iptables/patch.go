@@ -30,53 +30,96 @@ func (p *patch) rules() int {
 	return n
 }
 
-// maxBatch is how many chains the nft flavour gets at once. What it needs for a
-// batch grows faster than the batch; the legacy flavour copies whole tables, and
-// gets all at once.
-const maxBatch = 400
+// job is what one iptables-restore is told: a transaction for each table of which
+// there is something to write.
+type job []patch
 
-// batches makes the input of one run of iptables-restore each. A chain comes
-// after those that it leads to, so that no packet is led to where nothing is
-// yet, and chains go last.
-func batches(flavour Flavour, ps []patch) [][]byte {
-	chains := 0
+// What the nft flavour gets at once. What it needs for a run grows faster than the
+// run; the legacy flavour copies whole tables, and gets all at once.
+const (
+	maxBatch = 400
+	maxRules = 2600
+)
+
+// steps are the runs that write patches. A chain comes after those that it leads to,
+// so that no packet is led to where nothing is yet, and chains go last; the jumps of
+// the kernel's chains come when all is there to which they lead: until then it has
+// nothing to walk through. Runs of one step lead to nothing of each other.
+func steps(flavour Flavour, ps []patch) [][]job {
 	for i := range ps {
-		p := &ps[i]
-		slices.SortFunc(p.write, func(a, b chain) int { return cmp.Or(rank(a.name)-rank(b.name), cmp.Compare(a.name, b.name)) })
-		slices.Sort(p.drop)
-		chains += len(p.write) + len(p.drop)
+		ps[i].write = ranked(ps[i].write)
+		slices.Sort(ps[i].drop)
 	}
-	if flavour == Legacy || chains <= maxBatch {
-		return one(ps)
+	ps = slices.DeleteFunc(slices.Clone(ps), func(p patch) bool { return p.isEmpty() })
+	switch {
+	case len(ps) == 0:
+		return nil
+	case flavour == Legacy || !many(ps):
+		return [][]job{{ps}}
 	}
-	var out [][]byte
+	var out [][]job
+	var jumps, empty, drop []job
 	for _, p := range ps {
-		for part := range slices.Chunk(p.write, maxBatch) {
-			out = append(out, one([]patch{{table: p.table, write: part}})...)
+		out = append(out, inOrder(p)...)
+		if j := (patch{table: p.table, undo: p.undo, insert: p.insert, empty: p.empty}); !j.isEmpty() {
+			jumps = append(jumps, job{j})
 		}
-	}
-	for _, p := range ps {
-		out = append(out, one([]patch{{table: p.table, undo: p.undo, insert: p.insert, empty: p.empty}})...)
-	}
-	for _, p := range ps {
 		for part := range slices.Chunk(p.drop, maxBatch) { // they may lead to each other
-			out = append(out, one([]patch{{table: p.table, empty: part}})...)
+			empty = append(empty, job{{table: p.table, empty: part}})
+			drop = append(drop, job{{table: p.table, drop: part}})
 		}
-		for part := range slices.Chunk(p.drop, maxBatch) {
-			out = append(out, one([]patch{{table: p.table, drop: part}})...)
+	}
+	return slices.DeleteFunc(append(out, jumps, empty, drop), func(s []job) bool { return len(s) == 0 })
+}
+
+// many tells whether patches are more than one run takes.
+func many(ps []patch) bool {
+	chains, rules := 0, 0
+	for _, p := range ps {
+		chains += len(p.write) + len(p.drop)
+		rules += p.rules()
+	}
+	return chains > maxBatch || rules > maxRules && chains > 1
+}
+
+// inOrder are the runs that write the chains of a patch. Those whose chains all have
+// one rank are one step: no chain leads to one of its own rank.
+func inOrder(p patch) [][]job {
+	var out [][]job
+	last := -1
+	for len(p.write) > 0 {
+		n, rules := 1, len(p.write[0].rules)
+		for n < len(p.write) && n < maxBatch && rules+len(p.write[n].rules) <= maxRules {
+			rules += len(p.write[n].rules)
+			n++
+		}
+		part := p.write[:n]
+		p.write = p.write[n:]
+		first, end := rank(part[0].name), rank(part[n-1].name)
+		if first != end || end != last {
+			out = append(out, nil)
+		}
+		out[len(out)-1] = append(out[len(out)-1], job{{table: p.table, write: part}})
+		if last = end; first != end {
+			last = -1
 		}
 	}
 	return out
 }
 
-// one makes one input, or none if there is nothing to write.
-func one(ps []patch) [][]byte {
+// text is the input of iptables-restore.
+func (r job) text() []byte {
 	var b bytes.Buffer
-	for _, p := range ps {
-		if p.isEmpty() {
-			continue
+	put := func(parts ...string) {
+		for i, p := range parts {
+			if i > 0 {
+				b.WriteByte(' ')
+			}
+			b.WriteString(p)
 		}
-		put := func(parts ...string) { b.WriteString(strings.Join(parts, " ") + "\n") }
+		b.WriteByte('\n')
+	}
+	for _, p := range r {
 		put("*" + p.table)
 		for _, c := range p.write {
 			put(":"+c.name, "- [0:0]")
@@ -100,10 +143,25 @@ func one(ps []patch) [][]byte {
 		}
 		put("COMMIT")
 	}
-	if b.Len() == 0 {
-		return nil
+	return b.Bytes()
+}
+
+// ranked sorts chains by rank, and then by name.
+func ranked(cs []chain) []chain {
+	type of struct {
+		rank int
+		chain
 	}
-	return [][]byte{b.Bytes()}
+	all := make([]of, 0, len(cs))
+	for _, c := range cs {
+		all = append(all, of{rank(c.name), c})
+	}
+	slices.SortFunc(all, func(a, b of) int { return cmp.Or(a.rank-b.rank, cmp.Compare(a.name, b.name)) })
+	out := make([]chain, 0, len(all))
+	for _, c := range all {
+		out = append(out, c.chain)
+	}
+	return out
 }
 
 // rank orders chains so that each comes after those that it leads to.

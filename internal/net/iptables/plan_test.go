@@ -73,9 +73,11 @@ func (p *paper) apply(t testing.TB, flavour Flavour, d *net.Diff) {
 
 func (p *paper) put(t testing.TB, i int, flavour Flavour, ps []patch) {
 	t.Helper()
-	for _, text := range batches(flavour, ps) {
-		if err := p.kernels[i].restore(text); err != nil {
-			t.Fatalf("%v\n%s", err, text)
+	for _, step := range steps(flavour, ps) {
+		for _, r := range slices.Backward(step) { // they are side by side: in any order
+			if err := p.kernels[i].restore(r.text()); err != nil {
+				t.Fatalf("%v\n%s", err, r.text())
+			}
 		}
 	}
 }

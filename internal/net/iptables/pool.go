@@ -103,5 +103,5 @@ func share(n, total int) string {
 	}
 	const whole = 1 << 31
 	parts := math.Round(whole * float64(n) / float64(total))
-	return fmt.Sprintf("-m statistic --mode random --probability %.11f", parts/whole)
+	return "-m statistic --mode random --probability " + strconv.FormatFloat(parts/whole, 'f', 11, 64)
 }

@@ -8,6 +8,8 @@ import (
 	"io"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"nodeagent/internal/net"
 )
 
@@ -21,25 +23,29 @@ func (b *Backend) Sync(ctx context.Context, t *net.Table) (net.Report, error) {
 	if err != nil {
 		return net.Report{}, fmt.Errorf("program service rules: %w", err)
 	}
+	if b.heardNothing(t) {
+		return net.Report{}, nil
+	}
+	same := b.known && b.edition == t.Edition()
 	if in, ok := b.named(t); ok {
-		b.known = false
+		b.known, same = false, false
 		r, err := b.mend(ctx, tools, t, in)
 		if b.known = err == nil; b.known {
 			return r, nil
 		}
 	}
-	r, err := b.level(ctx, tools, t)
+	r, err := b.level(ctx, tools, t, same)
 	if err != nil && !IsLocked(err) && ctx.Err() == nil { // somebody wrote between our look and our change
-		r, err = b.level(ctx, tools, t)
+		r, err = b.level(ctx, tools, t, false)
 	}
 	return r, err
 }
 
-// level is one try of a Sync.
-func (b *Backend) level(ctx context.Context, tools []tool, t *net.Table) (net.Report, error) {
+// level is one try of a Sync. same says that the layouts are those of the table.
+func (b *Backend) level(ctx context.Context, tools []tool, t *net.Table, same bool) (net.Report, error) {
 	b.known = false
 	b.settle() // what others did before is seen now
-	r, err := b.sync(ctx, tools, t)
+	r, err := b.sync(ctx, tools, t, same)
 	if err != nil {
 		return r, fmt.Errorf("program service rules: %w", err)
 	}
@@ -53,9 +59,26 @@ func (b *Backend) level(ctx context.Context, tools []tool, t *net.Table) (net.Re
 	return r, nil
 }
 
-func (b *Backend) sync(ctx context.Context, tools []tool, t *net.Table) (net.Report, error) {
+// work is what one program has to write.
+type work struct {
+	tool
+	steps [][]job
+}
+
+func (b *Backend) sync(ctx context.Context, tools []tool, t *net.Table, same bool) (net.Report, error) {
 	var r net.Report
-	plan := b.plan(t)
+	plan := b.layouts
+	if !same {
+		plan = b.plan(t)
+	}
+	since := uint32(0)
+	if tools[0].flavour == NFT {
+		var err error
+		if since, err = generation(ctx); err != nil {
+			return r, err
+		}
+	}
+	var all []work
 	for _, x := range tools {
 		l := plan[0]
 		if x.f.v6 {
@@ -65,37 +88,80 @@ func (b *Backend) sync(ctx context.Context, tools []tool, t *net.Table) (net.Rep
 		if err != nil {
 			return r, err
 		}
-		ps := differ(l, t, have, seed, &r)
-		if err := b.write(ctx, x, ps); err != nil {
-			return r, err
-		}
+		all = append(all, work{x, steps(x.flavour, differ(l, t, have, seed, &r))})
+	}
+	if err := b.writeAll(ctx, since, all); err != nil {
+		return r, err
 	}
 	b.layouts, b.edition = plan, t.Edition()
 	return r, nil
 }
 
-func (b *Backend) ours(name string) bool { return own(b.cfg.Prefix, name) }
-
-// look reads both tables.
-func (b *Backend) look(ctx context.Context, x tool) (map[string]seen, maphash.Seed, error) {
-	seed := maphash.MakeSeed()
-	out := map[string]seen{}
-	for _, table := range tables {
-		if x.flavour == NFT {
-			if s, ok := b.glance(ctx, x, table); ok {
-				out[table] = s
-				continue
+// writeAll writes what was found to differ since some generation of the ruleset. While
+// it is much in the nft flavour, nobody of ours listens: for each rule of it the kernel
+// would make a message. What others did meanwhile the generation tells.
+func (b *Backend) writeAll(ctx context.Context, since uint32, all []work) error {
+	runs, transactions := 0, 0
+	for _, w := range all {
+		for _, step := range w.steps {
+			runs += len(step)
+			for _, r := range step {
+				transactions += len(r)
 			}
 		}
-		err := x.read(ctx, table, func(r io.Reader) (err error) {
-			out[table], err = parse(r, seed, b.ours)
+	}
+	write := func() error {
+		for _, w := range all {
+			if err := b.perform(ctx, w.tool, w.steps); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if runs <= len(all) {
+		return write()
+	}
+	return b.own.Aside(since, func() (uint32, error) { return generation(ctx) }, func() (int, error) {
+		err := write()
+		b.settle() // what was told of before our look, and not yet heard
+		return transactions, err
+	})
+}
+
+func (b *Backend) ours(name string) bool { return own(b.cfg.Prefix, name) }
+
+// look reads both tables, side by side.
+func (b *Backend) look(ctx context.Context, x tool) (map[string]seen, maphash.Seed, error) {
+	seed := maphash.MakeSeed()
+	found := make([]seen, len(tables))
+	g, ctx := errgroup.WithContext(ctx)
+	for i, table := range tables {
+		g.Go(func() (err error) {
+			found[i], err = b.lookAt(ctx, x, table, seed)
 			return err
 		})
-		if err != nil {
-			return nil, seed, err
-		}
+	}
+	if err := g.Wait(); err != nil {
+		return nil, seed, err
+	}
+	out := map[string]seen{}
+	for i, table := range tables {
+		out[table] = found[i]
 	}
 	return out, seed, nil
+}
+
+func (b *Backend) lookAt(ctx context.Context, x tool, table string, seed maphash.Seed) (out seen, err error) {
+	if x.flavour == NFT {
+		if s, ok := b.glance(ctx, x, table); ok {
+			return s, nil
+		}
+	}
+	err = x.read(ctx, table, func(r io.Reader) (err error) {
+		out, err = parse(r, seed, b.ours)
+		return err
+	})
+	return out, err
 }
 
 // differ makes what is to be written so that what is there becomes what shall be.
@@ -111,7 +177,7 @@ func differ(l *layout, t *net.Table, have map[string]seen, seed maphash.Seed, r 
 		wanted[c.name] = true
 		l.tally.put(c.table, c.name, len(c.rules))
 		is, there := have[c.table].chains[c.name]
-		if there && is == sumOf(seed, c.rules) {
+		if there && is.n == len(c.rules) && is == sumOf(seed, c.rules) {
 			return
 		}
 		p := of[c.table]
@@ -183,7 +249,7 @@ func (b *Backend) Apply(ctx context.Context, t *net.Table, d *net.Diff) error {
 		return fmt.Errorf("change service rules: %w", err)
 	}
 	if !b.known {
-		_, err := b.level(ctx, tools, t)
+		_, err := b.level(ctx, tools, t, false)
 		return err
 	}
 	b.known = false
@@ -199,7 +265,7 @@ func (b *Backend) Apply(ctx context.Context, t *net.Table, d *net.Diff) error {
 		b.known = b.change(ctx, tools, &back) == nil
 		return fmt.Errorf("change service rules: %w", err)
 	}
-	_, err = b.level(ctx, tools, t)
+	_, err = b.level(ctx, tools, t, false)
 	return err
 }
 
@@ -248,9 +314,28 @@ func patches(l *layout) []patch {
 	return ps
 }
 
+// writers is how many programs write at once: the kernel takes one transaction at a
+// time, and meanwhile the other one reads its input.
+const writers = 2
+
 func (b *Backend) write(ctx context.Context, x tool, ps []patch) error {
-	for _, text := range batches(x.flavour, ps) {
-		if err := b.send(ctx, x, ps, text); err != nil {
+	return b.perform(ctx, x, steps(x.flavour, ps))
+}
+
+// perform goes through steps. Those of a run that failed are the last.
+func (b *Backend) perform(ctx context.Context, x tool, all [][]job) error {
+	for _, step := range all {
+		g, stop := errgroup.WithContext(ctx)
+		g.SetLimit(writers)
+		for _, r := range step {
+			g.Go(func() error {
+				if err := stop.Err(); err != nil {
+					return err
+				}
+				return b.send(ctx, x, r, r.text())
+			})
+		}
+		if err := g.Wait(); err != nil {
 			return err
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"nodeagent/internal/net/news"
+	"nodeagent/internal/net"
 )
 
 // Watch calls wake when somebody else changes our rules, or may have, until ctx
@@ -28,9 +28,14 @@ func (b *Backend) Watch(ctx context.Context, wake func()) error {
 	}
 	tools, err := b.choose(ctx)
 	if err == nil && tools[0].flavour == NFT {
-		err = news.Listen(ctx, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES, func(m netlink.Message) {
-			if b.concerns(m) {
+		told := false
+		err = b.own.Others(ctx, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES, func(m netlink.Message) {
+			switch {
+			case b.concerns(m):
 				b.note(m)
+				told = true
+			case told && isEnd(m): // before it, only a part of what was changed is known
+				told = false
 				wake()
 			}
 		}, lost)
@@ -52,10 +57,13 @@ func (b *Backend) listens(yes bool) {
 
 // note takes down where somebody else wrote.
 func (b *Backend) note(m netlink.Message) {
-	p, known := spotOf(m)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.changed = true
+	if b.unsure {
+		return
+	}
+	p, known := spotOf(m)
 	known = known && (own(b.cfg.Prefix, p.chain) || slices.Contains(kernels, p.chain)) && len(b.spots) < maxNamed
 	if !known {
 		b.unsure = true
@@ -65,6 +73,19 @@ func (b *Backend) note(m netlink.Message) {
 		b.spots = map[spot]bool{}
 	}
 	b.spots[p] = true
+}
+
+// isEnd tells the last message of a transaction.
+func isEnd(m netlink.Message) bool {
+	return uint16(m.Header.Type) == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN
+}
+
+// heardNothing tells whether it is known that the kernel holds the table: what woke us
+// was seen by the Sync before.
+func (b *Backend) heardNothing(t *net.Table) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.known && b.edition == t.Edition() && b.tools[0].flavour == NFT && b.watched && !b.changed
 }
 
 // settle is before a look at everything.

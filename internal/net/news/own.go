@@ -55,19 +55,16 @@ func (o *Own) Others(ctx context.Context, family int, group uint32, hear func(ne
 // Aside makes a large change of ours while nobody listens. Where somebody does, the
 // kernel makes a message of 4 KiB for each element and keeps them all until the end,
 // half a gigabyte for ten thousand services, whether or not they are then wanted.
-// generation is the number of the ruleset, which each transaction raises by one: where
-// it says that others, too, changed something meanwhile, or nothing, the listeners are
-// told that they may have missed it.
-func (o *Own) Aside(generation func() (uint32, error), change func() error) error {
-	before, err := generation()
-	if err != nil {
-		return err
-	}
+// change tells how many transactions it was. generation is the number of the ruleset,
+// which each transaction raises by one, and since what it was when the caller knew what
+// is there: where it says that others, too, changed something, or not all of ours came
+// about, the listeners are told that they may have missed it.
+func (o *Own) Aside(since uint32, generation func() (uint32, error), change func() (transactions int, err error)) error {
 	o.leave()
-	err = change()
+	n, err := change()
 	o.rejoin()
 	if err == nil {
-		if after, err := generation(); err == nil && after == before+1 {
+		if now, err := generation(); err == nil && now == since+uint32(n) {
 			return nil
 		}
 	}

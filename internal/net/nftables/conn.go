@@ -123,7 +123,11 @@ func (b *Backend) flush(c *nftables.Conn, elements int) error {
 	if elements < manyElements {
 		return c.Flush()
 	}
-	return b.own.Aside(b.generation, c.Flush)
+	since, err := b.generation()
+	if err != nil {
+		return err
+	}
+	return b.own.Aside(since, b.generation, func() (int, error) { return 1, c.Flush() })
 }
 
 // noteName asks by which name the kernel will tell others of our changes.

@@ -95,13 +95,15 @@ func TestForeignInTheMiddle(t *testing.T) {
 	wakes := watch(t, b)
 	c, err := b.open(hosttest.Ctx(t))
 	must(t, err)
-	must(t, b.own.Aside(b.generation, func() error {
+	since, err := b.generation()
+	must(t, err)
+	must(t, b.own.Aside(since, b.generation, func() (int, error) {
 		if n := listeners(t); n > 0 {
 			t.Errorf("%d listen meanwhile", n)
 		}
 		nft(t, "add element inet nodeagent-services cluster-ips4 { 10.96.77.77 }")
 		c.AddChain(&nftables.Chain{Name: "ours", Table: b.table})
-		return c.Flush()
+		return 1, c.Flush()
 	}))
 	woken(t, wakes)
 	if n := listeners(t); n != 1 {
@@ -112,7 +114,7 @@ func TestForeignInTheMiddle(t *testing.T) {
 	}
 	nft(t, "add element inet nodeagent-services cluster-ips4 { 10.96.77.77 }") // it listens again
 	woken(t, wakes)
-	err = b.own.Aside(b.generation, func() error { return unix.EINVAL })
+	err = b.own.Aside(since, b.generation, func() (int, error) { return 0, unix.EINVAL })
 	if !errors.Is(err, unix.EINVAL) {
 		t.Errorf("a change that fails: %v", err)
 	}
