@@ -45,6 +45,36 @@ func TestToldAsAWhole(t *testing.T) {
 	}
 }
 
+// TestWakesAtTheEnd: the messages of a transaction do not wake before its last one.
+func TestWakesAtTheEnd(t *testing.T) {
+	b, err := New(Config{})
+	must(t, err)
+	message := func(what uint16, chain string) netlink.Message {
+		ae := netlink.NewAttributeEncoder()
+		ae.String(attrTable, nat)
+		ae.String(attrRuleChain, chain)
+		text, err := ae.Encode()
+		must(t, err)
+		return netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | what), PID: 4711}, Data: append([]byte{unix.AF_INET, 0, 0, 0}, text...)}
+	}
+	wakes := 0
+	hear := b.hears(func() { wakes++ })
+	hear(message(unix.NFT_MSG_NEWGEN, "")) // of somebody else's own
+	for range 3 {
+		hear(message(unix.NFT_MSG_DELRULE, "NODEAGENT-SVC-A"))
+		hear(message(unix.NFT_MSG_DELRULE, "FOREIGN"))
+		hear(message(unix.NFT_MSG_DELRULE, "NODEAGENT-SVC-B"))
+	}
+	if wakes != 0 || len(b.spots) != 2 {
+		t.Errorf("woken %d times in the middle, and %d chains are known", wakes, len(b.spots))
+	}
+	hear(message(unix.NFT_MSG_NEWGEN, ""))
+	hear(message(unix.NFT_MSG_NEWGEN, ""))
+	if wakes != 1 {
+		t.Errorf("woken %d times for one transaction", wakes)
+	}
+}
+
 // TestUnheard: of what we write at once for many services nobody is told, and nothing is
 // lost; what somebody else writes after it is told, and what he wrote in the middle too.
 func TestUnheard(t *testing.T) {
@@ -109,6 +139,13 @@ func TestUnheard(t *testing.T) {
 	}
 	if r, err := b.Sync(hosttest.Ctx(t), table); err != nil || r.Chains != 1 {
 		t.Errorf("mended is %+v, %v", r, err)
+	}
+	since, err = generation(hosttest.Ctx(t))
+	must(t, err)
+	b.note(netlink.Message{}) // what happened before our look is heard late
+	must(t, b.writeAll(hosttest.Ctx(t), since, []work{{b.tools[0], steps(NFT, []patch{{table: nat, write: all}})}}))
+	if !b.heardNothing(table) {
+		t.Error("what was mended is to be looked at once more")
 	}
 }
 

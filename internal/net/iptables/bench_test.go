@@ -67,6 +67,34 @@ func BenchmarkProgram(b *testing.B) {
 	})
 }
 
+// BenchmarkFlushed mends the table nat, which somebody else flushed, while we watch: from
+// before his program begins. flush-ms is how long that took by itself.
+func BenchmarkFlushed(b *testing.B) {
+	eachSize(b, func(b *testing.B, flavour Flavour, n int) {
+		services, endpoints := nettest.Many(n, 5)
+		table := net.Build(services, endpoints, thisNode)
+		be := backend(b, Config{Flavour: flavour})
+		wakes := hosttest.Watch(b, be)
+		woken(b, wakes, "the start")
+		_, err := be.Sync(long(b), table)
+		must(b, err)
+		own, children, flush := cpu(syscall.RUSAGE_SELF), cpu(syscall.RUSAGE_CHILDREN), time.Duration(0)
+		for b.Loop() {
+			begun := time.Now()
+			command(b, "iptables", flavour, "", "-t", nat, "-F")
+			flush += time.Since(begun)
+			woken(b, wakes, "a flush")
+			r, err := be.Sync(long(b), table)
+			must(b, err)
+			if r.Chains < n {
+				b.Fatalf("mended is %+v", r)
+			}
+		}
+		spent(b, own, children)
+		b.ReportMetric(float64(flush.Milliseconds())/float64(b.N), "flush-ms")
+	})
+}
+
 // BenchmarkChange moves one endpoint among n services, while we watch: the time until
 // the kernel has it, and what it costs of processors.
 func BenchmarkChange(b *testing.B) { eachSize(b, benchChange) }

@@ -12,6 +12,6 @@
 //
 // It never touches a rule that is not in a chain of ours, but for the jumps from
 // the kernel's own chains to ours; it decides nothing (a net.Table is what it
-// programs) and starts no goroutine. A Backend has one user at a time, but Watch
-// runs beside it.
+// programs), and no goroutine outlives the call that starts it. A Backend has one
+// user at a time, but Watch runs beside it.
 package iptables

@@ -28,17 +28,7 @@ func (b *Backend) Watch(ctx context.Context, wake func()) error {
 	}
 	tools, err := b.choose(ctx)
 	if err == nil && tools[0].flavour == NFT {
-		told := false
-		err = b.own.Others(ctx, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES, func(m netlink.Message) {
-			switch {
-			case b.concerns(m):
-				b.note(m)
-				told = true
-			case told && isEnd(m): // before it, only a part of what was changed is known
-				told = false
-				wake()
-			}
-		}, lost)
+		err = b.own.Others(ctx, unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES, b.hears(wake), lost)
 	} else if err == nil {
 		err = b.left.watch(ctx, tools, lost)
 	}
@@ -73,6 +63,22 @@ func (b *Backend) note(m netlink.Message) {
 		b.spots = map[spot]bool{}
 	}
 	b.spots[p] = true
+}
+
+// hears takes the kernel's messages, and wakes at the end of a transaction: before it
+// only a part of what was changed is known.
+func (b *Backend) hears(wake func()) func(netlink.Message) {
+	told := false
+	return func(m netlink.Message) {
+		switch {
+		case b.concerns(m):
+			b.note(m)
+			told = true
+		case told && isEnd(m):
+			told = false
+			wake()
+		}
+	}
 }
 
 // isEnd tells the last message of a transaction.
