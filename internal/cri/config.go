@@ -166,5 +166,6 @@ func dialOptions(timeout time.Duration) []grpc.DialOption {
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
 			MinConnectTimeout: timeout,
 		}),
+		grpc.WithChainUnaryInterceptor(overdue),
 	}
 }

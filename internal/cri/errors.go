@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"nodeagent/internal/cri/spec"
 )
@@ -49,6 +53,17 @@ func isDeadline(err error) bool {
 }
 
 func native(err error) error { return errgrpc.ToNative(err) }
+
+// overdue makes every call that has used up its time a deadline that was exceeded.
+// containerd has the same deadline and may answer first: by then it has called what it
+// heard of its shim unknown, and whoever asks would take that for an outcome.
+func overdue(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	err := invoke(ctx, method, req, reply, conn, opts...)
+	if end, ok := ctx.Deadline(); ok && status.Code(err) == codes.Unknown && !time.Now().Before(end) {
+		return status.Error(codes.DeadlineExceeded, status.Convert(err).Message())
+	}
+	return err
+}
 
 func notFound(kind, id string) error {
 	return fmt.Errorf("%s %s: %w", kind, id, errdefs.ErrNotFound)
