@@ -60,6 +60,8 @@ type Bed struct {
 	thread *thread
 	serial atomic.Int64
 
+	spawned sync.WaitGroup // goroutines that end with the processes of Spawn
+
 	reaper     *exec.Cmd
 	reaperPipe io.WriteCloser
 
@@ -213,6 +215,9 @@ func (b *Bed) Close() error {
 		b.thread.close() // its end is the end of a private bed's mounts
 	}
 	err := Sweep(b.id)
+	if err == nil {
+		b.spawned.Wait() // they are dead, and those who wait for them are to end with the test
+	}
 	if b.reaper != nil {
 		if err == nil {
 			_, _ = io.WriteString(b.reaperPipe, "closed")

@@ -54,13 +54,13 @@ func (b *Bed) Spawn(name, log string, env []string, argv ...string) (*Process, e
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	p.Pid = cmd.Process.Pid
-	go p.listen(conn)
-	go func() {
+	b.spawned.Go(func() { p.listen(conn) })
+	b.spawned.Go(func() {
 		p.err = cmd.Wait()
 		conn.Close()
 		os.Remove(notify)
 		close(p.exited)
-	}()
+	})
 	return p, nil
 }
 
