@@ -9,13 +9,12 @@ import (
 
 // patch is what is to be written of one table.
 type patch struct {
-	table   string
-	write   []chain   // made or rewritten
-	drop    []string  // emptied, and removed
-	empty   []string  // emptied alone, since somebody else's rule leads there
-	undo    []foreign // rules of the kernel's chains that are removed
-	insert  []jump    // and that come first there
-	removed int       // chains that were there before
+	table  string
+	write  []chain   // made or rewritten
+	drop   []string  // emptied, and removed
+	empty  []string  // emptied alone, since somebody else's rule leads there
+	undo   []foreign // rules of the kernel's chains that are removed
+	insert []jump    // and that come first there
 }
 
 func (p *patch) isEmpty() bool {
