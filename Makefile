@@ -61,6 +61,7 @@ bench-services: deps build ## one table: our service rules beside kube-proxy's o
 
 soak: deps ## churn pods and inject faults for TIME (default 10m), then look for leaks (root)
 	SOAK=$(or $(TIME),10m) $(GO) test ./test/soak -run TestSoak -v -count=1 -timeout 0
+	PODS=100 $(GO) test ./test/node -run TestStuckPods -v -count=1
 	EXECS=10000 $(GO) test ./test/node -run TestExecProbesLeakNothing -v -count=1 -timeout 0
 	STREAMS=10000 RESETS=100000 $(GO) test ./internal/server -run 'TestBrokenStreamsLeaveNothing|TestRapidReset' -v -count=1 -timeout 0
 	PATHS=1000000 $(GO) test ./cmd/nodeagent -run TestMadeUpPathsMakeNoSeries -v -count=1

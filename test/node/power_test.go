@@ -368,6 +368,9 @@ func (n *outage) end(empty map[string]string) {
 	defer cancel()
 	must(n.T, n.agent.RemoveManifests())
 	n.await("gone", func(pods []corev1.Pod) bool { return len(pods) == 0 })
+	// Where all pods had ended before the last boot, it began none, and some of what is
+	// there for good comes with the first that is begun.
+	warm(n.T, ctx, n.bed, n.agent)
 	var diff []string
 	for {
 		diff = bed.Snapshot(empty).Diff(n.left())
