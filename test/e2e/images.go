@@ -17,9 +17,9 @@ import (
 
 // parts are what the images are made from.
 type parts struct {
-	debian, busybox, bash, agnhost, nonewprivs, podtool []byte
-	certificate, key                                    []byte // of agnhost's servers
-	applets                                             []string
+	debian, busybox, bash, shell, agnhost, nonewprivs, podtool []byte
+	certificate, key                                           []byte // of agnhost's servers
+	applets                                                    []string
 }
 
 // makers make the images, by the last part of the name that the suite calls them by.
@@ -91,6 +91,9 @@ func gather(ctx context.Context, tools string) (p parts, err error) {
 	if p.podtool, err = image.Podtool(ctx, root); err != nil {
 		return p, err
 	}
+	if p.shell, err = image.Sh(ctx, root); err != nil {
+		return p, err
+	}
 	tree, err := debian(ctx)
 	if err != nil {
 		return p, err
@@ -159,9 +162,8 @@ func (p parts) agnhostImage() (image.Spec, error) {
 	return s, nil
 }
 
-// busyboxImage has busybox's programs and bash as its shell: Debian's busybox hides
-// from what it starts the variables whose names are no identifiers, and tests look
-// for those that a ConfigMap's keys made.
+// busyboxImage has busybox's programs and a shell that is busybox's or, where tests look
+// for variables that a ConfigMap's keys made, bash (test/image/sh).
 func (p parts) busyboxImage() (image.Spec, error) {
 	s := image.Spec{Files: maps.Clone(users), Cmd: []string{"sh"}, Env: []string{path}}
 	s.Files["/bin/busybox"] = image.File{Mode: 0o755, Data: p.busybox}
@@ -169,7 +171,8 @@ func (p parts) busyboxImage() (image.Spec, error) {
 		s.Files["/bin/"+filepath.Base(name)] = image.File{Link: "busybox"}
 	}
 	s.Files["/bin/busybox"] = image.File{Mode: 0o755, Data: p.busybox}
-	s.Files["/bin/sh"] = image.File{Mode: 0o755, Data: p.bash}
+	s.Files["/bin/bash"] = image.File{Mode: 0o755, Data: p.bash}
+	s.Files["/bin/sh"] = image.File{Mode: 0o755, Data: p.shell}
 	s.Files["/root"] = image.File{Mode: 0o700, Dir: true}
 	s.Files["/tmp"] = image.File{Mode: 0o1777, Dir: true}
 	return s, nil

@@ -52,6 +52,11 @@ type File struct {
 // Podtool builds test/image/podtool of the module at root and returns its bytes.
 func Podtool(ctx context.Context, root string) ([]byte, error) { return tool(ctx, root, "podtool") }
 
+// Sh builds test/image/sh of the module at root and returns its static binary.
+func Sh(ctx context.Context, root string) ([]byte, error) {
+	return tool(ctx, root, "sh")
+}
+
 // Healthtool builds test/image/healthtool of the module at root and returns its
 // bytes.
 func Healthtool(ctx context.Context, root string) ([]byte, error) {
