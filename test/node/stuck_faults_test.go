@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
+	"nodeagent/internal/test/env"
 	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
 )
@@ -28,7 +29,7 @@ func TestStuckPods(t *testing.T) {
 	n := &faultNode{T: t, ctx: ctx, b: b, a: a}
 	x := newCLI(t, ctx, b, a)
 	times, part := 10, "nine tenths"
-	if pods, err := strconv.Atoi(os.Getenv("PODS")); err == nil {
+	if pods := int(env.Number(t, "PODS", 0)); pods >= 100 {
 		times, part = pods, "99 %"
 		n.crowd(pods - 3)
 	}
