@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"nodeagent/test/measure"
@@ -20,10 +19,13 @@ const healLimit = 3
 
 // damages are what somebody else does, the one that takes longest to mend last: after
 // it the daemon rests.
-var damages = []struct{ what, args string }{
-	{"a rule deleted", "-t nat -D NODEAGENT-SERVICES 1"},
-	{"a rule replaced by one of its length", "-t nat -R NODEAGENT-SERVICES 1 -j RETURN"},
-	{"all rules flushed", "-t nat -F"},
+var damages = []struct {
+	what string
+	args []string
+}{
+	{"a rule deleted", []string{"-D", "OUTPUT", "-m", "comment", "--comment", "nodeagent: service addresses", "-j", "NODEAGENT-SERVICES"}},
+	{"a rule replaced by one of its length", []string{"-R", "NODEAGENT-SERVICES", "1", "-j", "RETURN"}},
+	{"all rules flushed", []string{"-F"}},
 }
 
 // heal damages our rules, and waits until services all over the range are answered
@@ -34,7 +36,7 @@ func (b *bench) heal(ctx context.Context, flavour string) error {
 			return err
 		}
 		begun := time.Now()
-		if out, err := b.bed.Run(ctx, append([]string{"iptables-" + flavour}, strings.Fields(d.args)...)...); err != nil {
+		if out, err := b.bed.Run(ctx, append([]string{"iptables-" + flavour, "-t", "nat"}, d.args...)...); err != nil {
 			return fmt.Errorf("damage our rules: %w\n%s", err, out)
 		}
 		last, err := b.served(ctx, b.services)

@@ -22,6 +22,10 @@
 //     not taken off.
 //   - memory: /proc/PID/smaps_rollup, at rest after all of that; of the whole daemon,
 //     which is also the node.
+//   - a bare program (mode iptables): CPU of "iptables-nft-restore --noflush" of one chain
+//     of five rules, which nothing leads to, beside each side's rules; and beside rules of
+//     which each endpoint has one and no service any, which is what the kernel's walk of
+//     them costs at least.
 //   - legacy flavour (mode iptables, ours alone): CPU of one change and, in turn with
 //     it, of a bare "iptables-legacy-restore --noflush" of one chain in the same tables.
 //   - until served again (mode iptables, ours alone, both flavours): from before a
@@ -145,6 +149,9 @@ func run(ctx context.Context, o options) (over bool, err error) {
 		}
 	}
 	if o.mode == "iptables" && o.only != peerName {
+		if err := errors.Join(be.least(ctx, be.sides[0]), be.clear(ctx)); err != nil {
+			return false, err
+		}
 		if err := be.legacy(ctx); err != nil {
 			return false, fmt.Errorf("legacy flavour with %d services: %w\n%s", o.services, err, be.sides[0].tail())
 		}

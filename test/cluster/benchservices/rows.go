@@ -27,6 +27,8 @@ const (
 	burstTook
 	burstCPU
 	burstBatches
+	bareCPU  // of a bare program that writes one chain beside the rules
+	leastCPU // and beside rules that do nothing but translate
 	valueCount
 )
 
@@ -78,6 +80,8 @@ var kinds = []struct {
 	{"many changes at once until the last is in force", burstTook, measure.MS, "s", 1, nil},
 	{"their CPU", burstCPU, measure.MS, "s", 1, nil},
 	{"their batches", burstBatches, number, "", 1, nil},
+	{"CPU of a bare iptables-nft-restore of one chain there", bareCPU, measure.MS, "s", 1, nil},
+	{"the same where each endpoint is one rule, and nothing else", leastCPU, measure.MS, "s", 1, nil},
 }
 
 // shown is a median; nothing, where nothing was measured.
@@ -139,6 +143,9 @@ func (b *bench) printGrowth(out io.Writer) {
 	}
 	fmt.Fprintln(w)
 	for _, k := range kinds {
+		if !b.measured(k.at) {
+			continue
+		}
 		fmt.Fprint(w, k.work)
 		for _, n := range b.sizes() {
 			fmt.Fprintf(w, "\t%s / %s", b.sides[0].of(n).shown(k.at, k.show), b.sides[1].of(n).shown(k.at, k.show))
@@ -146,6 +153,18 @@ func (b *bench) printGrowth(out io.Writer) {
 		fmt.Fprintln(w)
 	}
 	w.Flush()
+}
+
+// measured tells whether there is a value at all: not each mode has all lines.
+func (b *bench) measured(at int) bool {
+	return slices.ContainsFunc(b.sides, func(s *side) bool {
+		for _, v := range s.values {
+			if len(v[at]) > 0 {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 func micro(x float64) string  { return fmt.Sprintf("%.1f µs", 1e6*x) }

@@ -109,7 +109,7 @@ func (b *bench) take(ctx context.Context, s *side, n int) (err error) {
 		return err
 	}
 	v.add(programmed, first)
-	for _, step := range []func(context.Context, *side, *values, int) error{b.create, b.move, b.more, b.atOnce, b.connections} {
+	for _, step := range []func(context.Context, *side, *values, int) error{b.create, b.move, b.more, b.atOnce, b.connections, b.inTheSame} {
 		if err := step(ctx, s, v, n); err != nil {
 			return err
 		}
