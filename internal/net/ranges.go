@@ -54,7 +54,7 @@ func (m *Model) takeRanges(d *Diff) {
 	}
 	m.ranges.moved = false
 	if now := m.ranges.table(m.node); !slices.Equal(now, m.table.ranges) {
-		m.table.ranges, d.Ranges = now, true
+		m.table.ranges, m.table.edition, d.Ranges = now, new(Edition), true
 	}
 }
 

@@ -20,7 +20,7 @@ type Table struct {
 	edition    *Edition
 }
 
-// Edition is another one after each change of a table's entries: so who holds one
+// Edition is another one after each change of a table's entries or ranges: so who holds one
 // can tell whether a table is still what it was.
 type Edition struct{ _ byte }
 

@@ -14,7 +14,7 @@ import (
 
 // ownPorts is how many sockets are known as ours: news of what was done by an earlier
 // one may come later.
-const ownPorts = 4
+const ownPorts = 8
 
 // Own are the sockets by which a part of this process changes something. Who listens
 // to Others is spared what came by them. The zero value is ready; its methods may be
