@@ -54,7 +54,7 @@ func (d *daemon) fitServices() error {
 		Listener: listener,
 		NodeName: d.cfg.NodeName, Rest: api, HTTP: h, Mode: mode,
 		Backend: func(f proxy.Facts) (proxy.Backend, error) { return d.backend(mode, binding, f) },
-		Needs:   proxy.Needs{Addrs: binding.Primary && !binding.All || mode == config.ModeIPVS, PodCIDRs: binding.NodeCIDR, ServiceCIDRs: mode == config.ModeNFTables},
+		Needs:   proxy.Needs{Addrs: binding.Primary && !binding.All || mode != config.ModeNFTables, PodCIDRs: binding.NodeCIDR, ServiceCIDRs: mode != config.ModeIPVS},
 		Flows:   conntrack.Table{}, Teller: serviceEvents{events}, Serve: server.ServePort,
 		Settings: d.cfg.Proxy, Process: processFigures(), Logger: d.log,
 	})

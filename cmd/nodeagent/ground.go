@@ -72,7 +72,7 @@ func (n *node) groundFor(ctx context.Context, a proxy.Answer) svcnet.Ground {
 func about(h svcnet.Held, a svcnet.Address) bool {
 	x, err := svcnet.ParseAddress(h.Address)
 	if err != nil {
-		return h.Address == a.IP.String()
+		return h.Covers(a.IP)
 	}
 	return x == a || a.NodePort() && x.Port == a.Port && x.Proto == a.Proto && x.IP.Is4() == a.IP.Is4() && h.Service == ""
 }

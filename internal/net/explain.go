@@ -272,8 +272,8 @@ func (g Ground) hold(f AddressFacts) AddressState {
 	if i < 0 && g.Mode == "ipvs" && f.Kind == NodePort.String() {
 		i = slices.IndexFunc(g.Held, func(h Held) bool { return sameNodePort(h.Address, f.Address) })
 	}
-	if i < 0 && f.Inside == Refuse.String() { // iptables refuses a cluster IP whatever the port
-		i = slices.IndexFunc(g.Held, func(h Held) bool { return h.Closed == Refuse.String() && sameHost(h.Address, f.Address) })
+	if a, err := ParseAddress(f.Address); i < 0 && err == nil && f.Inside == Refuse.String() {
+		i = slices.IndexFunc(g.Held, func(h Held) bool { return h.Closed == Refuse.String() && h.Covers(a.IP) })
 	}
 	if i < 0 {
 		return out
@@ -284,13 +284,6 @@ func (g Ground) hold(f AddressFacts) AddressState {
 		out.Kernel = "present"
 	}
 	return out
-}
-
-// sameHost tells whether what is held is a whole address, and that of who is called.
-func sameHost(held, called string) bool {
-	a, _, _ := strings.Cut(called, "/")
-	y, err := netip.ParseAddrPort(a)
-	return err == nil && held == y.Addr().String()
 }
 
 // sameNodePort tells whether an address of the node stands for a node port.

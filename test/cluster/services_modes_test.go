@@ -31,7 +31,7 @@ var byNftables = firewall{
 func byIptables(flavour string) firewall {
 	out := firewall{
 		mode: "iptables", flavour: flavour, ours: "NODEAGENT-", shows: "iptables-" + flavour + "-save",
-		flushes: []string{"iptables-" + flavour + " -t nat -F", "iptables-" + flavour + " -F NODEAGENT-UNKNOWN"},
+		flushes: []string{"iptables-" + flavour + " -t nat -F", "iptables-" + flavour + " -F NODEAGENT-CLOSED"},
 	}
 	for _, table := range []string{"nat", "filter"} {
 		if flavour == "nft" {
@@ -76,6 +76,7 @@ func TestServiceModes(t *testing.T) {
 			if by.mode == byNftables.mode {
 				return // TestServices has the rest
 			}
+			t.Run("ranges", func(t *testing.T) { n.in(t).serviceRanges() })
 			t.Run("explained", func(t *testing.T) { n.in(t).explained() })
 			t.Run("rolling", func(t *testing.T) { n.in(t).rolling() })
 			t.Run("killed", func(t *testing.T) { n.in(t).killed() })

@@ -216,7 +216,7 @@ func (n *node) explained() {
 			n.t.Errorf("its address is %+v", a)
 		}
 	}
-	if x := n.explain("nobody"); x.Blocks == nil || x.Blocks.Gate != "endpoints" {
+	if x := n.explain("nobody"); x.Blocks == nil || x.Blocks.Gate != "endpoints" || len(x.Addresses) != 1 || x.Addresses[0].Kernel != "present" {
 		n.t.Errorf("a service without endpoints is explained by %+v", x)
 	}
 	if x := n.explain("missing"); x.Blocks == nil || x.Blocks.Gate != "service" {

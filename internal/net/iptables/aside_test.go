@@ -22,11 +22,15 @@ import (
 // changed, and what he mends is not looked at twice.
 func TestToldAsAWhole(t *testing.T) {
 	need.Have(t, need.Root)
-	w := newWard(t, NFT, 60)
+	w := newWard(t, NFT, 400)
 	const n = 50
+	chains := map[string]bool{}
+	for i := 0; len(chains) < n; i++ {
+		chains[slotOf(w.layouts[0], w.entry(i), i%5)] = true
+	}
 	text := "*nat\n"
-	for i := range n {
-		text += "-D " + w.chain(i) + " 2\n"
+	for name := range chains {
+		text += "-D " + name + " 2\n"
 	}
 	for range 5 {
 		feed(t, "iptables-nft-restore", text+"COMMIT\n")
@@ -121,7 +125,7 @@ func TestUnheard(t *testing.T) {
 	if len(wakes) > 0 {
 		t.Error("what we wrote ourselves wakes us")
 	}
-	id := b.layouts[0].chainOf(toCluster, table.Sorted()[3])
+	id := slotOf(b.layouts[0], table.Sorted()[3], 2)
 	since, err := generation(hosttest.Ctx(t))
 	must(t, err)
 	command(t, "iptables", NFT, "", "-t", "nat", "-D", id, "2") // after our look
@@ -132,7 +136,7 @@ func TestUnheard(t *testing.T) {
 			all = append(all, c)
 		}
 	})
-	must(t, b.writeAll(hosttest.Ctx(t), since, []work{{b.tools[0], steps(NFT, []patch{{table: nat, write: all}})}}))
+	must(t, b.writeAll(hosttest.Ctx(t), since, []work{{b.tools[0], steps(NFT, []patch{{table: nat, write: all}})}}, b.settle))
 	woken(t, wakes, "somebody in the middle")
 	if b.heardNothing(table) {
 		t.Error("somebody wrote between look and change, and nothing is known of it")
@@ -143,7 +147,7 @@ func TestUnheard(t *testing.T) {
 	since, err = generation(hosttest.Ctx(t))
 	must(t, err)
 	b.note(netlink.Message{}) // what happened before our look is heard late
-	must(t, b.writeAll(hosttest.Ctx(t), since, []work{{b.tools[0], steps(NFT, []patch{{table: nat, write: all}})}}))
+	must(t, b.writeAll(hosttest.Ctx(t), since, []work{{b.tools[0], steps(NFT, []patch{{table: nat, write: all}})}}, b.settle))
 	if !b.heardNothing(table) {
 		t.Error("what was mended is to be looked at once more")
 	}

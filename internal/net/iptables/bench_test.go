@@ -86,7 +86,7 @@ func BenchmarkFlushed(b *testing.B) {
 			woken(b, wakes, "a flush")
 			r, err := be.Sync(long(b), table)
 			must(b, err)
-			if r.Chains < n {
+			if r.Elements < n {
 				b.Fatalf("mended is %+v", r)
 			}
 		}
@@ -155,8 +155,8 @@ func BenchmarkService(b *testing.B) {
 	})
 }
 
-// BenchmarkBare is one run of iptables-restore that writes one chain of five
-// rules among n services: what no change can be below.
+// BenchmarkBare is one run of iptables-restore that writes one chain of endpoints again
+// among n services: what no change can be below.
 func BenchmarkBare(b *testing.B) {
 	eachSize(b, func(b *testing.B, flavour Flavour, n int) {
 		services, endpoints := nettest.Many(n, 5)
@@ -164,7 +164,9 @@ func BenchmarkBare(b *testing.B) {
 		be := backend(b, Config{Flavour: flavour})
 		_, err := be.Sync(long(b), table)
 		must(b, err)
-		text := job{{table: nat, write: be.layouts[0].chains(table.Sorted()[0])}}.text()
+		slot := be.layouts[0].slots[0]
+		name := slotOf(be.layouts[0], table.Sorted()[0], 0)
+		text := job{{table: nat, write: []chain{{nat, name, slot.rules(slot.nodes[name])}}}}.text()
 		children := cpu(syscall.RUSAGE_CHILDREN)
 		for b.Loop() {
 			c := exec.Command("iptables-"+string(flavour)+"-restore", "--noflush", "-w", "5")

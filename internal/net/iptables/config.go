@@ -126,14 +126,14 @@ func (b *Backend) Close() {}
 
 // plan makes the layouts of a whole table, one a family.
 func (b *Backend) plan(t *net.Table) []*layout {
-	out := []*layout{newLayout(b.cfg, b.mark, ipv4), newLayout(b.cfg, b.mark, ipv6)}
+	out := []*layout{newLayout(b.cfg, b.mark, ipv4, t.Ranges()), newLayout(b.cfg, b.mark, ipv6, t.Ranges())}
 	for _, e := range t.Sorted() {
 		for _, l := range out {
 			l.plant(e)
 		}
 	}
 	for _, l := range out {
-		l.move(l.rest, net.Addresses{Added: t.ClusterIPs()})
+		l.moveRest(net.Addresses{Added: t.ClusterIPs()})
 		l.move(l.hair, net.Addresses{Added: t.Here()})
 		l.forgetTouched()
 	}

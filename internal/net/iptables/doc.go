@@ -4,11 +4,12 @@
 // iptables. It runs iptables-save and iptables-restore, of the flavour (nft or
 // legacy) in which the node's other rules are.
 //
-// A service is one small chain that picks an endpoint, and one rule an address
-// that leads there. The rules that lead there stand in a tree of small chains,
-// so that neither a packet nor a change walks them all. What is written is
-// whole chains, in one run of iptables-restore --noflush. docs/services.md shows
-// the rules of one service.
+// A service that has a cluster IP, few endpoints and nothing else is one rule an
+// endpoint; any other is one small chain that picks an endpoint, and one rule an
+// address that leads there. All these rules stand in trees of small chains, so
+// that neither a packet nor a change walks them all. What is written is whole
+// chains, in one run of iptables-restore --noflush. docs/services.md shows the
+// rules of one service.
 //
 // It never touches a rule that is not in a chain of ours, but for the jumps from
 // the kernel's own chains to ours; it decides nothing (a net.Table is what it

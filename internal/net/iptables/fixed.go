@@ -4,10 +4,9 @@ package iptables
 func (l *layout) fixed() []chain {
 	local := "-m addrtype --dst-type LOCAL"
 	return []chain{
-		{nat, l.name(services), []string{
-			"-j " + l.ips.root.name,
-			words(local, "-j", l.name(nodePorts)),
-		}},
+		{nat, l.name(services), append(l.marked(l.draw()),
+			"-j "+l.ips.root.name,
+			words(local, "-j", l.name(nodePorts)))},
 		{nat, l.name(nodePorts), l.served(l.ports)},
 		{nat, l.name(outsiders), l.markOutsiders()},
 		{nat, l.name(postrouting), []string{
@@ -16,12 +15,13 @@ func (l *layout) fixed() []chain {
 			words("-j MARK --set-xmark", l.bit()+"/0x0"),
 			masquerade,
 		}},
-		{filter, l.name(closed), []string{
+		{nat, l.name(reached), []string{masquerade}},
+		{filter, l.name(closed), append([]string{
 			"-m conntrack --ctstate DNAT -j RETURN",
 			"-j " + l.closed.root.name,
 			words(local, "-j", l.name(closedNodes)),
 			"-j " + l.rest.root.name,
-		}},
+		}, l.nobodys()...)},
 		{filter, l.name(closedNodes), l.served(l.closedPorts)},
 		{filter, l.name(refuse), []string{
 			// Errors of ICMP are limited in number: a second caller would hang.
@@ -30,6 +30,15 @@ func (l *layout) fixed() []chain {
 		}},
 		{filter, l.name(accept), l.forwarded()},
 	}
+}
+
+// nobodys refuse what is asked of an address that cluster IPs are drawn from, unless it is
+// the node's own.
+func (l *layout) nobodys() (out []string) {
+	for _, p := range l.ranges {
+		out = append(out, words(within("-d", p), "-m addrtype ! --dst-type LOCAL", "-g", l.name(refuse)))
+	}
+	return out
 }
 
 // forwarded does as kube-proxy. What belongs to no connection would not be

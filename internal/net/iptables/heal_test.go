@@ -52,8 +52,8 @@ func (w *ward) move(i int, last string) {
 
 func (w *ward) entry(i int) *net.Entry { return w.model.Table().Sorted()[i] }
 
-// chain is that of a service, by its number.
-func (w *ward) chain(i int) string { return w.layouts[0].chainOf(toCluster, w.entry(i)) }
+// chain is that of the first endpoint of a service, by its number.
+func (w *ward) chain(i int) string { return slotOf(w.layouts[0], w.entry(i), 0) }
 
 // mends waits until somebody is told of what was done, and mends it.
 func (w *ward) mends(what string) {
@@ -81,9 +81,9 @@ func TestHealsInTime(t *testing.T) {
 		}{
 			{"a rule deleted", func() { run("-t", "nat", "-D", w.chain(700), "2") }},
 			{"a rule edited", func() {
-				run("-t", "nat", "-R", w.chain(700), "6", "-p", "tcp", "-j", "DNAT", "--to-destination", "10.128.99.99:8080")
+				run("-t", "nat", "-R", w.chain(700), "3", "-p", "tcp", "-j", "DNAT", "--to-destination", "10.128.99.99:8080")
 			}},
-			{"a rule that leads to services deleted", func() { run("-t", "nat", "-D", "NODEAGENT-SERVICES", "1") }},
+			{"a rule that leads to services deleted", func() { run("-t", "nat", "-D", "NODEAGENT-SERVICES", "-j", "NODEAGENT-EP0") }},
 			{"a jump deleted", func() {
 				run("-t", "nat", "-D", "OUTPUT", "-m", "comment", "--comment", "nodeagent: service addresses", "-j", "NODEAGENT-SERVICES")
 			}},
@@ -122,9 +122,9 @@ func TestEditedAfterUs(t *testing.T) {
 			do   func()
 		}{
 			{"the chain that we wrote, after us", func() { w.move(3, "11"); edit(3, "3") }},
-			{"another chain, after us", func() { w.move(3, "12"); edit(4, "6") }},
-			{"another chain, before us", func() { edit(5, "6"); w.move(3, "13") }},
-			{"after us, and then we again", func() { w.move(3, "14"); edit(4, "6"); w.move(6, "14") }},
+			{"another chain, after us", func() { w.move(3, "12"); edit(4, "3") }},
+			{"another chain, before us", func() { edit(5, "3"); w.move(3, "13") }},
+			{"after us, and then we again", func() { w.move(3, "14"); edit(4, "3"); w.move(6, "14") }},
 		} {
 			begun := time.Now()
 			do.do()

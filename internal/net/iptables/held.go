@@ -51,36 +51,74 @@ func ownRules(r io.Reader, ours func(string) bool, into map[string][]string) err
 // maxLine bounds a line of the program's output.
 const maxLine = 64 << 10
 
-// held puts rules together by the address that they are about: those that name a service
-// say which, and what they lead to where it is led.
+// held puts rules together by the address that they are about.
 func held(rules map[string][]string, f fam, ours func(string) bool, out map[string]*net.Held) {
-	for _, list := range rules {
+	of := func(address string) *net.Held {
+		if out[address] == nil {
+			out[address] = &net.Held{Address: address}
+		}
+		return out[address]
+	}
+	for chain, list := range rules {
 		for _, rule := range list {
-			a, name, ok := aboutWhat(rule, f)
-			if words := strings.Fields(rule); !ok && len(words) == 4 && words[0] == "-d" && strings.HasSuffix(words[3], "-"+refuse) {
-				if p, err := netip.ParsePrefix(words[1]); err == nil && p.IsSingleIP() {
-					out[p.Addr().String()] = &net.Held{Address: p.Addr().String(), Closed: "refuse"}
-				}
-			}
-			if !ok {
-				continue
-			}
-			h := out[a.String()]
-			if h == nil {
-				h = &net.Held{Address: a.String()}
-				out[h.Address] = h
-			}
-			h.Service = name
-			switch to := target(rule); {
-			case to == "DROP":
-				h.Closed = "drop"
-			case strings.HasSuffix(to, "-"+refuse):
-				h.Closed = "refuse"
-			case ours(to):
-				h.Endpoints = append(h.Endpoints, endsBelow(rules, to, map[string]bool{})...)
+			if a, end, ok := translated(chain, rule, f); ok {
+				h := of(a.String())
+				h.Endpoints = append(h.Endpoints, end)
+			} else if a, name, ok := aboutWhat(rule, f); ok {
+				h := of(a.String())
+				h.Service = name
+				leadsTo(rules, rule, ours, h)
+			} else if address, ok := closedWhole(rule); ok {
+				of(address).Closed = "refuse"
 			}
 		}
 	}
+}
+
+// leadsTo takes down where a rule leads that is about a service.
+func leadsTo(rules map[string][]string, rule string, ours func(string) bool, h *net.Held) {
+	switch to := target(rule); {
+	case to == "DROP":
+		h.Closed = "drop"
+	case strings.HasSuffix(to, "-"+refuse):
+		h.Closed = "refuse"
+	case ours(to):
+		h.Endpoints = append(h.Endpoints, endsBelow(rules, to, map[string]bool{})...)
+	}
+}
+
+// closedWhole reads the address or the range that a rule refuses whatever the port.
+func closedWhole(rule string) (address string, ok bool) {
+	words := strings.Fields(rule)
+	if len(words) < 4 || words[0] != "-d" || !strings.HasSuffix(target(rule), "-"+refuse) || strings.Contains(rule, " -p ") {
+		return "", false
+	}
+	p, err := netip.ParsePrefix(words[1])
+	if err != nil {
+		return "", false
+	}
+	if p.IsSingleIP() {
+		return p.Addr().String(), true
+	}
+	return p.String(), true
+}
+
+// translated reads the rule of an endpoint in the tree of a slot: the chain's name tells
+// the port where the rule does not.
+func translated(chain, rule string, f fam) (a net.Address, to netip.AddrPort, ok bool) {
+	_, end, ok := strings.Cut(rule, "-j DNAT --to-destination ")
+	_, chain, _ = strings.Cut(chain, "-")
+	tree, way, _ := strings.Cut(chain, "-")
+	if !ok || !slices.Contains(slotNames(), tree) {
+		return a, to, false
+	}
+	a, ok = addressOf(rule, f)
+	if !ok && len(way) >= wholePort {
+		n, err := strconv.ParseUint(way[1:wholePort], 16, 16)
+		a.Port, ok = uint16(n), err == nil && a.Proto != 0
+	}
+	to, err := netip.ParseAddrPort(end)
+	return a, to, ok && err == nil
 }
 
 // aboutWhat reads the address and the comment of a rule that leads to a service, or closes
@@ -91,6 +129,12 @@ func aboutWhat(rule string, f fam) (a net.Address, name string, ok bool) {
 	if !ok || !closed {
 		return a, "", false
 	}
+	a, ok = addressOf(rule, f)
+	return a, name, ok
+}
+
+// addressOf reads an address; false: its port or protocol is missing.
+func addressOf(rule string, f fam) (a net.Address, ok bool) {
 	a.IP = netip.IPv4Unspecified()
 	if f.v6 {
 		a.IP = netip.IPv6Unspecified()
@@ -112,7 +156,7 @@ func aboutWhat(rule string, f fam) (a net.Address, name string, ok bool) {
 			a.Proto = p
 		}
 	}
-	return a, name, err == nil && a.Proto != 0
+	return a, err == nil && a.Proto != 0
 }
 
 // endsBelow finds the endpoints to which a chain leads.

@@ -100,7 +100,11 @@ func (k kernel) save(table string) string {
 		fmt.Fprintf(&b, ":%s %s [0:0]\n", c, policy)
 	}
 	for _, c := range slices.Sorted(maps.Keys(k[table])) {
-		for _, r := range k[table][c] {
+		rules := k[table][c]
+		if anyOrder(c) { // which two kernels need not agree about
+			rules = slices.Sorted(slices.Values(rules))
+		}
+		for _, r := range rules {
 			fmt.Fprintf(&b, "-A %s %s\n", c, r)
 		}
 	}

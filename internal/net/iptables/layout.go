@@ -35,19 +35,23 @@ type layout struct {
 	mark      string
 	all       bool // masquerade everybody
 
-	ips, ports, hair          *tree
+	ranges []netip.Prefix // of which cluster IPs are drawn
+
+	slots                     [maxSlots]*tree
+	names, ips, ports, hair   *tree
 	closed, closedPorts, rest *tree
 
 	tally *tally
 
 	write map[string]chain  // chains of services that changed
 	drop  map[string]string // those that went, with their table
+	late  *late             // what is to go after all else; nil: nothing is
 }
 
-func newLayout(cfg Config, mark uint32, f fam) *layout {
+func newLayout(cfg Config, mark uint32, f fam, ranges []netip.Prefix) *layout {
 	l := &layout{
 		f: f, prefix: cfg.Prefix, all: cfg.MasqueradeAll, mark: fmt.Sprintf("0x%x/0x%x", mark, mark),
-		invalid: cfg.KeepInvalid, nodePorts: f.of(cfg.NodePorts), anyNode: len(cfg.NodePorts) == 0,
+		invalid: cfg.KeepInvalid, nodePorts: f.of(cfg.NodePorts), anyNode: len(cfg.NodePorts) == 0, ranges: f.of(ranges),
 		tally: newTally(), write: map[string]chain{}, drop: map[string]string{},
 	}
 	for _, p := range f.of(cfg.Pods) {
@@ -56,6 +60,13 @@ func newLayout(cfg Config, mark uint32, f fam) *layout {
 	for _, name := range cfg.PodInterfaces {
 		l.fromPods = append(l.fromPods, "-i "+name)
 	}
+	for i := range l.slots {
+		t := newTree(nat, l.name(slotName(i)), byPortAndAddress(f), l.translate(i, to))
+		t.short, t.told, t.anyOrder = l.translate(i, toAddress), wholePort, true
+		l.slots[i] = t
+	}
+	l.names = newTree(nat, l.name(names), byAddressAndPort(f), l.called)
+	l.names.anyOrder = true
 	l.ips = newTree(nat, l.name(addresses), byAddressAndPort(f), l.open)
 	l.ports = newTree(nat, l.name(ports), byPort, l.open)
 	l.hair = newTree(nat, l.name(hairpin), byAddress(f, "-s"), l.itself)
@@ -66,7 +77,7 @@ func newLayout(cfg Config, mark uint32, f fam) *layout {
 }
 
 func (l *layout) trees() []*tree {
-	return []*tree{l.ips, l.ports, l.hair, l.closed, l.closedPorts, l.rest}
+	return append(l.slots[:], l.names, l.ips, l.ports, l.hair, l.closed, l.closedPorts, l.rest)
 }
 
 // leaf is an item and the tree in which it is.
@@ -87,8 +98,16 @@ func (l *layout) apply(d *net.Diff) {
 			l.with(x)
 		}
 	}
-	l.move(l.rest, d.ClusterIPs)
+	l.moveRest(d.ClusterIPs)
 	l.move(l.hair, d.Here)
+}
+
+// moveRest leaves out what a range refuses as a whole.
+func (l *layout) moveRest(as net.Addresses) {
+	ranged := func(a netip.Addr) bool {
+		return slices.ContainsFunc(l.ranges, func(p netip.Prefix) bool { return p.Contains(a) })
+	}
+	l.move(l.rest, net.Addresses{Added: slices.DeleteFunc(slices.Clone(as.Added), ranged), Removed: as.Removed})
 }
 
 // plant puts an entry that is there from the start into the trees.
@@ -116,6 +135,7 @@ func (l *layout) move(t *tree, as net.Addresses) {
 
 func (l *layout) without(x net.Change) {
 	stay := map[string]bool{}
+	turns := l.late != nil && x.New != nil && l.slotted(x.Old) != l.slotted(x.New)
 	var leaves []leaf
 	if x.New != nil {
 		for _, c := range l.chains(x.New) {
@@ -124,12 +144,20 @@ func (l *layout) without(x net.Change) {
 		leaves = l.leaves(x.New)
 	}
 	for _, c := range l.chains(x.Old) {
-		if !stay[c.name] {
+		switch {
+		case stay[c.name]:
+		case turns:
+			l.late.drop[c.name] = c.table
+		default:
 			l.drop[c.name] = c.table
 		}
 	}
 	for _, old := range l.leaves(x.Old) {
-		if !slices.ContainsFunc(leaves, old.samePlace) {
+		switch {
+		case slices.ContainsFunc(leaves, old.samePlace):
+		case turns:
+			l.late.leaves = append(l.late.leaves, old)
+		default:
 			old.in.remove(old.at)
 		}
 	}
@@ -162,24 +190,19 @@ func (l *layout) with(x net.Change) {
 }
 
 // take returns the chains that are to be written and those that are to go, by
-// name with their table, since it was last asked.
-func (l *layout) take() (write []chain, drop map[string]string) {
+// name with their table, since it was last asked; and of some that are to be written,
+// which rules alone came to others that are there.
+func (l *layout) take() (write []chain, more map[string][]string, drop map[string]string) {
 	for name, c := range l.write {
 		write = append(write, c)
 		delete(l.drop, name)
 	}
-	drop = l.drop
+	more, drop = map[string][]string{}, l.drop
 	for _, t := range l.trees() {
-		for name, had := range t.touched {
-			if n := t.nodes[name]; n != nil {
-				write = append(write, chain{t.table, name, t.rules(n)})
-			} else if had {
-				drop[name] = t.table
-			}
-		}
+		write = append(write, t.changed(more, drop)...)
 	}
 	l.forgetTouched()
-	return write, drop
+	return write, more, drop
 }
 
 func (l *layout) forgetTouched() {

@@ -176,7 +176,7 @@ func (l *left) note(x tool, p patch) {
 
 func (cs chains) add(seed maphash.Seed, p patch) {
 	for _, c := range p.write {
-		cs[c.name] = sumOf(seed, c.rules)
+		cs[c.name] = sumOf(seed, c.name, c.rules)
 	}
 	for _, name := range p.empty {
 		cs[name] = sum{}

@@ -5,6 +5,7 @@ import (
 	"encoding/base32"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"nodeagent/internal/net"
@@ -16,9 +17,12 @@ const (
 	nodePorts   = "NODEPORTS"   // is it an address that serves node ports?
 	outsiders   = "OUTSIDERS"   // who is no pod is marked for masquerade
 	postrouting = "POSTROUTING" // masquerades
+	reached     = "SELF"        // masquerades who reached itself
 	addresses   = "IP"          // tree: service addresses
 	ports       = "PORT"        // tree: node ports
 	hairpin     = "HAIR"        // tree: endpoints of this node that reached themselves
+	slot        = "EP"          // with a number, trees: the first endpoints of cluster IPs, the second ones, …
+	names       = "NAME"        // tree, to which nothing leads: of whom such a cluster IP is
 )
 
 // And in the table filter.
@@ -29,7 +33,7 @@ const (
 	accept      = "ACCEPT"  // from FORWARD, whose policy may be to drop
 	closedIPs   = "CIP"     // tree: service addresses that not everybody is served at
 	closedPorts = "CPORT"   // tree: the same of node ports
-	unknown     = "UNKNOWN" // tree: cluster IPs, of which no other port is served
+	unknown     = "UNKNOWN" // tree: cluster IPs in no known range, of which no other port is served
 )
 
 // Chains of one service.
@@ -42,8 +46,8 @@ const (
 )
 
 var (
-	fixedNames = []string{services, nodePorts, outsiders, postrouting, closed, closedNodes, refuse, accept}
-	treeNames  = []string{addresses, ports, hairpin, closedIPs, closedPorts, unknown}
+	fixedNames = []string{services, nodePorts, outsiders, postrouting, reached, closed, closedNodes, refuse, accept}
+	treeNames  = append(slotNames(), names, addresses, ports, hairpin, closedIPs, closedPorts, unknown)
 	ownKinds   = []string{toCluster, toLocal, toGroup, outside, gate}
 )
 
@@ -86,3 +90,19 @@ func (l *layout) listOf(e *net.Entry, part string, to netip.AddrPort) string {
 }
 
 func (l *layout) name(s string) string { return l.prefix + "-" + s }
+
+// anyOrder tells chains whose rules may stand in any order: each is about other packets.
+func anyOrder(chain string) bool {
+	_, rest, _ := strings.Cut(chain, "-")
+	kind, _, _ := strings.Cut(rest, "-")
+	return kind == names || strings.HasPrefix(kind, slot)
+}
+
+func slotName(i int) string { return slot + strconv.Itoa(i) }
+
+func slotNames() (all []string) {
+	for i := range maxSlots {
+		all = append(all, slotName(i))
+	}
+	return all
+}

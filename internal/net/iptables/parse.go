@@ -27,17 +27,21 @@ type sum struct {
 	digest uint64
 }
 
-func (s *sum) add(seed maphash.Seed, rule string) {
+// add takes a rule of a chain; where their order means nothing, it does not count.
+func (s *sum) add(seed maphash.Seed, chain, rule string) {
 	s.n++
-	s.digest = s.digest*0x100000001b3 + maphash.String(seed, rule) + 1
+	if !anyOrder(chain) {
+		s.digest *= 0x100000001b3
+	}
+	s.digest += maphash.String(seed, rule) + 1
 }
 
-// seed is drawn anew for each look: nobody can make rules that have the same
-// digest.
-func sumOf(seed maphash.Seed, rules []string) sum {
+// sumOf is that of a chain. seed is drawn anew for each look: nobody can make rules that
+// have the same digest.
+func sumOf(seed maphash.Seed, chain string, rules []string) sum {
 	var s sum
 	for _, r := range rules {
-		s.add(seed, r)
+		s.add(seed, chain, r)
 	}
 	return s
 }
@@ -89,7 +93,7 @@ func (s *seen) rule(line string, seed maphash.Seed, ours func(string) bool) {
 		return
 	}
 	x := s.chains[chain]
-	x.add(seed, plain(rule))
+	x.add(seed, chain, plain(rule))
 	s.chains[chain] = x
 	if ours(to) {
 		s.ways[chain] = append(s.ways[chain], to)

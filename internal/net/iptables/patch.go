@@ -10,11 +10,12 @@ import (
 // patch is what is to be written of one table.
 type patch struct {
 	table  string
-	write  []chain   // made or rewritten
-	drop   []string  // emptied, and removed
-	empty  []string  // emptied alone, since somebody else's rule leads there
-	undo   []foreign // rules of the kernel's chains that are removed
-	insert []jump    // and that come first there
+	write  []chain             // made or rewritten
+	more   map[string][]string // of some of these, by name: all others of their rules are there
+	drop   []string            // emptied, and removed
+	empty  []string            // emptied alone, since somebody else's rule leads there
+	undo   []foreign           // rules of the kernel's chains that are removed
+	insert []jump              // and that come first there
 }
 
 func (p *patch) isEmpty() bool {
@@ -24,9 +25,17 @@ func (p *patch) isEmpty() bool {
 func (p *patch) rules() int {
 	n := len(p.undo) + len(p.insert)
 	for _, c := range p.write {
-		n += len(c.rules)
+		n += len(p.given(c))
 	}
 	return n
+}
+
+// given are the rules of a chain that a program is given.
+func (p *patch) given(c chain) []string {
+	if more := p.more[c.name]; more != nil {
+		return more
+	}
+	return c.rules
 }
 
 // job is what one iptables-restore is told: a transaction for each table of which
@@ -82,14 +91,17 @@ func many(ps []patch) bool {
 }
 
 // inOrder are the runs that write the chains of a patch. Those whose chains all have
-// one rank are one step: no chain leads to one of its own rank.
+// one rank are one step: no chain leads to one of its own rank. The roots of the trees and
+// what leads to them are one run: a service that goes from one tree to another is never
+// in none.
 func inOrder(p patch) [][]job {
 	var out [][]job
 	last := -1
 	for len(p.write) > 0 {
-		n, rules := 1, len(p.write[0].rules)
-		for n < len(p.write) && n < maxBatch && rules+len(p.write[n].rules) <= maxRules {
-			rules += len(p.write[n].rules)
+		n, rules := 1, len(p.given(p.write[0]))
+		top := rank(p.write[0].name) >= rootRank
+		for n < len(p.write) && n < maxBatch && rules+len(p.given(p.write[n])) <= maxRules && (top || rank(p.write[n].name) < rootRank) {
+			rules += len(p.given(p.write[n]))
 			n++
 		}
 		part := p.write[:n]
@@ -98,7 +110,7 @@ func inOrder(p patch) [][]job {
 		if first != end || end != last {
 			out = append(out, nil)
 		}
-		out[len(out)-1] = append(out[len(out)-1], job{{table: p.table, write: part}})
+		out[len(out)-1] = append(out[len(out)-1], job{{table: p.table, write: part, more: p.more}})
 		if last = end; first != end {
 			last = -1
 		}
@@ -121,13 +133,15 @@ func (r job) text() []byte {
 	for _, p := range r {
 		put("*" + p.table)
 		for _, c := range p.write {
-			put(":"+c.name, "- [0:0]")
+			if p.more[c.name] == nil { // which empties it
+				put(":"+c.name, "- [0:0]")
+			}
 		}
 		for _, n := range slices.Concat(p.empty, p.drop) {
 			put(":"+n, "- [0:0]")
 		}
 		for _, c := range p.write {
-			for _, r := range c.rules {
+			for _, r := range p.given(c) {
 				put("-A", c.name, r)
 			}
 		}
@@ -163,21 +177,24 @@ func ranked(cs []chain) []chain {
 	return out
 }
 
+// rootRank is that of the roots of trees.
+const rootRank = 99
+
 // rank orders chains so that each comes after those that it leads to.
 func rank(name string) int {
 	rest := name[strings.IndexByte(name, '-')+1:]
 	kind, _, deep := strings.Cut(rest, "-")
-	if i := slices.Index([]string{refuse, outsiders, toGroup, toCluster, toLocal, outside, gate}, kind); i >= 0 {
+	if i := slices.Index([]string{refuse, outsiders, reached, toGroup, toCluster, toLocal, outside, gate}, kind); i >= 0 {
 		return i
 	}
 	if slices.Contains(treeNames, kind) {
 		if !deep {
-			return 99
+			return rootRank
 		}
-		return 98 - depthOf(name)
+		return rootRank - 1 - depthOf(name)
 	}
 	if slices.Contains(entrances, rest) {
-		return 101
+		return rootRank + 2
 	}
-	return 100
+	return rootRank + 1
 }

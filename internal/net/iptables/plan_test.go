@@ -66,8 +66,9 @@ func (p *paper) sync(t testing.TB, flavour Flavour, table *net.Table) (r net.Rep
 func (p *paper) apply(t testing.TB, flavour Flavour, d *net.Diff) {
 	t.Helper()
 	for i, l := range p.layouts {
-		l.apply(d)
-		p.put(t, i, flavour, patches(l))
+		for _, ps := range l.rounds(d) {
+			p.put(t, i, flavour, ps)
+		}
 	}
 }
 
@@ -218,7 +219,12 @@ func (p *fuzzed) Trace(from netip.Addr, to net.Address) map[End]float64 {
 	return out
 }
 
-var world = World{Node: thisNode, Pods: pods}
+var ranges = []netip.Prefix{
+	netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("10.96.0.0/20"), netip.MustParsePrefix("10.98.0.0/24"),
+	netip.MustParsePrefix("fd96::/112"), netip.MustParsePrefix("fd96::/108"), netip.MustParsePrefix("192.168.0.0/16"),
+}
+
+var world = World{Node: thisNode, Pods: pods, Ranges: ranges}
 
 func freshPaper(t testing.TB) Paper { return &fuzzed{onPaper(t, Config{}), t, map[string]*rule{}} }
 

@@ -8,6 +8,9 @@ import (
 
 // chains are those of one entry.
 func (l *layout) chains(e *net.Entry) []chain {
+	if l.slotted(e) {
+		return nil
+	}
 	in, open := e.ForClusterIP(), l.opens(e)
 	var out []chain
 	if in == net.ToCluster || open {
@@ -80,11 +83,17 @@ func (l *layout) gateRules(e *net.Entry) []string {
 // leaves are an entry's items in the trees.
 func (l *layout) leaves(e *net.Entry) []leaf {
 	var out []leaf
-	switch e.ForClusterIP() {
-	case net.ToCluster, net.ToLocal:
-		out = append(out, leaf{l.ips, item{e.Addr, net.ClusterIP, e}})
-	case net.Drop:
-		out = append(out, leaf{l.closed, item{e.Addr, net.ClusterIP, e}})
+	itself := item{e.Addr, net.ClusterIP, e}
+	switch v := e.ForClusterIP(); {
+	case v == net.Drop:
+		out = append(out, leaf{l.closed, itself})
+	case l.slotted(e):
+		out = append(out, leaf{l.names, itself})
+		for i := range inside(e) {
+			out = append(out, leaf{l.slots[i], itself})
+		}
+	case v != net.Refuse:
+		out = append(out, leaf{l.ips, itself})
 	}
 	for _, x := range e.Fronts {
 		it, open, shut := item{x.Address, x.Kind, e}, l.ips, l.closed
@@ -160,5 +169,5 @@ func (l *layout) refused(x item) []string {
 // itself is of an endpoint of this node that reached itself: it would not know
 // the answer of its own address.
 func (l *layout) itself(x item) []string {
-	return []string{words(at("-s", x.at.IP), at("-d", x.at.IP), masquerade)}
+	return []string{words(at("-s", x.at.IP), at("-d", x.at.IP), "-g", l.name(reached))}
 }

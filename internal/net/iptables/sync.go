@@ -2,7 +2,6 @@ package iptables
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
@@ -90,21 +89,22 @@ func (b *Backend) sync(ctx context.Context, tools []tool, t *net.Table, same boo
 		}
 		all = append(all, work{x, steps(x.flavour, differ(l, t, have, seed, &r))})
 	}
-	if err := b.writeAll(ctx, since, all); err != nil {
+	// What was told of before our look, and is not yet heard, was seen.
+	if err := b.writeAll(ctx, since, all, b.settle); err != nil {
 		return r, err
 	}
 	b.layouts, b.edition = plan, t.Edition()
 	return r, nil
 }
 
-// writeAll writes what was found to differ since some generation of the ruleset. While
-// it is much in the nft flavour, nobody of ours listens: for each rule of it the kernel
-// would make a message. What others did meanwhile the generation tells.
-func (b *Backend) writeAll(ctx context.Context, since uint32, all []work) error {
-	runs, transactions := 0, 0
+// writeAll writes what differs since some generation of the ruleset. While it is much in
+// the nft flavour, nobody of ours listens: for each rule of it the kernel would make a
+// message. What others did meanwhile the generation tells. written is called before
+// anybody listens again.
+func (b *Backend) writeAll(ctx context.Context, since uint32, all []work, written func()) error {
+	transactions := 0
 	for _, w := range all {
 		for _, step := range w.steps {
-			runs += len(step)
 			for _, r := range step {
 				transactions += len(r)
 			}
@@ -118,14 +118,25 @@ func (b *Backend) writeAll(ctx context.Context, since uint32, all []work) error 
 		}
 		return nil
 	}
-	if runs <= len(all) {
+	if !isMuch(all) {
 		return write()
 	}
 	return b.own.Aside(since, func() (uint32, error) { return generation(ctx) }, func() (int, error) {
 		err := write()
-		b.settle() // what was told of before our look, and not yet heard
+		written()
 		return transactions, err
 	})
+}
+
+// isMuch tells whether there are more runs than programs.
+func isMuch(all []work) bool {
+	runs := 0
+	for _, w := range all {
+		for _, step := range w.steps {
+			runs += len(step)
+		}
+	}
+	return runs > len(all) && all[0].flavour == NFT
 }
 
 func (b *Backend) ours(name string) bool { return own(b.cfg.Prefix, name) }
@@ -177,7 +188,7 @@ func differ(l *layout, t *net.Table, have map[string]seen, seed maphash.Seed, r 
 		wanted[c.name] = true
 		l.tally.put(c.table, c.name, len(c.rules))
 		is, there := have[c.table].chains[c.name]
-		if there && is.n == len(c.rules) && is == sumOf(seed, c.rules) {
+		if there && is.n == len(c.rules) && is == sumOf(seed, c.name, c.rules) {
 			return
 		}
 		p := of[c.table]
@@ -253,7 +264,7 @@ func (b *Backend) Apply(ctx context.Context, t *net.Table, d *net.Diff) error {
 		return err
 	}
 	b.known = false
-	err = b.change(ctx, tools, d)
+	err = b.change(ctx, tools, d, false)
 	switch {
 	case err == nil:
 		b.known, b.edition = true, t.Edition()
@@ -262,26 +273,38 @@ func (b *Backend) Apply(ctx context.Context, t *net.Table, d *net.Diff) error {
 		return fmt.Errorf("change service rules: %w", err)
 	case net.IsRefused(err) && b.undisturbed(ctx, tools):
 		back := reversed(d)
-		b.known = b.change(ctx, tools, &back) == nil
+		b.known = b.change(ctx, tools, &back, true) == nil
 		return fmt.Errorf("change service rules: %w", err)
 	}
 	_, err = b.level(ctx, tools, t, false)
 	return err
 }
 
-// change writes the changes of a diff.
-func (b *Backend) change(ctx context.Context, tools []tool, d *net.Diff) error {
-	var errs []error
+// change writes the changes of a diff; whole, where it is not sure what chains hold.
+func (b *Backend) change(ctx context.Context, tools []tool, d *net.Diff, whole bool) error {
+	var all []work
 	for i, l := range b.layouts {
-		l.apply(d)
-		ps := patches(l)
+		var run [][]job
+		for _, ps := range l.rounds(d) {
+			if whole {
+				ps[0].more = nil
+			}
+			run = append(run, steps(tools[0].flavour, ps)...)
+		}
 		for _, x := range tools {
 			if x.f.v6 == (i == 1) {
-				errs = append(errs, b.write(ctx, x, ps))
+				all = append(all, work{x, run})
 			}
 		}
 	}
-	return errors.Join(errs...)
+	since := uint32(0)
+	if isMuch(all) {
+		var err error
+		if since, err = generation(ctx); err != nil {
+			return err
+		}
+	}
+	return b.writeAll(ctx, since, all, func() {})
 }
 
 // reversed undoes a diff.
@@ -298,8 +321,8 @@ func reversed(d *net.Diff) net.Diff {
 
 // patches are what changed in a layout.
 func patches(l *layout) []patch {
-	ps := []patch{{table: nat}, {table: filter}}
-	write, drop := l.take()
+	write, more, drop := l.take()
+	ps := []patch{{table: nat, more: more}, {table: filter}}
 	for _, c := range write {
 		p := &ps[slices.Index(tables, c.table)]
 		p.write = append(p.write, c)

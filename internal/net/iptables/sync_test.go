@@ -221,6 +221,9 @@ func sorted(s string) string {
 	slices.SortStableFunc(lines, func(a, b string) int {
 		x, _, _ := strings.Cut(strings.TrimPrefix(a, "-A "), " ")
 		y, _, _ := strings.Cut(strings.TrimPrefix(b, "-A "), " ")
+		if x == y && anyOrder(x) {
+			return strings.Compare(a, b)
+		}
 		return strings.Compare(x, y)
 	})
 	return strings.Join(lines, "\n")
@@ -263,7 +266,7 @@ func TestHealing(t *testing.T) {
 		whole := dump(t, flavour)
 		wakes := hosttest.Watch(t, b)
 		woken(t, wakes, "the start")
-		id := b.layouts[0].chainOf(toCluster, m.Table().Sorted()[3])
+		id := slotOf(b.layouts[0], m.Table().Sorted()[3], 1)
 		for _, what := range []string{
 			"-t nat -D PREROUTING -m comment --comment $ -j NODEAGENT-SERVICES",
 			"-t nat -F NODEAGENT-SERVICES",
@@ -478,7 +481,7 @@ func TestTakenBack(t *testing.T) {
 
 		_, err = b.Sync(hosttest.Ctx(t), m.Table())
 		must(t, err)
-		command(t, "iptables", flavour, "", "-t", "nat", "-F", b.layouts[0].chainOf(toCluster, all[3]))
+		command(t, "iptables", flavour, "", "-t", "nat", "-F", slotOf(b.layouts[0], all[3], 0))
 		if flavour == NFT {
 			for b.undisturbed(t.Context(), b.tools) { // the kernel tells, in a moment
 				must(t, t.Context().Err())
@@ -574,20 +577,26 @@ func TestReadable(t *testing.T) {
 	eachFlavour(t, func(t *testing.T, flavour Flavour) {
 		b := backend(t, Config{Flavour: flavour})
 		s := Service("web", []string{"10.96.0.10"}, Port("http", corev1.ProtocolTCP, 80, 30080))
+		api := Service("api", []string{"10.96.0.20"}, Port("http", corev1.ProtocolTCP, 80, 0))
+		apiSlice := Slice("api-1", "api", To("http", corev1.ProtocolTCP, 8080), At("10.0.0.6", "here"), At("10.0.7.6", "there"))
 		evil := Service("evil", []string{"10.96.0.11"}, Port("x", corev1.ProtocolTCP, 80, 0))
 		evil.Name = "quote\" -j ACCEPT\n-A INPUT -j DROP\n\x1b[31m \\" + strings.Repeat("long", 60)
 		evilSlice := Slice("evil-1", evil.Name, To("x", corev1.ProtocolTCP, 80), At("10.0.0.6", ""))
 		sl := Slice("web-1", "web", To("http", corev1.ProtocolTCP, 8080), At("10.0.0.5", "here"), At("10.0.7.5", "there"))
-		table := net.Build([]*corev1.Service{s, evil}, []*discoveryv1.EndpointSlice{sl, evilSlice}, thisNode)
+		table := net.Build([]*corev1.Service{s, api, evil}, []*discoveryv1.EndpointSlice{sl, apiSlice, evilSlice}, thisNode)
 		_, err := b.Sync(hosttest.Ctx(t), table)
 		must(t, err)
 		list := dump(t, flavour)
 		for _, want := range []string{
+			`-A NODEAGENT-EP0 -d 10.96.0.20/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.6:8080`,
+			`-A NODEAGENT-EP1 -d 10.96.0.20/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.7.6:8080`,
+			`-A NODEAGENT-NAME -d 10.96.0.20/32 -p tcp -m tcp --dport 80 -m comment --comment "default/api:http cluster IP" -j RETURN`,
+			`-A NODEAGENT-SERVICES -m statistic --mode random --probability 0.50000000000 -j NODEAGENT-EP1`,
 			`-A NODEAGENT-IP -d 10.96.0.10/32 -p tcp -m tcp --dport 80 -m comment --comment "default/web:http cluster IP" -j NODEAGENT-SVC-`,
 			`-A NODEAGENT-PORT -p tcp -m tcp --dport 30080 -m comment --comment "default/web:http nodePort" -j NODEAGENT-EXT-`,
 			` -p tcp -m statistic --mode random --probability 0.50000000000 -j DNAT --to-destination 10.0.0.5:8080`,
 			` -p tcp -j DNAT --to-destination 10.0.7.5:8080`,
-			`-A NODEAGENT-HAIR -s 10.0.0.5/32 -d 10.0.0.5/32 -j MASQUERADE --random-fully`,
+			`-A NODEAGENT-HAIR -s 10.0.0.5/32 -d 10.0.0.5/32 -g NODEAGENT-SELF`,
 			`-A NODEAGENT-UNKNOWN -d 10.96.0.10/32 -g NODEAGENT-REFUSE`,
 		} {
 			if !strings.Contains(list, want) {

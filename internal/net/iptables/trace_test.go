@@ -26,7 +26,7 @@ type fate struct {
 }
 
 // tracer walks the text of rules, as the kernel would. Where dice are thrown it
-// goes both ways, and counts how likely each is.
+// goes both ways, and counts how likely each is, and how many rules all ways meet.
 type tracer struct {
 	k     kernel
 	local []netip.Addr // the node's addresses
@@ -84,72 +84,86 @@ func (t *tracer) trace(p packet, fromNode bool) map[fate]float64 {
 
 // walk goes through a chain of the kernel's own.
 func (t *tracer) walk(table, chain string, p packet, chance float64, then func(packet, float64, string)) {
-	type frame struct {
-		chain string
-		at    int
+	for p, chance := range t.pass(table, chain, map[packet]float64{p: chance}, 0, then) {
+		then(p, chance, "")
 	}
-	var rec func(stack []frame, p packet, chance float64)
-	rec = func(stack []frame, p packet, chance float64) {
-		for len(stack) > 0 {
+}
+
+// pass sends packets through a chain, and returns those that come back from it, each with
+// how likely that is: so ways that come together again are one.
+func (t *tracer) pass(table, chain string, in map[packet]float64, calls int, then func(packet, float64, string)) map[packet]float64 {
+	rules, ok := t.k[table][chain]
+	if !ok {
+		panic("no chain " + chain)
+	}
+	if calls > 12 {
+		panic("the kernel would refuse so many calls")
+	}
+	back := map[packet]float64{}
+	for _, text := range rules {
+		r, next := t.rule(text), map[packet]float64{}
+		if len(in) > 0 {
 			t.steps++
-			top := &stack[len(stack)-1]
-			rules, ok := t.k[table][top.chain]
-			if !ok {
-				panic("no chain " + top.chain)
-			}
-			if top.at >= len(rules) {
-				stack = stack[:len(stack)-1]
-				continue
-			}
-			r := t.rule(rules[top.at])
-			top.at++
+		}
+		for p, chance := range in {
 			share := t.matches(r, p)
+			if share < 1 {
+				next[p] += chance * (1 - share)
+			}
 			if share == 0 {
 				continue
 			}
-			if share < 1 {
-				rest := slices.Clone(stack)
-				rec(rest, p, chance*(1-share))
-				chance *= share
-			}
+			chance *= share
 			if r.list != "" && r.set {
 				t.sets[r.list] = true
 			}
-			switch r.target {
-			case "RETURN":
-				stack = stack[:len(stack)-1]
-			case "MARK":
-				p.mark = p.mark&^r.markMask ^ r.markValue
-			case "MASQUERADE":
-				p.masked = true
-				then(p, chance, "")
-				return
-			case "DNAT":
-				p.dst, p.dport, p.dnat = r.to.Addr(), int(r.to.Port()), true
-				then(p, chance, "")
-				return
-			case "DROP":
-				then(p, chance, "dropped")
-				return
-			case "ACCEPT":
-				then(p, chance, "")
-				return
-			case "REJECT":
-				then(p, chance, "refused")
-				return
-			default:
+			if to, ok := t.ends(r, p, chance, then); ok {
+				continue
+			} else if r.target == "RETURN" {
+				back[p] += chance
+			} else if r.target == "MARK" || r.target == "" {
+				next[to] += chance
+			} else {
+				deeper, after := calls+1, next
 				if r.goes {
-					stack = stack[:len(stack)-1]
+					deeper, after = calls, back
 				}
-				stack = append(stack, frame{r.target, 0})
-				if len(stack) > 12 {
-					panic("the kernel would refuse so many calls")
+				for p, chance := range t.pass(table, r.target, map[packet]float64{p: chance}, deeper, then) {
+					after[p] += chance
 				}
 			}
 		}
-		then(p, chance, "")
+		in = next
 	}
-	rec([]frame{{chain, 0}}, p, chance)
+	for p, chance := range in {
+		back[p] += chance
+	}
+	return back
+}
+
+// ends tells then of a packet that a rule takes out of the table; else it returns what
+// the rule makes of it.
+func (t *tracer) ends(r *rule, p packet, chance float64, then func(packet, float64, string)) (packet, bool) {
+	switch r.target {
+	case "MARK":
+		p.mark = p.mark&^r.markMask ^ r.markValue
+		return p, false
+	case "MASQUERADE":
+		p.masked = true
+		then(p, chance, "")
+	case "DNAT":
+		p.dst, p.dport, p.dnat = r.to.Addr(), int(r.to.Port()), true
+		then(p, chance, "")
+	case "DROP":
+		then(p, chance, "dropped")
+	case "ACCEPT":
+		then(p, chance, "")
+	case "REJECT":
+		then(p, chance, "refused")
+	default:
+		return p, false
+	}
+	return p, true
 }
 
 // rule is one in a form that can be asked.
@@ -159,6 +173,7 @@ type rule struct {
 	proto                string
 	first, last          int
 	srcLocal, dstLocal   bool
+	notLocal             bool
 	state                string
 	share                float64
 	list                 string
@@ -247,7 +262,7 @@ func parseRule(text string) *rule {
 		case "--src-type":
 			r.srcLocal = next() == "LOCAL"
 		case "--dst-type":
-			r.dstLocal = next() == "LOCAL"
+			r.dstLocal, r.notLocal = next() == "LOCAL" && !not, not
 		case "--ctstate":
 			r.state = next()
 		case "--probability":
@@ -311,7 +326,7 @@ func (t *tracer) matches(r *rule, p packet) float64 {
 		r.proto != "" && r.proto != p.proto,
 		p.dport < r.first || p.dport > r.last,
 		r.srcLocal && !isLocal(p.src),
-		r.dstLocal && !isLocal(p.dst),
+		r.dstLocal && !isLocal(p.dst), r.notLocal && isLocal(p.dst),
 		r.state == "DNAT" && !p.dnat,
 		strings.Contains(r.state, "ESTABLISHED"), r.state == "INVALID",
 		r.markOf != 0 && (p.mark&r.markOf == r.markIs) == r.markNot,

@@ -2,11 +2,8 @@ package iptables
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
-	"strings"
 
 	"nodeagent/internal/net"
 )
@@ -27,13 +24,18 @@ type tree struct {
 	step   step
 	render func(item) []string
 
-	nodes   map[string]*node // by chain
-	touched map[string]bool  // chains that changed, and whether they were there before
-}
+	// What the rules of an item are where its chain is below so many steps, which told
+	// the protocol and the port. Nil: they are always the same.
+	short func(item) []string
+	told  int
 
-// step tells which branch leads to an address at some depth: what it adds to the
-// chain's name, and the match. No name: the way ends.
-type step func(at net.Address, depth int) (name, match string)
+	// anyOrder says that the order of a chain's rules means nothing, so that rules may
+	// be added behind those that are there.
+	anyOrder bool
+
+	nodes   map[string]*node // by chain
+	touched map[string]was   // chains that changed
+}
 
 // node is a chain: of items, or of branches.
 type node struct {
@@ -45,10 +47,10 @@ type node struct {
 }
 
 // maxItems is how many items a chain holds before it has branches.
-const maxItems = 16
+const maxItems = 24
 
 func newTree(table, name string, s step, render func(item) []string) *tree {
-	t := &tree{table, &node{name: name}, s, render, map[string]*node{}, map[string]bool{}}
+	t := &tree{table: table, root: &node{name: name}, step: s, render: render, nodes: map[string]*node{}, touched: map[string]was{}}
 	t.nodes[name] = t.root
 	return t
 }
@@ -59,13 +61,6 @@ func compare(a, b net.Address) int {
 
 func place(in []item, at net.Address) (int, bool) {
 	return slices.BinarySearchFunc(in, at, func(x item, a net.Address) int { return compare(x.at, a) })
-}
-
-// touch notes a chain that is about to be another.
-func (t *tree) touch(n *node, there bool) {
-	if _, ok := t.touched[n.name]; !ok {
-		t.touched[n.name] = there
-	}
 }
 
 func (t *tree) put(x item) { t.putAt(t.root, x) }
@@ -166,15 +161,26 @@ func (t *tree) forget(n *node) {
 	delete(t.nodes, n.name)
 }
 
-// refresh takes an item whose rules are the same.
-func (t *tree) refresh(x item) {
+// find is the item at an address; nil: there is none.
+func (t *tree) find(at net.Address) *item {
 	n := t.root
-	for n.kids != nil {
-		name, _ := t.step(x.at, n.depth)
+	for n != nil && n.kids != nil {
+		name, _ := t.step(at, n.depth)
 		n = n.kids[name]
 	}
-	if i, found := place(n.items, x.at); found {
-		n.items[i] = x
+	if n == nil {
+		return nil
+	}
+	if i, found := place(n.items, at); found {
+		return &n.items[i]
+	}
+	return nil
+}
+
+// refresh takes an item whose rules are the same.
+func (t *tree) refresh(x item) {
+	if is := t.find(x.at); is != nil {
+		*is = x
 	}
 }
 
@@ -187,8 +193,12 @@ func (t *tree) rules(n *node) []string {
 		_, match := t.step(t.sample(k), n.depth)
 		out = append(out, words(match, "-g", k.name))
 	}
+	render := t.render
+	if t.short != nil && n.depth >= t.told {
+		render = t.short
+	}
 	for _, x := range n.items {
-		out = append(out, t.render(x)...)
+		out = append(out, render(x)...)
 	}
 	return out
 }
@@ -210,55 +220,3 @@ func (t *tree) each(f func(chain)) {
 		f(chain{t.table, n.name, t.rules(n)})
 	}
 }
-
-// The ways: eight steps of two bits of the address, the last ones first, since
-// these are what differs; then two steps of the port.
-const addressSteps = 8
-
-func byAddress(f fam, flag string) step {
-	return func(at net.Address, depth int) (name, match string) {
-		if depth >= addressSteps {
-			return "", ""
-		}
-		b := at.IP.AsSlice()
-		low := uint16(b[len(b)-2])<<8 | uint16(b[len(b)-1])
-		mask := uint16(3) << (2 * depth)
-		return fmt.Sprint(low >> (2 * depth) & 3), flag + " " + f.low(low&mask) + "/" + f.low(mask)
-	}
-}
-
-// low is an address of which only the last two bytes are set.
-func (f fam) low(n uint16) string {
-	if f.v6 {
-		return netip.AddrFrom16([16]byte{14: byte(n >> 8), 15: byte(n)}).String()
-	}
-	return netip.AddrFrom4([4]byte{2: byte(n >> 8), 3: byte(n)}).String()
-}
-
-// byPort has 256 ports of a protocol in a first step, and 16 in a second.
-func byPort(at net.Address, depth int) (name, match string) {
-	size := uint16(256)
-	switch depth {
-	case 0:
-		name = fmt.Sprintf("%c%02x", proto(at.Proto)[0], at.Port>>8)
-	case 1:
-		name, size = fmt.Sprintf("%x", at.Port>>4&15), 16
-	default:
-		return "", ""
-	}
-	first := at.Port &^ (size - 1)
-	return name, words(over(at.Proto), dport(at.Proto, port(first)+":"+port(first+(size-1))))
-}
-
-func byAddressAndPort(f fam) step {
-	byIP := byAddress(f, "-d")
-	return func(at net.Address, depth int) (name, match string) {
-		if depth < addressSteps {
-			return byIP(at, depth)
-		}
-		return byPort(at, depth-addressSteps)
-	}
-}
-
-// depthOf is how far from the root a chain of a tree is, by its name.
-func depthOf(chain string) int { return len(chain) - strings.LastIndexByte(chain, '-') }

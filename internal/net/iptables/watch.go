@@ -126,6 +126,7 @@ func (b *Backend) start(c *exec.Cmd) error {
 	if err := c.Start(); err != nil {
 		return err
 	}
+	b.own.Add(uint32(c.Process.Pid)) // it has begun, and is far from writing
 	b.children[b.next] = c.Process.Pid
 	b.next = (b.next + 1) % len(b.children)
 	return nil
