@@ -106,7 +106,7 @@ func TestUnheard(t *testing.T) {
 		})
 	}()
 	<-listening
-	services, endpoints := Many(600, 5)
+	services, endpoints := Many(1500, 5)
 	table := net.Build(services, endpoints, thisNode)
 	r, err := b.Sync(hosttest.Ctx(t), table)
 	must(t, err)
@@ -157,7 +157,7 @@ func TestUnheard(t *testing.T) {
 // chains of one rank; and no jump of the kernel's is written before all to which it leads.
 func TestSteps(t *testing.T) {
 	m := net.NewModel(thisNode)
-	services, endpoints := Many(3000, 5)
+	services, endpoints := Many(10_000, 5)
 	for i := range services {
 		m.SetService(services[i])
 		m.SetSlice(endpoints[i])

@@ -4,9 +4,10 @@ package iptables
 func (l *layout) fixed() []chain {
 	local := "-m addrtype --dst-type LOCAL"
 	return []chain{
-		{nat, l.name(services), append(l.marked(l.draw()),
+		{nat, l.name(services), append(l.toPick(),
 			"-j "+l.ips.root.name,
 			words(local, "-j", l.name(nodePorts)))},
+		{nat, l.name(picks), l.marked(l.draw())},
 		{nat, l.name(nodePorts), l.served(l.ports)},
 		{nat, l.name(outsiders), l.markOutsiders()},
 		{nat, l.name(postrouting), []string{

@@ -83,7 +83,7 @@ func TestHealsInTime(t *testing.T) {
 			{"a rule edited", func() {
 				run("-t", "nat", "-R", w.chain(700), "3", "-p", "tcp", "-j", "DNAT", "--to-destination", "10.128.99.99:8080")
 			}},
-			{"a rule that leads to services deleted", func() { run("-t", "nat", "-D", "NODEAGENT-SERVICES", "-j", "NODEAGENT-EP0") }},
+			{"a rule that leads to services deleted", func() { run("-t", "nat", "-D", "NODEAGENT-PICK", "-j", "NODEAGENT-EP0") }},
 			{"a jump deleted", func() {
 				run("-t", "nat", "-D", "OUTPUT", "-m", "comment", "--comment", "nodeagent: service addresses", "-j", "NODEAGENT-SERVICES")
 			}},
@@ -113,7 +113,7 @@ func TestHealsInTime(t *testing.T) {
 // mended. Where nobody did anything we stay asleep.
 func TestEditedAfterUs(t *testing.T) {
 	eachFlavour(t, func(t *testing.T, flavour Flavour) {
-		w := newWard(t, flavour, 40)
+		w := newWard(t, flavour, 400)
 		edit := func(i int, rule string) {
 			command(t, "iptables", flavour, "", "-t", "nat", "-R", w.chain(i), rule, "-p", "tcp", "-j", "DNAT", "--to-destination", "10.128.99.99:8080")
 		}
@@ -157,7 +157,7 @@ func TestEditedAfterUs(t *testing.T) {
 // are written again, which their rules' handles tell.
 func TestMendsWhatIsNamed(t *testing.T) {
 	need.Have(t, need.Root)
-	w := newWard(t, NFT, 40)
+	w := newWard(t, NFT, 400)
 	id, other := w.chain(3), w.chain(4)
 	command(t, "iptables", NFT, "", "-t", "nat", "-D", id, "2")
 	woken(t, w.wakes, "a rule deleted")
@@ -181,7 +181,7 @@ func TestMendsWhatIsNamed(t *testing.T) {
 	if handles(other) != same {
 		t.Error("a chain is written again in which nobody wrote")
 	}
-	if now := handles(id); now == broken || strings.Count(now, "dnat to") != 5 {
+	if now := handles(id); now == broken || strings.Count(now, "dnat to") != strings.Count(broken, "dnat to") {
 		t.Errorf("mended there is\n%s", now)
 	}
 }

@@ -104,10 +104,7 @@ func (l *layout) apply(d *net.Diff) {
 
 // moveRest leaves out what a range refuses as a whole.
 func (l *layout) moveRest(as net.Addresses) {
-	ranged := func(a netip.Addr) bool {
-		return slices.ContainsFunc(l.ranges, func(p netip.Prefix) bool { return p.Contains(a) })
-	}
-	l.move(l.rest, net.Addresses{Added: slices.DeleteFunc(slices.Clone(as.Added), ranged), Removed: as.Removed})
+	l.move(l.rest, net.Addresses{Added: slices.DeleteFunc(slices.Clone(as.Added), l.ranged), Removed: as.Removed})
 }
 
 // plant puts an entry that is there from the start into the trees.

@@ -14,6 +14,7 @@ import (
 // The chains that are there whatever services there are, in the table nat.
 const (
 	services    = "SERVICES"    // from PREROUTING and OUTPUT
+	picks       = "PICK"        // looks into the slots
 	nodePorts   = "NODEPORTS"   // is it an address that serves node ports?
 	outsiders   = "OUTSIDERS"   // who is no pod is marked for masquerade
 	postrouting = "POSTROUTING" // masquerades
@@ -46,7 +47,7 @@ const (
 )
 
 var (
-	fixedNames = []string{services, nodePorts, outsiders, postrouting, reached, closed, closedNodes, refuse, accept}
+	fixedNames = []string{services, picks, nodePorts, outsiders, postrouting, reached, closed, closedNodes, refuse, accept}
 	treeNames  = append(slotNames(), names, addresses, ports, hairpin, closedIPs, closedPorts, unknown)
 	ownKinds   = []string{toCluster, toLocal, toGroup, outside, gate}
 )

@@ -108,9 +108,9 @@ func TestOwn(t *testing.T) {
 		}
 	}
 	for _, n := range treeNames {
-		longest := "-012301t753"
+		longest := "-01230123t753"
 		if strings.HasPrefix(n, slot) {
-			longest = "-t7530012301"
+			longest = "-t753001230123"
 		}
 		if name := l.name(n) + longest; n != unknown && n != hairpin && len(name) > maxName {
 			t.Errorf("%s is too long", name)

@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"net/netip"
+	"slices"
 
 	"nodeagent/internal/net"
 )
@@ -28,7 +29,23 @@ func inside(e *net.Entry) []netip.AddrPort {
 // slotted tells whether an entry has no chain of its own.
 func (l *layout) slotted(e *net.Entry) bool {
 	n := len(inside(e))
-	return n > 0 && n <= maxSlots && e.Affinity == 0 && !l.opens(e)
+	return n > 0 && n <= maxSlots && e.Affinity == 0 && !l.opens(e) && (len(l.ranges) == 0 || l.ranged(e.Addr.IP))
+}
+
+// ranged tells whether an address is in a range of which cluster IPs are drawn.
+func (l *layout) ranged(a netip.Addr) bool {
+	return slices.ContainsFunc(l.ranges, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// toPick leads to the slots who may be served there: anybody, where no range is known.
+func (l *layout) toPick() (out []string) {
+	for _, p := range l.ranges {
+		out = append(out, words(within("-d", p), "-j", l.name(picks)))
+	}
+	if len(out) == 0 {
+		out = append(out, "-j "+l.name(picks))
+	}
+	return out
 }
 
 // draw goes through the slots from the last to the first, into each by a chance of one in

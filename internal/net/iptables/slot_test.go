@@ -436,12 +436,18 @@ func TestMet(t *testing.T) {
 	} else {
 		t.Logf("to a service %.1f", mean)
 	}
-	for port, most := range map[int]float64{80: 85, 443: 30, 53: 30} {
-		mean, _ := met(p.kernels[0], packet{src: from, dst: netip.MustParseAddr("8.8.8.8"), proto: "tcp", dport: port})
+	elsewhere := func(what string, most float64) {
+		t.Helper()
+		mean, _ := met(p.kernels[0], packet{src: from, dst: netip.MustParseAddr("8.8.8.8"), proto: "tcp", dport: 80})
 		if mean > most {
-			t.Errorf("elsewhere, at port %d, it meets %.1f rules on average, %.0f at most", port, mean, most)
+			t.Errorf("%s, elsewhere it meets %.1f rules on average, %.0f at most", what, mean, most)
 		} else {
-			t.Logf("elsewhere at %d %.1f", port, mean)
+			t.Logf("%s, elsewhere %.1f", what, mean)
 		}
 	}
+	elsewhere("without ranges, at a port that services have", 140)
+	m.SetServiceCIDR(servicesOf("10.96.0.0/12"))
+	m.Take()
+	p.sync(t, Legacy, m.Table())
+	elsewhere("where the ranges of services are known", 10)
 }

@@ -591,7 +591,7 @@ func TestReadable(t *testing.T) {
 			`-A NODEAGENT-EP0 -d 10.96.0.20/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.6:8080`,
 			`-A NODEAGENT-EP1 -d 10.96.0.20/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.7.6:8080`,
 			`-A NODEAGENT-NAME -d 10.96.0.20/32 -p tcp -m tcp --dport 80 -m comment --comment "default/api:http cluster IP" -j RETURN`,
-			`-A NODEAGENT-SERVICES -m statistic --mode random --probability 0.50000000000 -j NODEAGENT-EP1`,
+			`-A NODEAGENT-PICK -m statistic --mode random --probability 0.50000000000 -j NODEAGENT-EP1`,
 			`-A NODEAGENT-IP -d 10.96.0.10/32 -p tcp -m tcp --dport 80 -m comment --comment "default/web:http cluster IP" -j NODEAGENT-SVC-`,
 			`-A NODEAGENT-PORT -p tcp -m tcp --dport 30080 -m comment --comment "default/web:http nodePort" -j NODEAGENT-EXT-`,
 			` -p tcp -m statistic --mode random --probability 0.50000000000 -j DNAT --to-destination 10.0.0.5:8080`,

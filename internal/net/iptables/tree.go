@@ -47,7 +47,7 @@ type node struct {
 }
 
 // maxItems is how many items a chain holds before it has branches.
-const maxItems = 24
+const maxItems = 48
 
 func newTree(table, name string, s step, render func(item) []string) *tree {
 	t := &tree{table: table, root: &node{name: name}, step: s, render: render, nodes: map[string]*node{}, touched: map[string]was{}}

@@ -13,11 +13,11 @@ import (
 // chain's name, and the match. No name: the way ends.
 type step func(at net.Address, depth int) (name, match string)
 
-// The ways: six steps of three bits of the address, the last ones first, since these are
+// The ways: eight steps of two bits of the address, the last ones first, since these are
 // what differs; then two steps of the port.
 const (
-	addressBits  = 3
-	addressSteps = 6
+	addressBits  = 2
+	addressSteps = 8
 )
 
 func byAddress(f fam, flag string) step {
