@@ -12,7 +12,7 @@ import (
 // through, and all else is.
 func TestFilter(t *testing.T) {
 	var o Own
-	for _, p := range []uint32{1, 4711, 0xfedcba98, 1 << 31, 0x01020304, 4711} {
+	for _, p := range []uint32{1, 21, 22, 23, 24, 4711, 0xfedcba98, 1 << 31, 0x01020304, 4711} {
 		o.Add(p)
 	}
 	vm, err := bpf.NewVM(filter(o.ports))
