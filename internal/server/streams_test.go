@@ -31,7 +31,8 @@ import (
 
 // echoes is a runtime whose commands give back what they read.
 type echoes struct {
-	ended chan error // how the context of "wait" ended
+	begun chan struct{} // "wait" runs
+	ended chan error    // how its context ended
 	port  string
 }
 
@@ -56,6 +57,7 @@ func (e *echoes) Exec(ctx context.Context, container string, s Session) (int32, 
 		fmt.Fprintf(s.Stdout, "%dx%d tty=%t stderr=%t", size.Width, size.Height, s.TTY, s.Stderr != nil)
 		return 0, nil
 	case "wait":
+		e.begun <- struct{}{}
 		<-ctx.Done()
 		e.ended <- context.Cause(ctx)
 		return 0, ctx.Err()
@@ -87,7 +89,7 @@ func streaming(t *testing.T) (*bed, *echoes) { return streamingFor(t, 0) }
 
 // streamingFor is one where a stream may be silent for so long.
 func streamingFor(t *testing.T, idle time.Duration) (*bed, *echoes) {
-	e := &echoes{ended: make(chan error, 1)}
+	e := &echoes{begun: make(chan struct{}, 1), ended: make(chan error, 1)}
 	b := newBed(t, func(cfg *NodeAPIConfig) { cfg.Streams, cfg.StreamIdle = e, idle }).run(t)
 	b.node.mu.Lock()
 	defer b.node.mu.Unlock()

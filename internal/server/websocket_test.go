@@ -49,6 +49,7 @@ func TestSilentCommandOfNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	<-e.begun // or there is nobody whom a client that is gone could end
 	_ = c.NetConn().(*tls.Conn).NetConn().(*net.TCPConn).SetLinger(0)
 	_ = c.NetConn().Close()
 	if err := <-e.ended; err == nil {

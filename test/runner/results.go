@@ -97,6 +97,7 @@ func (r *results) add(e event, said map[string]*strings.Builder) {
 		delete(said, key)
 	case "fail":
 		if e.Test == "" {
+			r.stuck(e.Package, said)
 			return
 		}
 		f := failure{test: key}
@@ -166,4 +167,16 @@ func (r *results) reasons() []string {
 		}
 	}
 	return lines
+}
+
+// stuck are the tests of a package that failed before they ended: one that hangs says
+// where only in what it is made to print last.
+func (r *results) stuck(name string, said map[string]*strings.Builder) {
+	for key, b := range said {
+		if strings.HasPrefix(key, name+" ") {
+			fmt.Print(b.String())
+			r.failed = append(r.failed, failure{test: key, why: []string{"it did not end"}})
+			delete(said, key)
+		}
+	}
 }

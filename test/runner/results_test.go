@@ -27,6 +27,8 @@ func TestReasons(t *testing.T) {
 		{Action: "output", Package: "nodeagent/c", Test: "TestFour", Output: "        time=12 level=error msg=\"main.go:7: gone\"\n"},
 		{Action: "output", Package: "nodeagent/c", Test: "TestFour", Output: "    c_test.go:54: shims are left: [7]\n"},
 		{Action: "fail", Package: "nodeagent/c", Test: "TestFour"},
+		{Action: "output", Package: "nodeagent/c", Test: "TestFive", Output: "=== RUN   TestFive\n"},
+		{Action: "output", Package: "nodeagent/c", Test: "TestFive", Output: "panic: test timed out\n"},
 		{Action: "fail", Package: "nodeagent/c"},
 	} {
 		r.add(e, said)
@@ -38,7 +40,7 @@ func TestReasons(t *testing.T) {
 	if want := []string{"TestThree: up in 5.00 s: keys 0.01"}; !slices.Equal(r.figures, want) {
 		t.Errorf("the summary has the figures %q, want %q", r.figures, want)
 	}
-	failed := []failure{{"nodeagent/c TestFour", []string{"containerd.go:36: /bed/containerd.log:", "c_test.go:54: shims are left: [7]"}}}
+	failed := []failure{{"nodeagent/c TestFour", []string{"containerd.go:36: /bed/containerd.log:", "c_test.go:54: shims are left: [7]"}}, {"nodeagent/c TestFive", []string{"it did not end"}}}
 	if r.passed != 1 || len(r.skipped) != 2 || !reflect.DeepEqual(r.failed, failed) {
 		t.Errorf("counted %d passed, %d skipped, failed %q", r.passed, len(r.skipped), r.failed)
 	}
