@@ -172,9 +172,9 @@ func (r *results) reasons() []string {
 // stuck are the tests of a package that failed before they ended: one that hangs says
 // where only in what it is made to print last.
 func (r *results) stuck(name string, said map[string]*strings.Builder) {
-	for key, b := range said {
+	for _, key := range slices.Sorted(maps.Keys(said)) {
 		if strings.HasPrefix(key, name+" ") {
-			fmt.Print(b.String())
+			fmt.Print(said[key].String())
 			r.failed = append(r.failed, failure{test: key, why: []string{"it did not end"}})
 			delete(said, key)
 		}

@@ -109,7 +109,7 @@ func translated(chain, rule string, f fam) (a net.Address, to netip.AddrPort, ok
 	_, end, ok := strings.Cut(rule, "-j DNAT --to-destination ")
 	_, chain, _ = strings.Cut(chain, "-")
 	tree, way, _ := strings.Cut(chain, "-")
-	if !ok || !slices.Contains(slotNames(), tree) {
+	if !ok || !slices.Contains(slotNames, tree) {
 		return a, to, false
 	}
 	a, ok = addressOf(rule, f)

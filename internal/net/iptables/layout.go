@@ -45,14 +45,14 @@ type layout struct {
 
 	write map[string]chain  // chains of services that changed
 	drop  map[string]string // those that went, with their table
-	late  *late             // what is to go after all else; nil: nothing is
+	late  late              // what is to go after all else
 }
 
 func newLayout(cfg Config, mark uint32, f fam, ranges []netip.Prefix) *layout {
 	l := &layout{
 		f: f, prefix: cfg.Prefix, all: cfg.MasqueradeAll, mark: fmt.Sprintf("0x%x/0x%x", mark, mark),
 		invalid: cfg.KeepInvalid, nodePorts: f.of(cfg.NodePorts), anyNode: len(cfg.NodePorts) == 0, ranges: f.of(ranges),
-		tally: newTally(), write: map[string]chain{}, drop: map[string]string{},
+		tally: newTally(), write: map[string]chain{}, drop: map[string]string{}, late: late{drop: map[string]string{}},
 	}
 	for _, p := range f.of(cfg.Pods) {
 		l.fromPods = append(l.fromPods, within("-s", p))
@@ -86,7 +86,7 @@ type leaf struct {
 	item
 }
 
-// apply takes the changes of a diff.
+// apply takes the changes of a diff, but for what is to go late.
 func (l *layout) apply(d *net.Diff) {
 	for _, x := range d.Entries { // what goes first: an address may move from one to another
 		if x.Old != nil && l.f.has(x.Old.Addr.IP) {
@@ -132,7 +132,7 @@ func (l *layout) move(t *tree, as net.Addresses) {
 
 func (l *layout) without(x net.Change) {
 	stay := map[string]bool{}
-	turns := l.late != nil && x.New != nil && l.slotted(x.Old) != l.slotted(x.New)
+	turns := x.New != nil && l.slotted(x.Old) != l.slotted(x.New)
 	var leaves []leaf
 	if x.New != nil {
 		for _, c := range l.chains(x.New) {

@@ -48,7 +48,7 @@ const (
 
 var (
 	fixedNames = []string{services, picks, nodePorts, outsiders, postrouting, reached, closed, closedNodes, refuse, accept}
-	treeNames  = append(slotNames(), names, addresses, ports, hairpin, closedIPs, closedPorts, unknown)
+	treeNames  = append(slices.Clone(slotNames), names, addresses, ports, hairpin, closedIPs, closedPorts, unknown)
 	ownKinds   = []string{toCluster, toLocal, toGroup, outside, gate}
 )
 
@@ -101,9 +101,9 @@ func anyOrder(chain string) bool {
 
 func slotName(i int) string { return slot + strconv.Itoa(i) }
 
-func slotNames() (all []string) {
+var slotNames = func() (all []string) {
 	for i := range maxSlots {
 		all = append(all, slotName(i))
 	}
 	return all
-}
+}()

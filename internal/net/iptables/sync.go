@@ -128,15 +128,15 @@ func (b *Backend) writeAll(ctx context.Context, since uint32, all []work, writte
 	})
 }
 
-// isMuch tells whether there are more runs than programs.
+// isMuch tells whether it is more than one run takes.
 func isMuch(all []work) bool {
-	runs := 0
+	var ps []patch
 	for _, w := range all {
-		for _, step := range w.steps {
-			runs += len(step)
+		for _, r := range slices.Concat(w.steps...) {
+			ps = append(ps, r...)
 		}
 	}
-	return runs > len(all) && all[0].flavour == NFT
+	return len(all) > 0 && all[0].flavour == NFT && many(ps)
 }
 
 func (b *Backend) ours(name string) bool { return own(b.cfg.Prefix, name) }

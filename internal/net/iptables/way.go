@@ -76,23 +76,17 @@ func byWholePort(at net.Address, depth int) (name, match string) {
 }
 
 // byPortAndAddress is for addresses of which many have the same port.
-func byPortAndAddress(f fam) step {
-	byIP := byAddress(f, "-d")
-	return func(at net.Address, depth int) (name, match string) {
-		if depth < wholePort {
-			return byWholePort(at, depth)
-		}
-		return byIP(at, depth-wholePort)
-	}
-}
+func byPortAndAddress(f fam) step { return inTurn(byWholePort, wholePort, byAddress(f, "-d")) }
 
-func byAddressAndPort(f fam) step {
-	byIP := byAddress(f, "-d")
+func byAddressAndPort(f fam) step { return inTurn(byAddress(f, "-d"), addressSteps, byPort) }
+
+// inTurn goes so many steps by one way, and then on by another.
+func inTurn(first step, steps int, then step) step {
 	return func(at net.Address, depth int) (name, match string) {
-		if depth < addressSteps {
-			return byIP(at, depth)
+		if depth < steps {
+			return first(at, depth)
 		}
-		return byPort(at, depth-addressSteps)
+		return then(at, depth-steps)
 	}
 }
 

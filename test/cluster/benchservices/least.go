@@ -20,7 +20,7 @@ func (b *bench) inTheSame(ctx context.Context, s *side, v *values, n int) error 
 	if b.mode != "iptables" || n != b.services {
 		return nil
 	}
-	if err := b.oneChain(ctx, s.changes, bare, &v[bareCPU]); err != nil {
+	if err := b.oneChain(ctx, s.changes, &v[bareCPU]); err != nil {
 		return err
 	}
 	_, err := b.feed(ctx, nftRestore, "*nat\n:BARE - [0:0]\n-X BARE\nCOMMIT\n", "--noflush")
@@ -28,12 +28,12 @@ func (b *bench) inTheSame(ctx context.Context, s *side, v *values, n int) error 
 }
 
 // oneChain has the bare program write a chain now and then, and takes down what it used.
-func (b *bench) oneChain(ctx context.Context, times int, text string, into *[]float64) error {
+func (b *bench) oneChain(ctx context.Context, times int, into *[]float64) error {
 	for i := range times + 1 {
 		if err := measure.Pause(ctx, apart); err != nil {
 			return err
 		}
-		took, err := b.feed(ctx, nftRestore, text, "--noflush")
+		took, err := b.feed(ctx, nftRestore, bare, "--noflush")
 		if err != nil {
 			return err
 		}
@@ -48,25 +48,26 @@ func (b *bench) oneChain(ctx context.Context, times int, text string, into *[]fl
 // at once.
 const together = 100
 
-// least has as many endpoints as there are, each a rule and no more, and one chain of them
-// written again.
+// least has as many endpoints as there are, each a rule and no more, and one chain beside
+// them written again.
 func (b *bench) least(ctx context.Context, s *side) error {
 	chains := b.services * each / together
-	lead := "*nat\n"
 	for c := 0; c < chains; c += together {
 		last := min(c+together, chains)
 		if _, err := b.feed(ctx, nftRestore, leastChains(c, last), "--noflush"); err != nil {
 			return fmt.Errorf("write the least rules: %w", err)
 		}
 	}
-	lead += ":LEAST - [0:0]\n"
+	var lead strings.Builder
+	lead.WriteString("*nat\n:LEAST - [0:0]\n")
 	for c := range chains {
-		lead += fmt.Sprintf("-A LEAST -j LEAST-%d\n", c)
+		fmt.Fprintf(&lead, "-A LEAST -j LEAST-%d\n", c)
 	}
-	if _, err := b.feed(ctx, nftRestore, lead+"-A PREROUTING -d 192.0.2.77 -j LEAST\n-A OUTPUT -d 192.0.2.77 -j LEAST\nCOMMIT\n", "--noflush"); err != nil {
+	lead.WriteString("-A PREROUTING -d 192.0.2.77 -j LEAST\n-A OUTPUT -d 192.0.2.77 -j LEAST\nCOMMIT\n")
+	if _, err := b.feed(ctx, nftRestore, lead.String(), "--noflush"); err != nil {
 		return fmt.Errorf("lead to the least rules: %w", err)
 	}
-	return b.oneChain(ctx, s.changes, bare, &s.of(b.services)[leastCPU])
+	return b.oneChain(ctx, s.changes, &s.of(b.services)[leastCPU])
 }
 
 // leastChains are the chains from one to before another.
