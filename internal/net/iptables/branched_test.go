@@ -57,12 +57,14 @@ func TestBranched(t *testing.T) {
 		for k := range 400 {
 			e := all[dice.Intn(len(all))]
 			to := e.Addr
-			switch k % 4 {
+			switch k % 5 {
 			case 1:
 				to.Port = all[dice.Intn(len(all))].Addr.Port
 			case 2:
 				to.Proto = all[dice.Intn(len(all))].Addr.Proto
 			case 3:
+				to.Port ^= 1
+			case 4:
 				if to.IP.Is4() {
 					to.IP = netip.AddrFrom4([4]byte{10, byte(96 + dice.Intn(3)), byte(dice.Intn(4)), byte(dice.Intn(256))})
 				} else {
@@ -101,10 +103,13 @@ func TestBranched(t *testing.T) {
 
 var manyPorts = []int32{1, 15, 16, 80, 255, 256, 443, 4095, 4096, 8080, 8081, 8191, 32767, 61439, 61440, 65535}
 
-// portOf has many of two ports, and some of all others.
+// portOf has many of two ports, some of two neighbours, and some of all others.
 func portOf(i, j int) int32 {
-	if i%4 > 0 {
+	switch {
+	case i%4 > 1:
 		return []int32{80, 65535}[(i/4+j)%2]
+	case i%8 == 1: // neighbours, beside so many others that a chain is for both of them
+		return []int32{96, 97}[(i/8+j)%2]
 	}
 	return manyPorts[(i+5*j)%len(manyPorts)]
 }
@@ -159,7 +164,7 @@ func TestBranchedInKernel(t *testing.T) {
 	eachFlavour(t, func(t *testing.T, flavour Flavour) {
 		dice := rand.New(rand.NewSource(1))
 		m := net.NewModel(thisNode)
-		for i := range 1000 {
+		for i := range 1500 {
 			name := fmt.Sprintf("s%d", i)
 			m.SetService(anyService(dice, name, i))
 			m.SetSlice(anySlice(dice, name, i, false))
@@ -187,7 +192,7 @@ func TestBranchedInKernel(t *testing.T) {
 		ground.Held, err = fresh.Held(hosttest.Ctx(t))
 		must(t, err)
 		wrong := map[string]int{}
-		for i := range 1000 {
+		for i := range 1500 {
 			f := m.Facts(net.Key{Namespace: "default", Name: fmt.Sprintf("s%d", i)})
 			for _, a := range net.ExplainService(f, net.Loop{Mode: "iptables", Begun: true}, ground).Addresses {
 				if a.Kernel != "present" {
