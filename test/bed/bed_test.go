@@ -3,6 +3,7 @@ package bed_test
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
 	"nodeagent/test/image"
+	"nodeagent/test/measure"
 )
 
 // TestBed runs a container in a bed, takes containerd away and back, and proves
@@ -48,6 +50,7 @@ func roundTrip(t *testing.T, ctx context.Context, o bed.Options) {
 	if out, err = b.Run(ctx, "ip", "route"); err != nil || strings.Count(out, "default") != 1 || !strings.Contains(out, "default dev node0") {
 		t.Errorf("the bed's routes are %q, %v; want the default one to node0 only", out, err)
 	}
+	countsApart(t, b)
 	dir := b.Dir()
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
@@ -65,6 +68,35 @@ func roundTrip(t *testing.T, ctx context.Context, o bed.Options) {
 	left, _ := filepath.Glob("/sys/fs/cgroup/*" + b.CgroupRoot())
 	if len(left) > 0 {
 		t.Errorf("cgroups are left: %v", left)
+	}
+}
+
+// countsApart: what a process's children use is counted where it was moved to.
+func countsApart(t *testing.T, b *bed.Bed) {
+	cmd := exec.Command("/bin/sh", "-c", "read line; /bin/sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; true")
+	begin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	stat, err := b.Apart(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := measure.GroupTime(stat)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	after, err := measure.GroupTime(stat)
+	used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	if got := after - before; err != nil || got < used/2 || got > used {
+		t.Errorf("counted %v, %v; the process says that it and its child used %v", got, err, used)
 	}
 }
 

@@ -73,6 +73,24 @@ func makeCgroup(name string) (system string, err error) {
 	return system, nil
 }
 
+// Apart moves a process into a cgroup of its own below the bed's, where its children are
+// born, and returns the file that counts what all of them use of processors. It wants
+// cgroup v2, which counts without a controller.
+func (b *Bed) Apart(pid int) (cpuStat string, err error) {
+	_, unified, err := hierarchies()
+	if err != nil {
+		return "", err
+	}
+	if unified == "" {
+		return "", errors.New("count what a process and its children use: no cgroup v2 is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")
+	}
+	dir := filepath.Join(unified, b.CgroupRoot(), fmt.Sprintf("process-%d", pid))
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	return filepath.Join(dir, "cpu.stat"), os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
+}
+
 // killCgroup kills every process below /name in every hierarchy and waits until
 // none is left.
 func killCgroup(name string, limit time.Duration) error {

@@ -1,7 +1,6 @@
 package measure
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -37,25 +36,20 @@ func CPUTime(pid int) (time.Duration, error) {
 	return sum, nil
 }
 
-// tick is the unit in which the kernel tells of times that are over.
-const tick = time.Second / 100
-
-// ChildrenTime is what those children of a process used that ended and were waited
-// for, in ticks.
-func ChildrenTime(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+// GroupTime is what all processes of a cgroup have used, those that ended, too; cpuStat
+// is its file cpu.stat. The kernel tells it in microseconds.
+func GroupTime(cpuStat string) (time.Duration, error) {
+	b, err := os.ReadFile(cpuStat)
 	if err != nil {
-		return 0, fmt.Errorf("read the CPU time of children of process %d: %w", pid, err)
+		return 0, fmt.Errorf("read the CPU time of a cgroup: %w", err)
 	}
-	// The name, in parentheses, may have anything in it.
-	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	const user, system = 16 - 3, 17 - 3
-	if len(fields) <= system {
-		return 0, fmt.Errorf("read the CPU time of children of process %d: %d fields", pid, len(fields))
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, "usage_usec "); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(rest), 10, 64)
+			return time.Duration(n) * time.Microsecond, err
+		}
 	}
-	u, err := strconv.ParseInt(fields[user], 10, 64)
-	s, err2 := strconv.ParseInt(fields[system], 10, 64)
-	return time.Duration(u+s) * tick, errors.Join(err, err2)
+	return 0, fmt.Errorf("find usage_usec in %s", cpuStat)
 }
 
 // Share is the part of one core that a process takes while nothing happens, as a

@@ -2,23 +2,30 @@ package measure
 
 import (
 	"os"
-	"os/exec"
+	"path/filepath"
 	"testing"
+	"time"
 )
 
-// TestChildrenTime: what a child used is counted when it has ended.
-func TestChildrenTime(t *testing.T) {
-	before, err := ChildrenTime(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
+func TestGroupTime(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "cpu.stat")
+	for _, c := range []struct {
+		text string
+		want time.Duration
+		ok   bool
+	}{
+		{"usage_usec 1234567\nuser_usec 1\nsystem_usec 2\n", 1234567 * time.Microsecond, true},
+		{"user_usec 1\n", 0, false},
+		{"usage_usec much\n", 0, false},
+	} {
+		if err := os.WriteFile(file, []byte(c.text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := GroupTime(file); got != c.want || (err == nil) != c.ok {
+			t.Errorf("%q: %v, %v", c.text, got, err)
+		}
 	}
-	work := exec.Command("/bin/sh", "-c", "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done")
-	if err := work.Run(); err != nil {
-		t.Fatal(err)
-	}
-	after, err := ChildrenTime(os.Getpid())
-	used := work.ProcessState.UserTime() + work.ProcessState.SystemTime()
-	if got := after - before; err != nil || got < used-2*tick || got > used+2*tick {
-		t.Errorf("children used %v, %v, and the child says %v", got, err, used)
+	if _, err := GroupTime(file + "-missing"); err == nil {
+		t.Error("no error where there is no such file")
 	}
 }

@@ -10,17 +10,6 @@ import (
 	"nodeagent/test/measure"
 )
 
-// cost is what a side used of processors.
-type cost struct{ own, children time.Duration }
-
-func costOf(s *side) (c cost, err error) {
-	if c.own, err = measure.CPUTime(s.pid()); err != nil {
-		return c, err
-	}
-	c.children, err = measure.ChildrenTime(s.pid())
-	return c, err
-}
-
 // change is one that is asked for, and how it is known to be in force.
 type change struct {
 	ask func(context.Context) error
@@ -30,16 +19,14 @@ type change struct {
 
 // series makes changes one after another. A change's time begins when the API server has
 // answered that it is made: how long it takes to make a service grows with their number,
-// and is neither side's. Of what the side used itself the median is
-// taken, since now and then it does something else meanwhile; of its children the mean,
-// since that is counted in hundredths of a second.
+// and is neither side's.
 func (b *bench) series(ctx context.Context, s *side, v *values, latency, cpu int, all []change) error {
-	var took, whole, own, children []float64
+	var took, whole []float64
 	for _, c := range all {
 		if err := measure.Pause(ctx, apart); err != nil {
 			return err
 		}
-		before, err := costOf(s)
+		before, err := measure.GroupTime(s.cpu)
 		if err != nil {
 			return err
 		}
@@ -55,20 +42,18 @@ func (b *bench) series(ctx context.Context, s *side, v *values, latency, cpu int
 		if err := measure.Pause(ctx, after); err != nil {
 			return err
 		}
-		now, err := costOf(s)
+		now, err := measure.GroupTime(s.cpu)
 		if err != nil {
 			return err
 		}
 		v.add(window, time.Since(begun).Seconds())
+		v.add(cpu, (now - before).Seconds())
 		took, whole = append(took, at.Sub(answered).Seconds()), append(whole, at.Sub(begun).Seconds())
-		own = append(own, (now.own - before.own).Seconds())
-		children = append(children, (now.children - before.children).Seconds())
 	}
 	if latency >= 0 {
 		v[latency] = append(v[latency], took...)
 		v[latency+fromAsked] = append(v[latency+fromAsked], whole...)
 	}
-	v.add(cpu, measure.Median(own)+measure.Mean(children))
 	return nil
 }
 
@@ -170,7 +155,7 @@ func (b *bench) atOnce(ctx context.Context, s *side, v *values, n int) error {
 	if err != nil {
 		return err
 	}
-	before, err := costOf(s)
+	before, err := measure.GroupTime(s.cpu)
 	if err != nil {
 		return err
 	}
@@ -198,7 +183,7 @@ func (b *bench) atOnce(ctx context.Context, s *side, v *values, n int) error {
 	if err := measure.Pause(ctx, after); err != nil {
 		return err
 	}
-	now, err := costOf(s)
+	now, err := measure.GroupTime(s.cpu)
 	if err != nil {
 		return err
 	}
@@ -207,7 +192,7 @@ func (b *bench) atOnce(ctx context.Context, s *side, v *values, n int) error {
 		return err
 	}
 	v.add(burstTook, last.Sub(begun).Seconds())
-	v.add(burstCPU, (now.own - before.own + now.children - before.children).Seconds())
+	v.add(burstCPU, (now - before).Seconds())
 	v.add(burstBatches, written-batches)
 	if err := b.restore(ctx, changed); err != nil {
 		return err

@@ -40,7 +40,7 @@ func (b *bench) legacy(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := s.start(ctx); err != nil {
+	if err := b.begin(ctx, s); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.kill(), b.clear(ctx)) }()
@@ -54,13 +54,12 @@ func (b *bench) legacy(ctx context.Context) (err error) {
 		return err
 	}
 	var changed []int
-	var children float64
 	for k := range s.changes {
 		i := k * b.services / s.changes
 		ends := usual(i)
 		changed, ends[0] = append(changed, i), b.spare()
 		c := change{func(ctx context.Context) error { return b.setEnds(ctx, i, ends) }, serviceAddress(i), ends[:1]}
-		own, more, err := b.costOfChange(ctx, s, c)
+		own, err := b.costOfChange(ctx, s, c)
 		if err != nil {
 			return err
 		}
@@ -72,12 +71,8 @@ func (b *bench) legacy(ctx context.Context) (err error) {
 			return err
 		}
 		b.beside.ours, b.beside.bare = append(b.beside.ours, own), append(b.beside.bare, took.Seconds())
-		children += more / float64(s.changes)
 	}
-	for k := range b.beside.ours {
-		b.beside.ours[k] += children
-	}
-	b.say(fmt.Sprintf("a change %s, of which %s its programs; bare %s", measure.MS(measure.Median(b.beside.ours)), measure.MS(children), measure.MS(measure.Median(b.beside.bare))))
+	b.say(fmt.Sprintf("a change %s; bare %s", measure.MS(measure.Median(b.beside.ours)), measure.MS(measure.Median(b.beside.bare))))
 	if err := b.restore(ctx, changed); err != nil {
 		return err
 	}
@@ -86,22 +81,22 @@ func (b *bench) legacy(ctx context.Context) (err error) {
 
 // costOfChange is what a side and its children used for one change until nothing of it
 // is left to do.
-func (b *bench) costOfChange(ctx context.Context, s *side, c change) (own, children float64, err error) {
-	before, err := costOf(s)
+func (b *bench) costOfChange(ctx context.Context, s *side, c change) (seconds float64, err error) {
+	before, err := measure.GroupTime(s.cpu)
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	if err := c.ask(ctx); err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	if _, err := b.until(ctx, c.at, c.by...); err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	if err := measure.Pause(ctx, legacyAfter); err != nil {
-		return 0, 0, err
+		return 0, err
 	}
-	now, err := costOf(s)
-	return (now.own - before.own).Seconds(), (now.children - before.children).Seconds(), err
+	now, err := measure.GroupTime(s.cpu)
+	return (now - before).Seconds(), err
 }
 
 // isLegacy makes sure that it is that flavour which serves.

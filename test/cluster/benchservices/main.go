@@ -11,9 +11,10 @@
 //     each millisecond, and the first that is answered by whom it should be is the end.
 //     Changes come one at a time, with a pause that is longer
 //     than kube-proxy's own least time between two batches.
-//   - CPU: /proc/PID/task/*/schedstat of the program, the median of the changes; and of
-//     its children that ended, /proc/PID/stat, the mean. From before the request until
-//     a fifth of a second after the answer.
+//   - CPU: cpu.stat of a cgroup in which the program and its children are alone, from
+//     before the request until a fifth of a second after the answer; the median of the
+//     changes, as of the latencies: now and then a side does something else meanwhile, and
+//     so does the machine.
 //   - programmed: what the program itself says its first batch took
 //     (kubeproxy_sync_full_proxy_rules_duration_seconds), for only it knows when it had
 //     read everything.

@@ -29,6 +29,7 @@ type side struct {
 	pid     func() int
 	kill    func() error
 	tail    func() string
+	cpu     string          // the file that counts what it uses
 	values  map[int]*values // by number of services
 }
 
@@ -88,11 +89,24 @@ const (
 	after = 200 * time.Millisecond
 )
 
+// begin starts a side, by itself where what it and its children use is counted.
+func (b *bench) begin(ctx context.Context, s *side) error {
+	if err := s.start(ctx); err != nil {
+		return err
+	}
+	cpu, err := b.bed.Apart(s.pid())
+	s.cpu = cpu
+	if err != nil {
+		return errors.Join(err, s.kill())
+	}
+	return nil
+}
+
 // take is a side's turn: it serves n services.
 func (b *bench) take(ctx context.Context, s *side, n int) (err error) {
 	v := s.of(n)
 	begun := time.Now()
-	if err := s.start(ctx); err != nil {
+	if err := b.begin(ctx, s); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.kill(), b.clear(ctx)) }()
