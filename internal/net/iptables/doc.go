@@ -8,7 +8,7 @@
 // endpoint; any other is one small chain that picks an endpoint, and one rule an
 // address that leads there. All these rules stand in trees of small chains, so
 // that neither a packet nor a change walks them all. What is written is whole
-// chains, or rules that came to one, in one run of iptables-restore --noflush.
+// chains, or rules that came to one or went, in one run of iptables-restore --noflush.
 // docs/services.md shows the rules of one service.
 //
 // It never touches a rule that is not in a chain of ours, but for the jumps from

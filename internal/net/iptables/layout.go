@@ -62,11 +62,10 @@ func newLayout(cfg Config, mark uint32, f fam, ranges []netip.Prefix) *layout {
 	}
 	for i := range l.slots {
 		t := newTree(nat, l.name(slotName(i)), byPortAndAddress(f), l.translate(i, to))
-		t.short, t.told, t.anyOrder = l.translate(i, toAddress), wholePort, true
+		t.short, t.told = l.translate(i, toAddress), wholePort
 		l.slots[i] = t
 	}
 	l.names = newTree(nat, l.name(names), byAddressAndPort(f), l.called)
-	l.names.anyOrder = true
 	l.ips = newTree(nat, l.name(addresses), byAddressAndPort(f), l.open)
 	l.ports = newTree(nat, l.name(ports), byPort, l.open)
 	l.hair = newTree(nat, l.name(hairpin), byAddress(f, "-s"), l.itself)
@@ -188,18 +187,18 @@ func (l *layout) with(x net.Change) {
 
 // take returns the chains that are to be written and those that are to go, by
 // name with their table, since it was last asked; and of some that are to be written,
-// which rules alone came to others that are there.
-func (l *layout) take() (write []chain, more map[string][]string, drop map[string]string) {
+// which rules alone came or went.
+func (l *layout) take() (write []chain, edits map[string]edit, drop map[string]string) {
 	for name, c := range l.write {
 		write = append(write, c)
 		delete(l.drop, name)
 	}
-	more, drop = map[string][]string{}, l.drop
+	edits, drop = map[string]edit{}, l.drop
 	for _, t := range l.trees() {
-		write = append(write, t.changed(more, drop)...)
+		write = append(write, t.changed(edits, drop)...)
 	}
 	l.forgetTouched()
-	return write, more, drop
+	return write, edits, drop
 }
 
 func (l *layout) forgetTouched() {

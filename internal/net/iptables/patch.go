@@ -10,12 +10,12 @@ import (
 // patch is what is to be written of one table.
 type patch struct {
 	table  string
-	write  []chain             // made or rewritten
-	more   map[string][]string // of some of these, by name: all others of their rules are there
-	drop   []string            // emptied, and removed
-	empty  []string            // emptied alone, since somebody else's rule leads there
-	undo   []foreign           // rules of the kernel's chains that are removed
-	insert []jump              // and that come first there
+	write  []chain         // made or rewritten
+	edits  map[string]edit // of some of these, by name: they are there, and few rules differ
+	drop   []string        // emptied, and removed
+	empty  []string        // emptied alone, since somebody else's rule leads there
+	undo   []foreign       // rules of the kernel's chains that are removed
+	insert []jump          // and that come first there
 }
 
 func (p *patch) isEmpty() bool {
@@ -25,17 +25,17 @@ func (p *patch) isEmpty() bool {
 func (p *patch) rules() int {
 	n := len(p.undo) + len(p.insert)
 	for _, c := range p.write {
-		n += len(p.given(c))
+		n += p.given(c)
 	}
 	return n
 }
 
-// given are the rules of a chain that a program is given.
-func (p *patch) given(c chain) []string {
-	if more := p.more[c.name]; more != nil {
-		return more
+// given is how many rules of a chain a program is given.
+func (p *patch) given(c chain) int {
+	if e, ok := p.edits[c.name]; ok {
+		return e.rules()
 	}
-	return c.rules
+	return len(c.rules)
 }
 
 // job is what one iptables-restore is told: a transaction for each table of which
@@ -98,10 +98,10 @@ func inOrder(p patch) [][]job {
 	var out [][]job
 	last := -1
 	for len(p.write) > 0 {
-		n, rules := 1, len(p.given(p.write[0]))
+		n, rules := 1, p.given(p.write[0])
 		top := rank(p.write[0].name) >= rootRank
-		for n < len(p.write) && n < maxBatch && rules+len(p.given(p.write[n])) <= maxRules && (top || rank(p.write[n].name) < rootRank) {
-			rules += len(p.given(p.write[n]))
+		for n < len(p.write) && n < maxBatch && rules+p.given(p.write[n]) <= maxRules && (top || rank(p.write[n].name) < rootRank) {
+			rules += p.given(p.write[n])
 			n++
 		}
 		part := p.write[:n]
@@ -110,7 +110,7 @@ func inOrder(p patch) [][]job {
 		if first != end || end != last {
 			out = append(out, nil)
 		}
-		out[len(out)-1] = append(out[len(out)-1], job{{table: p.table, write: part, more: p.more}})
+		out[len(out)-1] = append(out[len(out)-1], job{{table: p.table, write: part, edits: p.edits}})
 		if last = end; first != end {
 			last = -1
 		}
@@ -133,7 +133,7 @@ func (r job) text() []byte {
 	for _, p := range r {
 		put("*" + p.table)
 		for _, c := range p.write {
-			if p.more[c.name] == nil { // which empties it
+			if _, ok := p.edits[c.name]; !ok { // which empties it
 				put(":"+c.name, "- [0:0]")
 			}
 		}
@@ -141,7 +141,14 @@ func (r job) text() []byte {
 			put(":"+n, "- [0:0]")
 		}
 		for _, c := range p.write {
-			for _, r := range p.given(c) {
+			e, ok := p.edits[c.name]
+			if !ok {
+				e.came = c.rules
+			}
+			for _, r := range e.gone {
+				put("-D", c.name, r)
+			}
+			for _, r := range e.came {
 				put("-A", c.name, r)
 			}
 		}

@@ -141,7 +141,7 @@ func TestSmallChange(t *testing.T) {
 	d := m.Take()
 	p.layouts[0].apply(&d)
 	ps := patches(p.layouts[0])
-	if n := len(ps[0].write); n == 0 || n > 5 || ps[0].rules() > n*maxItems || len(ps[0].drop) > 0 || !ps[1].isEmpty() {
+	if n := len(ps[0].write); n == 0 || n > 5 || ps[0].rules() > 2*n || len(ps[0].drop) > 0 || !ps[1].isEmpty() {
 		t.Errorf("one endpoint of 10 000 costs %d chains of %d rules in nat, and %d in filter", n, ps[0].rules(), ps[1].rules())
 	}
 	s.Endpoints = append(s.Endpoints, endsOf("", 2500, 1, 8080).Endpoints...) // the last one by its address
@@ -157,6 +157,41 @@ func TestSmallChange(t *testing.T) {
 	p.layouts[0].apply(&d)
 	if ps := patches(p.layouts[0]); ps[0].rules() != 4 { // and its name
 		t.Errorf("a service more is written as %s", job(ps).text())
+	}
+	s.Endpoints = slices.Delete(s.Endpoints[:5], 2, 3) // without the two that sort last
+	m.SetSlice(s)
+	m.DeleteService(net.Key{Namespace: "default", Name: "s1234"})
+	d = m.Take()
+	p.layouts[0].apply(&d)
+	// The kernel walks no rules where none comes.
+	if ps := patches(p.layouts[0]); ps[0].rules() != 1+6 || ps[1].rules() != 1 || strings.Contains(string(job(ps).text()), "-A ") {
+		t.Errorf("two endpoints less, and a service, are written as %s", job(ps).text())
+	}
+}
+
+// TestOnlyTakenAway: a service with node ports that goes takes rules and chains with it, and
+// needs no other: so the kernel has nothing to walk through.
+func TestOnlyTakenAway(t *testing.T) {
+	m := ofMany(20, func(int) int { return 3 })
+	turned(m, 0, 20, true, func(int) int32 { return 80 })
+	m.SetServiceCIDR(servicesOf("10.96.0.0/12"))
+	m.Take()
+	p := onPaper(t, Config{})
+	p.sync(t, NFT, m.Table())
+	m.DeleteService(net.Key{Namespace: "default", Name: "s7"})
+	d := m.Take()
+	var all [][]patch
+	for _, ps := range p.layouts[0].rounds(&d) {
+		all = append(all, ps)
+		if text := string(job(ps).text()); strings.Contains(text, "-A ") || !strings.Contains(text, "-X ") {
+			t.Errorf("a service less is written as %s", text)
+		}
+	}
+	for _, ps := range all {
+		p.put(t, 0, NFT, ps)
+	}
+	if r := p.sync(t, NFT, m.Table()); r != (net.Report{}) {
+		t.Errorf("left to do are %+v", r)
 	}
 }
 

@@ -287,7 +287,9 @@ func (b *Backend) change(ctx context.Context, tools []tool, d *net.Diff, whole b
 		var run [][]job
 		for _, ps := range l.rounds(d) {
 			if whole {
-				ps[0].more = nil
+				for i := range ps {
+					ps[i].edits = nil
+				}
 			}
 			run = append(run, steps(tools[0].flavour, ps)...)
 		}
@@ -321,8 +323,8 @@ func reversed(d *net.Diff) net.Diff {
 
 // patches are what changed in a layout.
 func patches(l *layout) []patch {
-	write, more, drop := l.take()
-	ps := []patch{{table: nat, more: more}, {table: filter}}
+	write, edits, drop := l.take()
+	ps := []patch{{table: nat, edits: edits}, {table: filter, edits: edits}}
 	for _, c := range write {
 		p := &ps[slices.Index(tables, c.table)]
 		p.write = append(p.write, c)

@@ -495,6 +495,46 @@ func TestTakenBack(t *testing.T) {
 	})
 }
 
+// TestGoneAlready: a change takes a rule away that somebody else took away before. Where he
+// was not heard of, the program refuses; then what was is written, and the same change is
+// made the next time.
+func TestGoneAlready(t *testing.T) {
+	eachFlavour(t, func(t *testing.T, flavour Flavour) {
+		for _, watched := range []bool{false, true} {
+			t.Run(fmt.Sprintf("watched %v", watched), func(t *testing.T) { goneAlready(t, flavour, watched) })
+		}
+	})
+}
+
+func goneAlready(t *testing.T, flavour Flavour, watched bool) {
+	m := net.NewModel(thisNode)
+	services, endpoints := Many(40, 3)
+	for i := range services {
+		m.SetService(services[i])
+		m.SetSlice(endpoints[i])
+	}
+	m.Take()
+	b := backend(t, Config{Flavour: flavour})
+	if watched {
+		woken(t, hosttest.Watch(t, b), "the start")
+	}
+	_, err := b.Sync(hosttest.Ctx(t), m.Table())
+	must(t, err)
+	e := m.Table().Sorted()[3]
+	tree := b.layouts[0].slots[2]
+	rule := tree.rules(&node{depth: tree.nodes[slotOf(b.layouts[0], e, 2)].depth, items: []item{*tree.find(e.Addr)}})[0]
+	command(t, "iptables", flavour, "", append([]string{"-t", "nat", "-D", slotOf(b.layouts[0], e, 2)}, strings.Fields(rule)...)...)
+	m.DeleteService(net.Key{Namespace: e.Service.Namespace, Name: e.Service.Name})
+	d := m.Take()
+	if err = b.Apply(hosttest.Ctx(t), m.Table(), &d); net.IsRefused(err) {
+		err = b.Apply(hosttest.Ctx(t), m.Table(), &d)
+	}
+	must(t, err)
+	if r, err := b.Sync(hosttest.Ctx(t), m.Table()); err != nil || r != (net.Report{}) {
+		t.Errorf("left to do are %+v, %v", r, err)
+	}
+}
+
 // TestDetect: as hints say; else where more rules are.
 func TestDetect(t *testing.T) {
 	need.Have(t, need.Root)

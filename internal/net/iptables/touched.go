@@ -1,5 +1,10 @@
 package iptables
 
+import (
+	"maps"
+	"slices"
+)
+
 // was is what a chain was before it changed. Rules are kept of those that hold items of
 // a tree of any order.
 type was struct {
@@ -19,9 +24,9 @@ func (t *tree) touch(n *node, there bool) {
 	t.touched[n.name] = x
 }
 
-// changed are the chains that are to be written. Where rules only came to a chain, these are
-// put into more; chains that are to go are put into drop.
-func (t *tree) changed(more map[string][]string, drop map[string]string) (write []chain) {
+// changed are the chains that are to be written. Where few rules of one came or went, these
+// are put into edits; chains that are to go are put into drop.
+func (t *tree) changed(edits map[string]edit, drop map[string]string) (write []chain) {
 	for name, was := range t.touched {
 		n := t.nodes[name]
 		if n == nil {
@@ -31,33 +36,41 @@ func (t *tree) changed(more map[string][]string, drop map[string]string) (write 
 			continue
 		}
 		rules := t.rules(n)
-		if came := added(was.rules, rules); came != nil {
-			more[name] = came
+		e, few := between(was.rules, rules)
+		switch {
+		case few && e.rules() == 0:
+			continue
+		case few:
+			edits[name] = e
 		}
 		write = append(write, chain{t.table, name, rules})
 	}
 	return write
 }
 
-// added are the rules that came to others that stayed; nil: there were none, or one went.
-func added(before, now []string) []string {
-	if len(before) == 0 || len(before) >= len(now) {
-		return nil
+// edit is what became of a chain in which the order of rules means nothing. All others of
+// its rules are there.
+type edit struct{ came, gone []string }
+
+func (e edit) rules() int { return len(e.came) + len(e.gone) }
+
+// between is what makes a chain another. It is not few where it is to be written whole:
+// to take a rule away, the program reads all of the chain.
+func between(before, now []string) (e edit, few bool) {
+	if len(before) == 0 {
+		return e, false
 	}
 	there := make(map[string]bool, len(before))
 	for _, r := range before {
 		there[r] = true
 	}
-	var out []string
 	for _, r := range now {
 		if there[r] {
 			delete(there, r)
 		} else {
-			out = append(out, r)
+			e.came = append(e.came, r)
 		}
 	}
-	if len(there) > 0 {
-		return nil
-	}
-	return out
+	e.gone = slices.Sorted(maps.Keys(there))
+	return e, len(e.gone) == 0 || 2*e.rules() <= len(before)
 }

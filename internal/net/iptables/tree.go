@@ -29,8 +29,8 @@ type tree struct {
 	short func(item) []string
 	told  int
 
-	// anyOrder says that the order of a chain's rules means nothing, so that rules may
-	// be added behind those that are there.
+	// anyOrder says that the order of a chain's rules means nothing, so that single rules
+	// may come and go.
 	anyOrder bool
 
 	nodes   map[string]*node // by chain
@@ -50,7 +50,7 @@ type node struct {
 const maxItems = 48
 
 func newTree(table, name string, s step, render func(item) []string) *tree {
-	t := &tree{table: table, root: &node{name: name}, step: s, render: render, nodes: map[string]*node{}, touched: map[string]was{}}
+	t := &tree{table: table, root: &node{name: name}, step: s, render: render, anyOrder: anyOrder(name), nodes: map[string]*node{}, touched: map[string]was{}}
 	t.nodes[name] = t.root
 	return t
 }
