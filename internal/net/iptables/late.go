@@ -14,12 +14,15 @@ type late struct {
 	drop   map[string]string // chains, with their table
 }
 
+// isLate tells whether the last changes were made in two rounds.
+func (l *layout) isLate() bool { return len(l.late.leaves)+len(l.late.drop) > 0 }
+
 // rounds makes the changes of a diff, and returns what is to be written, one after another.
 func (l *layout) rounds(d *net.Diff) [][]patch {
 	l.late = late{drop: map[string]string{}}
 	l.apply(d)
 	out := [][]patch{patches(l)}
-	if len(l.late.leaves)+len(l.late.drop) == 0 {
+	if !l.isLate() {
 		return out
 	}
 	for _, y := range l.late.leaves {

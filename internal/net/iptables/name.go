@@ -93,7 +93,7 @@ func (l *layout) listOf(e *net.Entry, part string, to netip.AddrPort) string {
 func (l *layout) name(s string) string { return l.prefix + "-" + s }
 
 // anyOrder tells chains whose rules may stand in any order: each is about other packets. In
-// the other trees an item may have some rules, one after another.
+// the trees of what is closed an item may have some, one after another.
 func anyOrder(chain string) bool {
 	_, rest, _ := strings.Cut(chain, "-")
 	kind, _, _ := strings.Cut(rest, "-")

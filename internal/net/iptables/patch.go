@@ -3,6 +3,7 @@ package iptables
 import (
 	"bytes"
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -11,7 +12,7 @@ import (
 type patch struct {
 	table  string
 	write  []chain         // made or rewritten
-	edits  map[string]edit // of some of these, by name: they are there, and few rules differ
+	edits  map[string]edit // of some of these, by name: all others of their rules are there
 	drop   []string        // emptied, and removed
 	empty  []string        // emptied alone, since somebody else's rule leads there
 	undo   []foreign       // rules of the kernel's chains that are removed
@@ -36,6 +37,24 @@ func (p *patch) given(c chain) int {
 		return e.rules()
 	}
 	return len(c.rules)
+}
+
+// maxRead is in how many chains single rules are taken away where others come. For one
+// rule that goes, the program reads all chains that it is told of.
+const maxRead = 32
+
+// settle leaves edits to what costs less by them: whole chains are written where many would
+// be read, unless no rule comes: then the kernel walks none.
+func (p *patch) settle() {
+	came, goes := len(p.insert) > 0, false
+	for _, c := range p.write {
+		e, ok := p.edits[c.name]
+		came = came || !ok && len(c.rules) > 0 || len(e.came) > 0
+		goes = goes || len(e.gone) > 0
+	}
+	if came && goes && len(p.write)+len(p.drop) > maxRead {
+		maps.DeleteFunc(p.edits, func(_ string, e edit) bool { return len(e.gone) > 0 })
+	}
 }
 
 // job is what one iptables-restore is told: a transaction for each table of which

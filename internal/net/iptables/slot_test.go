@@ -195,6 +195,34 @@ func TestOnlyTakenAway(t *testing.T) {
 	}
 }
 
+// TestReadsFew: where many chains change, and rules come, whole chains are written: to take
+// one rule away the program would read all of them. Where none comes, the kernel walks none.
+func TestReadsFew(t *testing.T) {
+	m := ofMany(2000, func(int) int { return 5 })
+	p := onPaper(t, Config{})
+	p.sync(t, NFT, m.Table())
+	try := func(what string, gone bool) {
+		t.Helper()
+		d := m.Take()
+		p.layouts[0].apply(&d)
+		ps := patches(p.layouts[0])
+		text := string(job(ps).text())
+		if n := len(ps[0].write); n <= maxRead || strings.Contains(text, "-D ") != gone || strings.Contains(text, "-A ") == gone {
+			t.Errorf("%s: %d chains are written as\n%.2000s", what, n, text)
+		}
+	}
+	for i := range 100 {
+		s := endsOf(fmt.Sprintf("s%d", i*20), i*20, 5, 8080)
+		s.Endpoints[0].Addresses[0] = fmt.Sprintf("10.9.255.%d", i)
+		m.SetSlice(s)
+	}
+	try("endpoints replaced", false)
+	for i := range 100 {
+		m.DeleteService(net.Key{Namespace: "default", Name: fmt.Sprintf("s%d", i*20)})
+	}
+	try("services less", true)
+}
+
 func servicesOf(cidrs ...string) *networkingv1.ServiceCIDR {
 	return &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: cidrs}}
 }

@@ -264,7 +264,7 @@ func (b *Backend) Apply(ctx context.Context, t *net.Table, d *net.Diff) error {
 		return err
 	}
 	b.known = false
-	err = b.change(ctx, tools, d, false)
+	err = b.change(ctx, tools, d, b.heard())
 	switch {
 	case err == nil:
 		b.known, b.edition = true, t.Edition()
@@ -272,8 +272,11 @@ func (b *Backend) Apply(ctx context.Context, t *net.Table, d *net.Diff) error {
 	case IsLocked(err) || ctx.Err() != nil:
 		return fmt.Errorf("change service rules: %w", err)
 	case net.IsRefused(err) && b.undisturbed(ctx, tools):
+		// Of two rounds the first may have been made, and what it took apart is put
+		// together by nothing that the way back writes.
+		two := slices.ContainsFunc(b.layouts[:], (*layout).isLate)
 		back := reversed(d)
-		b.known = b.change(ctx, tools, &back, true) == nil
+		b.known = b.change(ctx, tools, &back, true) == nil && !two
 		return fmt.Errorf("change service rules: %w", err)
 	}
 	_, err = b.level(ctx, tools, t, false)
@@ -324,16 +327,22 @@ func reversed(d *net.Diff) net.Diff {
 // patches are what changed in a layout.
 func patches(l *layout) []patch {
 	write, edits, drop := l.take()
-	ps := []patch{{table: nat, edits: edits}, {table: filter, edits: edits}}
+	ps := []patch{{table: nat, edits: map[string]edit{}}, {table: filter, edits: map[string]edit{}}}
 	for _, c := range write {
 		p := &ps[slices.Index(tables, c.table)]
 		p.write = append(p.write, c)
+		if e, ok := edits[c.name]; ok {
+			p.edits[c.name] = e
+		}
 		l.tally.put(c.table, c.name, len(c.rules))
 	}
 	for name, table := range drop {
 		p := &ps[slices.Index(tables, table)]
 		p.drop = append(p.drop, name)
 		l.tally.put(table, name, 0)
+	}
+	for i := range ps {
+		ps[i].settle()
 	}
 	l.tally.wrote(ps)
 	return ps

@@ -24,8 +24,8 @@ func (t *tree) touch(n *node, there bool) {
 	t.touched[n.name] = x
 }
 
-// changed are the chains that are to be written. Where few rules of one came or went, these
-// are put into edits; chains that are to go are put into drop.
+// changed are the chains that are to be written. Where rules only came to one, or few went,
+// these are put into edits; chains that are to go are put into drop.
 func (t *tree) changed(edits map[string]edit, drop map[string]string) (write []chain) {
 	for name, was := range t.touched {
 		n := t.nodes[name]
@@ -54,8 +54,7 @@ type edit struct{ came, gone []string }
 
 func (e edit) rules() int { return len(e.came) + len(e.gone) }
 
-// between is what makes a chain another. It is not few where it is to be written whole:
-// to take a rule away, the program reads all of the chain.
+// between is what makes a chain another. It is not few where it is to be written whole.
 func between(before, now []string) (e edit, few bool) {
 	if len(before) == 0 {
 		return e, false

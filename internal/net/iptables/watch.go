@@ -110,6 +110,13 @@ func (b *Backend) undisturbed(ctx context.Context, tools []tool) bool {
 	return b.watched && !b.changed && !moved
 }
 
+// heard tells whether somebody else changed rules of ours, and nobody looked since.
+func (b *Backend) heard() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.changed
+}
+
 // concerns tells whether a message is about a chain of ours, or a rule in one or
 // to one, and not of our making: all of these have the chain's name within. A
 // program's socket has the number of its process.
