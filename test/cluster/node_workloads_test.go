@@ -169,6 +169,26 @@ spec:
 	n.kubectl("wait", "--for=delete", "pods", "-l", "app=tick", "--timeout=60s")
 }
 
+// cordon returns when the scheduler knows that the node takes no more pods. It hears of
+// nodes and of pods by two watches: a pod that comes at once may be bound there all the same.
+func (n *node) cordon() {
+	n.kubectl("cordon", "node")
+	const scheduled = `.status.conditions[?(@.type=="PodScheduled")]`
+	for knows := false; !knows; {
+		n.apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: judged}
+spec:
+  containers:
+  - {name: c, image: ` + image.Shell + `, imagePullPolicy: Never, resources: {requests: {cpu: "1000"}}}
+`)
+		n.kubectl("wait", "--for=jsonpath={"+scheduled+".reason}=Unschedulable", "pod/judged", "--timeout=60s")
+		knows = strings.Contains(n.jsonpath("{"+scheduled+".message}", "pod", "judged"), "were unschedulable")
+		n.kubectl("delete", "pod", "judged")
+	}
+}
+
 // drain: what is drained goes but for what belongs to the node; afterwards pods come
 // back.
 func (n *node) drain() {
@@ -183,6 +203,7 @@ func (n *node) drain() {
 	n.kubectl("wait", ready, "pod/stays-node", "--timeout=60s")
 	const ids = "{.items[*].status.containerStatuses[0].containerID}"
 	each, stays := n.jsonpath(ids, "pods", "-l", "app=each"), n.jsonpath("{.status.containerStatuses[0].containerID}", "pod", "stays-node")
+	n.cordon()
 	n.kubectl("drain", "node", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=90s")
 	if got := n.jsonpath("{.items[*].spec.nodeName}", "pods", "-l", "app=web"); got != "" {
 		n.t.Errorf("after a drain pods are still on %q", got)
