@@ -156,13 +156,8 @@ func TestUnheard(t *testing.T) {
 // TestSteps: no run is larger than the program can take well; those of one step have
 // chains of one rank; and no jump of the kernel's is written before all to which it leads.
 func TestSteps(t *testing.T) {
-	m := net.NewModel(thisNode)
 	services, endpoints := Many(10_000, 5)
-	for i := range services {
-		m.SetService(services[i])
-		m.SetSlice(endpoints[i])
-	}
-	m.Take()
+	m := Filled(thisNode, services, endpoints)
 	b, err := New(Config{Pods: pods})
 	must(t, err)
 	l := b.plan(m.Table())[0]

@@ -101,12 +101,7 @@ func BenchmarkChange(b *testing.B) { eachSize(b, benchChange) }
 
 func benchChange(b *testing.B, flavour Flavour, n int) {
 	services, endpoints := nettest.Many(n, 5)
-	m := net.NewModel(thisNode)
-	for i := range services {
-		m.SetService(services[i])
-		m.SetSlice(endpoints[i])
-	}
-	m.Take()
+	m := nettest.Filled(thisNode, services, endpoints)
 	be := backend(b, Config{Flavour: flavour})
 	woken(b, hosttest.Watch(b, be), "the start")
 	_, err := be.Sync(long(b), m.Table())
@@ -132,12 +127,7 @@ func benchChange(b *testing.B, flavour Flavour, n int) {
 func BenchmarkService(b *testing.B) {
 	eachSize(b, func(b *testing.B, flavour Flavour, n int) {
 		services, endpoints := nettest.Many(n, 5)
-		m := net.NewModel(thisNode)
-		for i := range services {
-			m.SetService(services[i])
-			m.SetSlice(endpoints[i])
-		}
-		m.Take()
+		m := nettest.Filled(thisNode, services, endpoints)
 		be := backend(b, Config{Flavour: flavour})
 		_, err := be.Sync(long(b), m.Table())
 		must(b, err)

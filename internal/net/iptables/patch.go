@@ -46,7 +46,7 @@ const maxRead = 32
 // settle leaves edits to what costs less by them: whole chains are written where many would
 // be read, unless no rule comes: then the kernel walks none.
 func (p *patch) settle() {
-	came, goes := len(p.insert) > 0, false
+	came, goes := false, false
 	for _, c := range p.write {
 		e, ok := p.edits[c.name]
 		came = came || !ok && len(c.rules) > 0 || len(e.came) > 0

@@ -274,7 +274,7 @@ func (b *Backend) Apply(ctx context.Context, t *net.Table, d *net.Diff) error {
 	case net.IsRefused(err) && b.undisturbed(ctx, tools):
 		// Of two rounds the first may have been made, and what it took apart is put
 		// together by nothing that the way back writes.
-		two := slices.ContainsFunc(b.layouts[:], (*layout).isLate)
+		two := slices.ContainsFunc(b.layouts, (*layout).isLate)
 		back := reversed(d)
 		b.known = b.change(ctx, tools, &back, true) == nil && !two
 		return fmt.Errorf("change service rules: %w", err)

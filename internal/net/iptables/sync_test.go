@@ -250,16 +250,9 @@ func TestHealing(t *testing.T) {
 		plant(t, flavour)
 		t.Cleanup(func() { kind(flavour).Flush(t) })
 		bare := dump(t, flavour)
-		m := net.NewModel(thisNode)
 		services, endpoints := Many(50, 3)
 		services = append(services, hosttest.ServiceOf(1, LocalOutside, Affinity(60), Ranges("192.168.0.0/24")))
-		for i := range services {
-			m.SetService(services[i])
-		}
-		for i := range endpoints {
-			m.SetSlice(endpoints[i])
-		}
-		m.Take()
+		m := Filled(thisNode, services, endpoints)
 		b := backend(t, Config{Flavour: flavour})
 		_, err := b.Sync(hosttest.Ctx(t), m.Table())
 		must(t, err)
@@ -443,13 +436,8 @@ func TestRefused(t *testing.T) {
 // is written by itself. Where somebody else wrote meanwhile everything is compared.
 func TestTakenBack(t *testing.T) {
 	eachFlavour(t, func(t *testing.T, flavour Flavour) {
-		m := net.NewModel(thisNode)
 		services, endpoints := Many(40, 3)
-		for i := range services {
-			m.SetService(services[i])
-			m.SetSlice(endpoints[i])
-		}
-		m.Take()
+		m := Filled(thisNode, services, endpoints)
 		b := backend(t, Config{Flavour: flavour})
 		woken(t, hosttest.Watch(t, b), "the start")
 		_, err := b.Sync(hosttest.Ctx(t), m.Table())
@@ -513,13 +501,8 @@ func TestGoneAlready(t *testing.T) {
 }
 
 func goneAlready(t *testing.T, flavour Flavour, unheard bool, change func(*net.Model, *net.Entry), known bool) {
-	m := net.NewModel(thisNode)
 	services, endpoints := Many(40, 3)
-	for i := range services {
-		m.SetService(services[i])
-		m.SetSlice(endpoints[i])
-	}
-	m.Take()
+	m := Filled(thisNode, services, endpoints)
 	b := backend(t, Config{Flavour: flavour})
 	_, err := b.Sync(hosttest.Ctx(t), m.Table())
 	must(t, err)

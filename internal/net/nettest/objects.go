@@ -14,6 +14,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"nodeagent/internal/net"
 )
 
 // Service makes a Service of the namespace "default" with cluster IPs.
@@ -185,4 +187,17 @@ func Many(n, each int) ([]*corev1.Service, []*discoveryv1.EndpointSlice) {
 		slices = append(slices, Slice(name+"-x7k2p", name, parts...))
 	}
 	return svcs, slices
+}
+
+// Filled is a model of services and their endpoints, of which nobody is owed a change.
+func Filled(node net.Node, services []*corev1.Service, endpoints []*discoveryv1.EndpointSlice) *net.Model {
+	m := net.NewModel(node)
+	for _, s := range services {
+		m.SetService(s)
+	}
+	for _, s := range endpoints {
+		m.SetSlice(s)
+	}
+	m.Take()
+	return m
 }

@@ -102,15 +102,12 @@ func benchChange(b *testing.B, n int, what string) {
 	if what == oneGone {
 		endpoints[n-1].Endpoints = endpoints[n-1].Endpoints[1:]
 	}
-	m := net.NewModel(thisNode)
-	for i := range services {
-		if what == oneSticky {
-			nettest.Affinity(10_800)(services[i])
+	if what == oneSticky {
+		for _, x := range services {
+			nettest.Affinity(10_800)(x)
 		}
-		m.SetService(services[i])
-		m.SetSlice(endpoints[i])
 	}
-	m.Take()
+	m := nettest.Filled(thisNode, services, endpoints)
 	be := backend(b, Config{})
 	_, err := be.Sync(hosttest.Ctx(b), m.Table())
 	must(b, err)

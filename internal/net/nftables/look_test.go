@@ -4,7 +4,6 @@ import (
 	"maps"
 	"testing"
 
-	"nodeagent/internal/net"
 	"nodeagent/internal/net/hosttest"
 	. "nodeagent/internal/net/nettest"
 	"nodeagent/internal/test/need"
@@ -13,13 +12,8 @@ import (
 // TestLooks: how often all is read to know what is missing: once where the kernel
 // counts, else as long as there is something new.
 func TestLooks(t *testing.T) {
-	m := net.NewModel(thisNode)
 	services, endpoints := Many(10, 3)
-	for i := range services {
-		m.SetService(services[i])
-		m.SetSlice(endpoints[i])
-	}
-	m.Take()
+	m := Filled(thisNode, services, endpoints)
 	b, err := New(Config{})
 	must(t, err)
 	all := b.want(m.Table(), nil)
@@ -79,13 +73,8 @@ func TestLooks(t *testing.T) {
 // mended after one look where the kernel counts, and after two where it does not.
 func TestLooksAtMany(t *testing.T) {
 	need.Have(t, need.Root)
-	m := net.NewModel(thisNode)
 	services, endpoints := Many(3000, 5)
-	for i := range services {
-		m.SetService(services[i])
-		m.SetSlice(endpoints[i])
-	}
-	m.Take()
+	m := Filled(thisNode, services, endpoints)
 	b := backend(t, Config{})
 	_, err := b.Sync(hosttest.Ctx(t), m.Table())
 	must(t, err)

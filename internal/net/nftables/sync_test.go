@@ -117,16 +117,9 @@ func TestOneChange(t *testing.T) {
 // what is not ours stays.
 func TestHealing(t *testing.T) {
 	need.Have(t, need.Root)
-	m := net.NewModel(thisNode)
 	services, endpoints := Many(50, 3)
 	services = append(services, hosttest.ServiceOf(1, LocalOutside, Affinity(60), Ranges("192.168.0.0/24")))
-	for i := range services {
-		m.SetService(services[i])
-	}
-	for i := range endpoints {
-		m.SetSlice(endpoints[i])
-	}
-	m.Take()
+	m := Filled(thisNode, services, endpoints)
 	b := backend(t, Config{})
 	_, err := b.Sync(hosttest.Ctx(t), m.Table())
 	must(t, err)
