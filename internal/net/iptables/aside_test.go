@@ -130,10 +130,10 @@ func TestUnheard(t *testing.T) {
 	must(t, err)
 	command(t, "iptables", NFT, "", "-t", "nat", "-D", id, "2") // after our look
 	woken(t, wakes, "a rule deleted")
-	var all []chain
+	var all []rewrite
 	b.layouts[0].each(table, func(c chain) {
 		if c.table == nat && c.name != id {
-			all = append(all, c)
+			all = append(all, rewrite{chain: c})
 		}
 	})
 	must(t, b.writeAll(hosttest.Ctx(t), since, []work{{b.tools[0], steps(NFT, []patch{{table: nat, write: all}})}}, b.settle))
@@ -167,7 +167,7 @@ func TestSteps(t *testing.T) {
 		if c.table == filter {
 			p = &ps[1]
 		}
-		p.write = append(p.write, c)
+		p.write = append(p.write, rewrite{chain: c})
 	})
 	for _, j := range l.jumps() {
 		p := &ps[0]

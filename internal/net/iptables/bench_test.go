@@ -95,6 +95,35 @@ func BenchmarkFlushed(b *testing.B) {
 	})
 }
 
+// BenchmarkBurst replaces an endpoint of each of several services at once.
+func BenchmarkBurst(b *testing.B) {
+	need.Have(b, need.Root)
+	const n = 10_000
+	for _, many := range []int{20, 200, 1000} {
+		b.Run(fmt.Sprint(many), func(b *testing.B) {
+			services, endpoints := nettest.Many(n, 5)
+			m := nettest.Filled(thisNode, services, endpoints)
+			be := backend(b, Config{Flavour: NFT})
+			woken(b, hosttest.Watch(b, be), "the start")
+			_, err := be.Sync(long(b), m.Table())
+			must(b, err)
+			own, children := cpu(syscall.RUSAGE_SELF), cpu(syscall.RUSAGE_CHILDREN)
+			for i := 0; b.Loop(); i++ {
+				for k := range many {
+					s := endpoints[k*7919%n].DeepCopy() // all over the trees
+					if i%2 == 0 {
+						s.Endpoints[k%5].Addresses[0] = fmt.Sprintf("10.%d.%d.%d", 130+k%120, k/250, 1+k%250)
+					}
+					m.SetSlice(s)
+				}
+				d := m.Take()
+				must(b, be.Apply(long(b), m.Table(), &d))
+			}
+			spent(b, own, children)
+		})
+	}
+}
+
 // BenchmarkChange moves one endpoint among n services, while we watch: the time until
 // the kernel has it, and what it costs of processors.
 func BenchmarkChange(b *testing.B) { eachSize(b, benchChange) }
@@ -161,7 +190,7 @@ func BenchmarkBare(b *testing.B) {
 		must(b, err)
 		slot := be.layouts[0].slots[0]
 		name := slotOf(be.layouts[0], table.Sorted()[0], 0)
-		text := job{{table: nat, write: []chain{{nat, name, slot.rules(slot.nodes[name])}}}}.text()
+		text := job{{table: nat, write: []rewrite{{chain: chain{nat, name, slot.rules(slot.nodes[name])}}}}}.text()
 		children := cpu(syscall.RUSAGE_CHILDREN)
 		for b.Loop() {
 			c := exec.Command("iptables-"+string(flavour)+"-restore", "--noflush", "-w", "5")

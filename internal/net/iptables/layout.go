@@ -186,19 +186,18 @@ func (l *layout) with(x net.Change) {
 }
 
 // take returns the chains that are to be written and those that are to go, by
-// name with their table, since it was last asked; and of some that are to be written,
-// which rules alone came or went.
-func (l *layout) take() (write []chain, edits map[string]edit, drop map[string]string) {
+// name with their table, since it was last asked.
+func (l *layout) take() (write []rewrite, drop map[string]string) {
 	for name, c := range l.write {
-		write = append(write, c)
+		write = append(write, rewrite{chain: c})
 		delete(l.drop, name)
 	}
-	edits, drop = map[string]edit{}, l.drop
+	drop = l.drop
 	for _, t := range l.trees() {
-		write = append(write, t.changed(edits, drop)...)
+		write = append(write, t.changed(drop)...)
 	}
 	l.forgetTouched()
-	return write, edits, drop
+	return write, drop
 }
 
 func (l *layout) forgetTouched() {

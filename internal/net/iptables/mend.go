@@ -129,7 +129,7 @@ func (l *layout) again(t *net.Table, in map[spot]bool, r *net.Report) (ps []patc
 			return
 		}
 		delete(left, at)
-		of[c.table].write = append(of[c.table].write, c)
+		of[c.table].write = append(of[c.table].write, rewrite{chain: c})
 		r.Elements += len(c.rules)
 		if slices.ContainsFunc(fixed, func(f chain) bool { return f.name == c.name }) {
 			r.Rebuilt = true

@@ -192,7 +192,7 @@ func differ(l *layout, t *net.Table, have map[string]seen, seed maphash.Seed, r 
 			return
 		}
 		p := of[c.table]
-		p.write = append(p.write, c)
+		p.write = append(p.write, rewrite{chain: c})
 		r.Elements += len(c.rules)
 		if fixed[c.name] {
 			r.Rebuilt = true
@@ -291,7 +291,7 @@ func (b *Backend) change(ctx context.Context, tools []tool, d *net.Diff, whole b
 		for _, ps := range l.rounds(d) {
 			if whole {
 				for i := range ps {
-					ps[i].edits = nil
+					ps[i].whole(func(*rewrite) bool { return true })
 				}
 			}
 			run = append(run, steps(tools[0].flavour, ps)...)
@@ -326,14 +326,11 @@ func reversed(d *net.Diff) net.Diff {
 
 // patches are what changed in a layout.
 func patches(l *layout) []patch {
-	write, edits, drop := l.take()
-	ps := []patch{{table: nat, edits: map[string]edit{}}, {table: filter, edits: map[string]edit{}}}
+	write, drop := l.take()
+	ps := []patch{{table: nat}, {table: filter}}
 	for _, c := range write {
 		p := &ps[slices.Index(tables, c.table)]
 		p.write = append(p.write, c)
-		if e, ok := edits[c.name]; ok {
-			p.edits[c.name] = e
-		}
 		l.tally.put(c.table, c.name, len(c.rules))
 	}
 	for name, table := range drop {

@@ -422,7 +422,7 @@ func TestRefused(t *testing.T) {
 		must(t, err)
 		before := dump(t, flavour)
 		c := chain{nat, "NODEAGENT-IP", []string{"-j RETURN", "-j NODEAGENT-SVC-NOWHERE"}}
-		err = b.write(hosttest.Ctx(t), tools[0], []patch{{table: nat, write: []chain{c}}})
+		err = b.write(hosttest.Ctx(t), tools[0], []patch{{table: nat, write: []rewrite{{chain: c}}}})
 		if !net.IsRefused(err) || !strings.Contains(err.Error(), "(line ") {
 			t.Errorf("a rule that leads nowhere: %v", err)
 		}

@@ -24,9 +24,9 @@ func (t *tree) touch(n *node, there bool) {
 	t.touched[n.name] = x
 }
 
-// changed are the chains that are to be written. Where rules only came to one, or few went,
-// these are put into edits; chains that are to go are put into drop.
-func (t *tree) changed(edits map[string]edit, drop map[string]string) (write []chain) {
+// changed are the chains that are to be written: where rules only came to one, or few went,
+// these alone. Chains that are to go are put into drop.
+func (t *tree) changed(drop map[string]string) (write []rewrite) {
 	for name, was := range t.touched {
 		n := t.nodes[name]
 		if n == nil {
@@ -35,15 +35,13 @@ func (t *tree) changed(edits map[string]edit, drop map[string]string) (write []c
 			}
 			continue
 		}
-		rules := t.rules(n)
-		e, few := between(was.rules, rules)
-		switch {
-		case few && e.rules() == 0:
-			continue
-		case few:
-			edits[name] = e
+		c := rewrite{chain: chain{t.table, name, t.rules(n)}}
+		if e, few := between(was.rules, c.rules); few {
+			c.edit = &e
 		}
-		write = append(write, chain{t.table, name, rules})
+		if c.given() > 0 || c.edit == nil {
+			write = append(write, c)
+		}
 	}
 	return write
 }
@@ -53,6 +51,31 @@ func (t *tree) changed(edits map[string]edit, drop map[string]string) (write []c
 type edit struct{ came, gone []string }
 
 func (e edit) rules() int { return len(e.came) + len(e.gone) }
+
+// rewrite is a chain that is made, or becomes another.
+type rewrite struct {
+	chain
+	edit *edit // nil: it is written whole
+}
+
+// came are the rules that a program is to add.
+func (c *rewrite) came() []string {
+	if c.edit == nil {
+		return c.rules
+	}
+	return c.edit.came
+}
+
+// gone are those that it is to take away one by one.
+func (c *rewrite) gone() []string {
+	if c.edit == nil {
+		return nil
+	}
+	return c.edit.gone
+}
+
+// given is how many rules a program is told of.
+func (c *rewrite) given() int { return len(c.came()) + len(c.gone()) }
 
 // between is what makes a chain another. It is not few where it is to be written whole.
 func between(before, now []string) (e edit, few bool) {
