@@ -32,7 +32,7 @@ func (y *tally) put(table, name string, rules int) {
 func (y *tally) wrote(ps []patch) {
 	clear(y.last)
 	for i := range ps {
-		y.last[ps[i].table] = ps[i].rules()
+		y.last[ps[i].table] += ps[i].rules()
 	}
 }
 

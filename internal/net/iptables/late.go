@@ -18,10 +18,10 @@ type late struct {
 func (l *layout) isLate() bool { return len(l.late.leaves)+len(l.late.drop) > 0 }
 
 // rounds makes the changes of a diff, and returns what is to be written, one after another.
-func (l *layout) rounds(d *net.Diff) [][]patch {
+func (l *layout) rounds(d *net.Diff, whole bool) [][]patch {
 	l.late = late{drop: map[string]string{}}
 	l.apply(d)
-	out := [][]patch{patches(l)}
+	out := [][]patch{patches(l, whole)}
 	if !l.isLate() {
 		return out
 	}
@@ -31,5 +31,5 @@ func (l *layout) rounds(d *net.Diff) [][]patch {
 		}
 	}
 	maps.Copy(l.drop, l.late.drop)
-	return append(out, patches(l))
+	return append(out, patches(l, whole))
 }

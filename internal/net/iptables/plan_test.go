@@ -66,7 +66,7 @@ func (p *paper) sync(t testing.TB, flavour Flavour, table *net.Table) (r net.Rep
 func (p *paper) apply(t testing.TB, flavour Flavour, d *net.Diff) {
 	t.Helper()
 	for i, l := range p.layouts {
-		for _, ps := range l.rounds(d) {
+		for _, ps := range l.rounds(d, false) {
 			p.put(t, i, flavour, ps)
 		}
 	}
@@ -294,7 +294,7 @@ func TestGroups(t *testing.T) {
 	d := m.Take()
 	p.layouts[0].apply(&d)
 	n := 0
-	for _, x := range patches(p.layouts[0]) {
+	for _, x := range patches(p.layouts[0], false) {
 		n += x.rules()
 	}
 	if n == 0 || n > 500 {

@@ -145,7 +145,7 @@ func TestSmallChange(t *testing.T) {
 	m.SetSlice(s)
 	d := m.Take()
 	p.layouts[0].apply(&d)
-	ps := patches(p.layouts[0])
+	ps := patches(p.layouts[0], false)
 	if n := len(ps[0].write); n == 0 || n > 5 || ps[0].rules() > 2*n || len(ps[0].drop) > 0 || !ps[1].isEmpty() {
 		t.Errorf("one endpoint of 10 000 costs %d chains of %d rules in nat, and %d in filter", n, ps[0].rules(), ps[1].rules())
 	}
@@ -153,14 +153,14 @@ func TestSmallChange(t *testing.T) {
 	m.SetSlice(s)
 	d = m.Take()
 	p.layouts[0].apply(&d)
-	if ps := patches(p.layouts[0]); ps[0].rules() != 1 {
+	if ps := patches(p.layouts[0], false); ps[0].rules() != 1 {
 		t.Errorf("an endpoint more is written as %s", job(ps).text())
 	}
 	m.SetService(Service("more", []string{"10.96.9.9"}, Port("p", corev1.ProtocolTCP, 80, 0)))
 	m.SetSlice(endsOf("more", 2300, 3, 8080))
 	d = m.Take()
 	p.layouts[0].apply(&d)
-	if ps := patches(p.layouts[0]); ps[0].rules() != 4 { // and its name
+	if ps := patches(p.layouts[0], false); ps[0].rules() != 4 { // and its name
 		t.Errorf("a service more is written as %s", job(ps).text())
 	}
 	s.Endpoints = slices.Delete(s.Endpoints[:5], 2, 3) // without the two that sort last
@@ -169,7 +169,7 @@ func TestSmallChange(t *testing.T) {
 	d = m.Take()
 	p.layouts[0].apply(&d)
 	// The kernel walks no rules where none comes.
-	if ps := patches(p.layouts[0]); ps[0].rules() != 1+6 || ps[1].rules() != 1 || strings.Contains(string(job(ps).text()), "-A ") {
+	if ps := patches(p.layouts[0], false); ps[0].rules() != 1+6 || ps[1].rules() != 1 || strings.Contains(string(job(ps).text()), "-A ") {
 		t.Errorf("two endpoints less, and a service, are written as %s", job(ps).text())
 	}
 }
@@ -186,7 +186,7 @@ func TestOnlyTakenAway(t *testing.T) {
 	m.DeleteService(net.Key{Namespace: "default", Name: "s7"})
 	d := m.Take()
 	var all [][]patch
-	for _, ps := range p.layouts[0].rounds(&d) {
+	for _, ps := range p.layouts[0].rounds(&d, false) {
 		all = append(all, ps)
 		if text := string(job(ps).text()); strings.Contains(text, "-A ") || !strings.Contains(text, "-X ") {
 			t.Errorf("a service less is written as %s", text)
@@ -201,40 +201,88 @@ func TestOnlyTakenAway(t *testing.T) {
 }
 
 // TestReadsFew: to take a rule away by its text the program reads all chains that it is
-// told of. So where much comes elsewhere, and little goes, chains are written whole; where
-// no rule comes, the kernel walks none, and no chain is.
+// told of. So where that is much, what goes one by one goes last, by runs of its own, and
+// of these none reads more than it may.
 func TestReadsFew(t *testing.T) {
-	m := ofMany(2000, func(int) int { return 5 })
-	p := onPaper(t, Config{})
-	p.sync(t, NFT, m.Table())
-	replace := func(n int, by string) {
-		for i := range n {
-			s := endsOf(fmt.Sprintf("s%d", i*20), i*20, 5, 8080)
-			s.Endpoints[0].Addresses[0] = fmt.Sprintf("10.9.%s.%d", by, i)
+	const n = 2000
+	replaced := func(m *net.Model, many int) {
+		for k := range many {
+			i := k * 7 % n
+			s := endsOf(fmt.Sprintf("s%d", i), i, 5, 8080)
+			s.Endpoints[k%5].Addresses[0] = fmt.Sprintf("10.9.%d.%d", 200+k/250, k%250)
 			m.SetSlice(s)
 		}
 	}
-	try := func(what string, goes, comes bool) {
-		t.Helper()
-		d := m.Take()
-		p.layouts[0].apply(&d)
-		ps := patches(p.layouts[0])
-		text := string(job(ps).text())
-		if n := len(ps[0].write); n < 100 || strings.Contains(text, "-D ") != goes || strings.Contains(text, "-A ") != comes {
-			t.Errorf("%s: %d chains are written as\n%.2000s", what, n, text)
-		}
+	for _, c := range []struct {
+		what      string
+		change    func(*net.Model)
+		runs      string // what the runs do: + rules come, - some go one by one
+		atMost    int    // rules that the program is given
+		few, many int    // chains that each run with - is told of
+	}{
+		{"an endpoint replaced", func(m *net.Model) { replaced(m, 1) }, "±", 10, 1, 5},
+		{"endpoints replaced", func(m *net.Model) { replaced(m, 250) }, "+--", 2000, 100, maxRead / 30},
+		{"an endpoint replaced, and services more", func(m *net.Model) {
+			replaced(m, 1)
+			for i := range 400 {
+				comes(m, n+i, 5)
+			}
+		}, "+-", 2500, 1, 5},
+		{"an endpoint replaced, and chains more", func(m *net.Model) {
+			replaced(m, 1)
+			for i := range 20 {
+				m.SetService(Service(fmt.Sprintf("s%d", n+i), []string{fmt.Sprintf("10.97.0.%d", i+1)}, Port("p", corev1.ProtocolTCP, 80, int32(30100+i))))
+				m.SetSlice(endsOf(fmt.Sprintf("s%d", n+i), n+i, 5, 8080))
+			}
+		}, "++-", 500, 1, 5}, // once in filter
+		{"services less", func(m *net.Model) {
+			for i := range 60 {
+				m.DeleteService(net.Key{Namespace: "default", Name: fmt.Sprintf("s%d", i*20)})
+			}
+		}, "-", 400, 100, maxRead / 30},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			m := ofMany(n, func(int) int { return 5 })
+			m.SetServiceCIDR(servicesOf("10.96.0.0/12"))
+			m.Take()
+			p := onPaper(t, Config{})
+			p.sync(t, NFT, m.Table())
+			c.change(m)
+			d := m.Take()
+			ps := p.layouts[0].rounds(&d, false)[0]
+			runs, given := "", 0
+			for _, step := range steps(NFT, ps) {
+				for _, r := range step {
+					comes, goes, read := false, 0, 0
+					for _, x := range r[0].write {
+						given += x.given()
+						comes = comes || len(x.came()) > 0
+						goes += len(x.gone())
+						read += len(p.kernels[0][nat][x.name])
+					}
+					told := len(r[0].write)
+					switch {
+					case goes == 0:
+						runs += "+"
+					case comes:
+						runs += "±"
+					default:
+						runs += "-"
+					}
+					if goes > 0 && (told < c.few || told > c.many || len(step) > 1 || read > maxRead+told) {
+						t.Errorf("a run that takes %d rules away is told of %d chains, and reads %d rules", goes, told, read)
+					}
+				}
+			}
+			if runs != c.runs || given > c.atMost {
+				t.Errorf("the runs are %s, and not %s; they are given %d rules", runs, c.runs, given)
+			}
+			p.put(t, 0, NFT, ps)
+			if r := p.sync(t, NFT, m.Table()); r != (net.Report{}) {
+				t.Errorf("left to do are %+v", r)
+			}
+		})
 	}
-	replace(100, "255")
-	try("endpoints replaced", true, true)
-	replace(1, "254")
-	for i := range 400 {
-		comes(m, 2000+i, 5)
-	}
-	try("services more, and an endpoint replaced", false, true)
-	for i := range 100 {
-		m.DeleteService(net.Key{Namespace: "default", Name: fmt.Sprintf("s%d", i*20)})
-	}
-	try("services less", true, false)
 }
 
 func servicesOf(cidrs ...string) *networkingv1.ServiceCIDR {
@@ -263,7 +311,7 @@ func TestRangesRefuse(t *testing.T) {
 	m.SetSlice(endsOf("more", 9, 2, 8080))
 	d := m.Take()
 	p.layouts[0].apply(&d)
-	if ps := patches(p.layouts[0]); ps[0].isEmpty() || !ps[1].isEmpty() {
+	if ps := patches(p.layouts[0], false); ps[0].isEmpty() || !ps[1].isEmpty() {
 		t.Errorf("a service more changes %+v in nat and %+v in filter", ps[0], ps[1])
 	}
 }
@@ -373,7 +421,7 @@ func TestNeverInNone(t *testing.T) {
 			}
 			d := m.Take()
 			var all [][]job
-			for _, ps := range p.layouts[0].rounds(&d) {
+			for _, ps := range p.layouts[0].rounds(&d, false) {
 				all = append(all, steps(NFT, ps)...)
 			}
 			if len(all) < 2 {

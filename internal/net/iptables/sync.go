@@ -283,17 +283,14 @@ func (b *Backend) Apply(ctx context.Context, t *net.Table, d *net.Diff) error {
 	return err
 }
 
-// change writes the changes of a diff; whole, where it is not sure what chains hold.
+// change writes the changes of a diff; by whole chains, where it is not sure what these hold.
 func (b *Backend) change(ctx context.Context, tools []tool, d *net.Diff, whole bool) error {
 	var all []work
 	for i, l := range b.layouts {
 		var run [][]job
-		for _, ps := range l.rounds(d) {
-			if whole {
-				for i := range ps {
-					ps[i].whole(func(*rewrite) bool { return true })
-				}
-			}
+		rounds := l.rounds(d, whole)
+		l.tally.wrote(slices.Concat(rounds...))
+		for _, ps := range rounds {
 			run = append(run, steps(tools[0].flavour, ps)...)
 		}
 		for _, x := range tools {
@@ -324,11 +321,14 @@ func reversed(d *net.Diff) net.Diff {
 	return out
 }
 
-// patches are what changed in a layout.
-func patches(l *layout) []patch {
+// patches are what changed in a layout; by whole chains, if so asked.
+func patches(l *layout, whole bool) []patch {
 	write, drop := l.take()
 	ps := []patch{{table: nat}, {table: filter}}
 	for _, c := range write {
+		if whole {
+			c.edit = nil
+		}
 		p := &ps[slices.Index(tables, c.table)]
 		p.write = append(p.write, c)
 		l.tally.put(c.table, c.name, len(c.rules))
@@ -338,10 +338,6 @@ func patches(l *layout) []patch {
 		p.drop = append(p.drop, name)
 		l.tally.put(table, name, 0)
 	}
-	for i := range ps {
-		ps[i].settle()
-	}
-	l.tally.wrote(ps)
 	return ps
 }
 

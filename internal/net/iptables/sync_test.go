@@ -494,14 +494,24 @@ func TestGoneAlready(t *testing.T) {
 		turns := func(m *net.Model, e *net.Entry) { // in two rounds, of which the second is refused
 			m.SetService(Service(e.Service.Name, []string{e.Addr.IP.String()}, Port("http", corev1.ProtocolTCP, int32(e.Addr.Port), 30123)))
 		}
-		t.Run("nobody watches", func(t *testing.T) { goneAlready(t, flavour, false, goes, true) })
-		t.Run("unheard", func(t *testing.T) { goneAlready(t, flavour, true, goes, true) })
-		t.Run("unheard, in two rounds", func(t *testing.T) { goneAlready(t, flavour, true, turns, false) })
+		many := func(m *net.Model, e *net.Entry) { // by runs of their own
+			goes(m, e)
+			_, endpoints := Many(4000, 3)
+			for k := range 700 {
+				s := endpoints[10+k*11%3900]
+				s.Endpoints[0].Addresses[0] = fmt.Sprintf("10.250.%d.%d", k/250, k%250)
+				m.SetSlice(s)
+			}
+		}
+		t.Run("nobody watches", func(t *testing.T) { goneAlready(t, flavour, 40, false, goes, true) })
+		t.Run("unheard", func(t *testing.T) { goneAlready(t, flavour, 40, true, goes, true) })
+		t.Run("unheard, in two rounds", func(t *testing.T) { goneAlready(t, flavour, 40, true, turns, false) })
+		t.Run("unheard, of many that go", func(t *testing.T) { goneAlready(t, flavour, 4000, true, many, true) })
 	})
 }
 
-func goneAlready(t *testing.T, flavour Flavour, unheard bool, change func(*net.Model, *net.Entry), known bool) {
-	services, endpoints := Many(40, 3)
+func goneAlready(t *testing.T, flavour Flavour, n int, unheard bool, change func(*net.Model, *net.Entry), known bool) {
+	services, endpoints := Many(n, 3)
 	m := Filled(thisNode, services, endpoints)
 	b := backend(t, Config{Flavour: flavour})
 	_, err := b.Sync(hosttest.Ctx(t), m.Table())

@@ -50,8 +50,6 @@ func (t *tree) changed(drop map[string]string) (write []rewrite) {
 // its rules are there.
 type edit struct{ came, gone []string }
 
-func (e edit) rules() int { return len(e.came) + len(e.gone) }
-
 // rewrite is a chain that is made, or becomes another.
 type rewrite struct {
 	chain
@@ -94,5 +92,5 @@ func between(before, now []string) (e edit, few bool) {
 		}
 	}
 	e.gone = slices.Sorted(maps.Keys(there))
-	return e, len(e.gone) == 0 || 2*e.rules() <= len(before)
+	return e, len(e.gone) == 0 || 2*(len(e.came)+len(e.gone)) <= len(before)
 }
