@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	discoveryv1 "k8s.io/api/discovery/v1"
+
 	"nodeagent/internal/net"
 	"nodeagent/internal/net/hosttest"
 	"nodeagent/internal/net/nettest"
@@ -95,18 +97,24 @@ func BenchmarkFlushed(b *testing.B) {
 	})
 }
 
+// loaded is a backend that watches, and has written n services of 5 endpoints.
+func loaded(b *testing.B, flavour Flavour, n int) (*Backend, *net.Model, []*discoveryv1.EndpointSlice) {
+	services, endpoints := nettest.Many(n, 5)
+	m := nettest.Filled(thisNode, services, endpoints)
+	be := backend(b, Config{Flavour: flavour})
+	woken(b, hosttest.Watch(b, be), "the start")
+	_, err := be.Sync(long(b), m.Table())
+	must(b, err)
+	return be, m, endpoints
+}
+
 // BenchmarkBurst replaces an endpoint of each of several services at once.
 func BenchmarkBurst(b *testing.B) {
 	need.Have(b, need.Root)
 	const n = 10_000
 	for _, many := range []int{20, 200, 1000} {
 		b.Run(fmt.Sprint(many), func(b *testing.B) {
-			services, endpoints := nettest.Many(n, 5)
-			m := nettest.Filled(thisNode, services, endpoints)
-			be := backend(b, Config{Flavour: NFT})
-			woken(b, hosttest.Watch(b, be), "the start")
-			_, err := be.Sync(long(b), m.Table())
-			must(b, err)
+			be, m, endpoints := loaded(b, NFT, n)
 			own, children := cpu(syscall.RUSAGE_SELF), cpu(syscall.RUSAGE_CHILDREN)
 			for i := 0; b.Loop(); i++ {
 				for k := range many {
@@ -129,12 +137,7 @@ func BenchmarkBurst(b *testing.B) {
 func BenchmarkChange(b *testing.B) { eachSize(b, benchChange) }
 
 func benchChange(b *testing.B, flavour Flavour, n int) {
-	services, endpoints := nettest.Many(n, 5)
-	m := nettest.Filled(thisNode, services, endpoints)
-	be := backend(b, Config{Flavour: flavour})
-	woken(b, hosttest.Watch(b, be), "the start")
-	_, err := be.Sync(long(b), m.Table())
-	must(b, err)
+	be, m, endpoints := loaded(b, flavour, n)
 	ctx := long(b)
 	own, children := cpu(syscall.RUSAGE_SELF), cpu(syscall.RUSAGE_CHILDREN)
 	for i := 0; b.Loop(); i++ {
