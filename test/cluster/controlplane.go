@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 
@@ -22,17 +23,36 @@ func (c *Cluster) startAll(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, p := range []*Component{c.ControllerManager, c.Scheduler} {
+	return c.startClients(ctx)
+}
+
+// startClients starts the API server's two clients side by side.
+func (c *Cluster) startClients(ctx context.Context) error {
+	both := []*Component{c.ControllerManager, c.Scheduler}
+	for _, p := range both {
 		if err := p.launch(); err != nil {
 			return err
 		}
 	}
-	for _, p := range []*Component{c.ControllerManager, c.Scheduler} {
+	for _, p := range both {
 		if err := c.stage(p.Name, func() error { return p.waitReady(ctx) }); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// ServerBack starts the API server again after a Kill, with the controllers and the
+// scheduler anew: they try again after up to a minute (client-go's reflector), longer
+// each time, and until then pods are neither made nor bound.
+func (c *Cluster) ServerBack(ctx context.Context) error {
+	if err := errors.Join(c.ControllerManager.Kill(), c.Scheduler.Kill()); err != nil {
+		return err
+	}
+	if err := c.APIServer.Start(ctx); err != nil {
+		return err
+	}
+	return c.startClients(ctx)
 }
 
 // component is a program of a directory, not yet started. Another of its name

@@ -51,7 +51,7 @@ func (n *node) alone() {
 	}
 	n.restartedOnce("default/crashing")
 	n.restartedOnce("default/probed")
-	if err := n.c.APIServer.Start(n.ctx); err != nil {
+	if err := n.c.ServerBack(n.ctx); err != nil {
 		n.t.Fatal(err)
 	}
 	for _, name := range []string{"crashing", "probed"} {

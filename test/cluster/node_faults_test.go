@@ -211,7 +211,7 @@ func (n *node) away() {
 	if err := n.WaitPhase(n.ctx, "default/one", "Running"); err != nil {
 		n.t.Errorf("a pod of the API server, after a restart without it: %v", err)
 	}
-	if err := n.c.APIServer.Start(n.ctx); err != nil {
+	if err := n.c.ServerBack(n.ctx); err != nil {
 		n.t.Fatal(err)
 	}
 	n.kubectl("wait", "--for=create", "pod/alone-node", "--timeout=90s")
@@ -241,6 +241,10 @@ func (n *node) killedWhileEnding() {
 func (n *node) deletedNode() {
 	before := n.jsonpath("{.spec.podCIDR}", "node", "node")
 	uid := n.jsonpath("{.metadata.uid}", "node", "node")
+	// The controllers give ranges out one after the other: the next is another's.
+	n.apply("apiVersion: v1\nkind: Node\nmetadata: {name: other}\n")
+	n.kubectl("wait", "--for=jsonpath={.spec.podCIDR}", "node/other", "--timeout=60s")
+	n.kubectl("delete", "node", "other")
 	begun := time.Now()
 	n.kubectl("delete", "node", "node")
 	for deadline := time.Now().Add(time.Minute); ; {
