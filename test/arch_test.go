@@ -65,6 +65,7 @@ var rooms = map[string]ring{
 	"internal/journal":          edge,
 	"internal/logs":             small,
 	"internal/mkdir":            small,
+	"internal/openat2":          small,
 	"internal/pulse":            small,
 	"internal/rmdir":            small,
 	"internal/worker":           loop,

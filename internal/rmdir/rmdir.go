@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/openat2"
 )
 
 const (
@@ -90,10 +92,8 @@ func (t *tree) remove(parent int, name, shown string, depth int) (gone bool, err
 
 // openDir opens a directory, but neither a link nor a mount.
 func openDir(parent int, name, shown string) (*os.File, error) {
-	fd, err := unix.Openat2(parent, name, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
-	})
+	fd, err := openat2.Open(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW,
+		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV)
 	if errors.Is(err, unix.EXDEV) {
 		return nil, fmt.Errorf("%s is a mount: unmount it first", shown)
 	}

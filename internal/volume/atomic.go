@@ -19,6 +19,7 @@ import (
 
 	"nodeagent/internal/failpoint"
 	"nodeagent/internal/mkdir"
+	"nodeagent/internal/openat2"
 	"nodeagent/internal/rmdir"
 )
 
@@ -279,9 +280,7 @@ func (s *shower) fails(op, name string, err error) error {
 
 // beneath opens what lies below an open directory, through no link.
 func beneath(dir int, name string, flags uint64) (int, error) {
-	return unix.Openat2(dir, name, &unix.OpenHow{
-		Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
-	})
+	return openat2.Open(dir, name, flags, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
 }
 
 func readlinkat(dir int, name string) (string, error) {

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"nodeagent/internal/failpoint"
+	"nodeagent/internal/openat2"
 	"nodeagent/internal/rmdir"
 )
 
@@ -170,9 +171,8 @@ func unmount(point string, flags int) error {
 	}
 	defer unix.Close(root)
 	dir, name := filepath.Split(point)
-	fd, err := unix.Openat2(root, strings.Trim(dir, "/"), &unix.OpenHow{
-		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	fd, err := openat2.Open(root, strings.Trim(dir, "/"), unix.O_PATH|unix.O_DIRECTORY,
+		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: dir, Err: err}
 	}

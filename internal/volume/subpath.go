@@ -17,6 +17,7 @@ import (
 
 	"nodeagent/internal/failpoint"
 	"nodeagent/internal/mkdir"
+	"nodeagent/internal/openat2"
 	"nodeagent/internal/rmdir"
 )
 
@@ -118,19 +119,9 @@ func makeSub(dir int, sub string, mode uint32) (int, error) {
 	return at, nil
 }
 
-// within opens a path that may lead over links, but not out of dir. The kernel
-// returns EAGAIN when a rename raced with the look-up; a pod that renames for
-// ever only keeps itself from starting.
-func within(dir int, path string) (fd int, err error) {
-	for range 64 {
-		fd, err = unix.Openat2(dir, path, &unix.OpenHow{
-			Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
-		})
-		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	return fd, err
+// within opens a path that may lead over links, but not out of dir.
+func within(dir int, path string) (int, error) {
+	return openat2.Open(dir, path, unix.O_PATH, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_MAGICLINKS)
 }
 
 // bindAt mounts what the descriptor refers to at target, in place of what an

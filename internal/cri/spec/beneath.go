@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/openat2"
 )
 
 // readBeneath reads the regular file name below dir, at most limit bytes. how
@@ -18,7 +20,7 @@ func readBeneath(dir, name string, how uint64, limit int64) ([]byte, error) {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	defer unix.Close(root)
-	fd, err := openat2(root, name, unix.O_PATH|unix.O_CLOEXEC, how)
+	fd, err := openat2.Open(root, name, unix.O_PATH, how|unix.RESOLVE_NO_MAGICLINKS)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
@@ -43,19 +45,4 @@ func readBeneath(dir, name string, how uint64, limit int64) ([]byte, error) {
 		return nil, refuse("%s is larger than %d bytes", name, limit)
 	}
 	return b, nil
-}
-
-// openat2 opens name below root. The kernel returns EAGAIN when a rename raced
-// with the look-up; a hostile one could do so for ever.
-func openat2(root int, name string, flags, how uint64) (int, error) {
-	for range 32 {
-		fd, err := unix.Openat2(root, name, &unix.OpenHow{
-			Flags:   flags,
-			Resolve: how | unix.RESOLVE_NO_MAGICLINKS,
-		})
-		if err != unix.EAGAIN && err != unix.EINTR {
-			return fd, err
-		}
-	}
-	return -1, unix.EAGAIN
 }
