@@ -13,22 +13,22 @@ import (
 )
 
 // attach streams between a client and a container until either leaves.
-func (s *service) attach(conn *net.UnixConn, r *bufio.Reader, req shimapi.Request) {
+func (s *service) attach(conn net.Conn, r *bufio.Reader, req shimapi.Request) {
 	c := s.find(req.Container)
 	if err := attachable(c, req); err != nil {
 		_ = shimapi.WriteLine(conn, shimapi.Response{Error: err.Error()})
 		return
 	}
 	cl := &client{conn: conn, stdout: req.Stdout, stderr: req.Stderr, wake: make(chan struct{}, 1)}
-	// The answer goes out before the first frame can.
-	if err := shimapi.WriteLine(conn, shimapi.Response{}); err != nil {
-		return
-	}
-	_ = conn.SetDeadline(time.Time{})
+	// Who has the answer misses nothing from then on: frames wait until it is written.
 	if !c.tee.add(cl) {
 		cl.send(shimapi.FrameExit, nil)
 	}
 	defer c.tee.remove(cl)
+	if err := shimapi.WriteLine(conn, shimapi.Response{}); err != nil {
+		return
+	}
+	_ = conn.SetDeadline(time.Time{})
 
 	gone := make(chan struct{})
 	go func() {
