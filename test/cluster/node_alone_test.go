@@ -26,7 +26,7 @@ spec:
   terminationGracePeriodSeconds: 1
   containers:
   - {name: c, image: ` + image.Shell + `, imagePullPolicy: Never, command: [/bin/sleep, "100000"],
-     livenessProbe: {exec: {command: [/bin/sh, -c, "test ! -e /ill"]}, periodSeconds: 1, failureThreshold: 1}}
+     livenessProbe: {exec: {command: [/bin/sh, -c, "test ! -e /ill"]}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1}}
 `
 
 // alone: the API server is gone and the daemon was killed. The next one starts the

@@ -27,7 +27,7 @@ func podTemplate(app, more string) string {
         image: ` + image.Shell + `
         imagePullPolicy: Never
         command: [/bin/sh, -c, "trap 'exit 0' TERM; touch /tmp/up; while :; do sleep 1; done"]
-        readinessProbe: {periodSeconds: 1, exec: {command: [stat, /tmp/up]}}
+        readinessProbe: {periodSeconds: 1, timeoutSeconds: 30, exec: {command: [stat, /tmp/up]}}
 `
 }
 

@@ -69,8 +69,14 @@ func (n *node) comesAfter(theirs string, ours firewall) {
 	if theirs == ours.mode {
 		n.namesAll(named)
 	}
-	if left := n.kubeProxys(); left != "" {
-		n.t.Errorf("of kube-proxy there is still\n%s", left)
+	for deadline := time.Now().Add(time.Minute); ; bed.Pause(n.ctx, time.Second) {
+		if left = n.kubeProxys(); left == "" {
+			break
+		}
+		if time.Now().After(deadline) {
+			n.t.Errorf("of kube-proxy there is still\n%s", left)
+			break
+		}
 	}
 	n.remode(ours.mode, "none")
 	n.gone(byNftables, byIptables("nft"))

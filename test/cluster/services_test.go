@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -37,7 +38,7 @@ spec:
         imagePullPolicy: Never
         command: [/podtool, serve, "0.0.0.0:8080", served]
         readinessProbe: {periodSeconds: 1, tcpSocket: {port: 8080}}
-        lifecycle: {preStop: {exec: {command: [/bin/sleep, "3"]}}}
+        lifecycle: {preStop: {exec: {command: [/bin/sleep, "10"]}}}
 ---
 apiVersion: v1
 kind: Service
@@ -246,11 +247,13 @@ func (n *node) explained() {
 type explanation struct {
 	Source    string
 	Blocks    *struct{ Gate, Detail string }
-	Addresses []struct {
-		Address, Kernel string
-		Endpoints       []string
-	}
+	Addresses []serviceAddress
 	Endpoints []struct{ Address, State string }
+}
+
+type serviceAddress struct {
+	Address, Kernel string
+	Endpoints       []string
 }
 
 func (n *node) explain(name string) (x explanation) {
@@ -329,13 +332,31 @@ func (n *node) rolling() {
 func (n *node) replaced() {
 	n.t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {
-		slices := n.jsonpath("{.items[*].metadata.name}", "endpointslices", "-l", "kubernetes.io/service-name in (web,late)")
+		all := n.jsonpath("{.items[*].metadata.name}", "endpointslices", "-l", "kubernetes.io/service-name in (web,late)")
 		ends := n.jsonpath("{.items[*].endpoints[*].addresses[0]}", "endpointslices", "-l", "kubernetes.io/service-name in (web,late)")
-		if len(strings.Fields(ends)) == 3*len(strings.Fields(slices)) {
+		if len(strings.Fields(ends)) == 3*len(strings.Fields(all)) {
 			return
 		}
 		if time.Now().After(deadline) {
-			n.t.Fatalf("the endpoints of services of three pods are %s in %s", ends, slices)
+			n.t.Fatalf("the endpoints of services of three pods are %s in %s", ends, all)
+		}
+	}
+}
+
+// settled waits until the rules are those of the services as they are, and no longer
+// change, and returns them.
+func (n *node) settled() string {
+	n.t.Helper()
+	last := ""
+	for deadline := time.Now().Add(time.Minute); ; {
+		x := n.explain("web")
+		stale := slices.ContainsFunc(x.Addresses, func(a serviceAddress) bool { return a.Kernel != "present" || len(a.Endpoints) != 3 })
+		now := n.rules()
+		if len(x.Endpoints) == 3 && !stale && now == last {
+			return now
+		}
+		if last = now; time.Now().After(deadline) {
+			n.t.Fatalf("the rules do not settle: the service is %+v; they are\n%s", x, now)
 		}
 	}
 }
@@ -363,7 +384,7 @@ func (n *node) killed() {
 	}
 	ask()
 	n.replaced()
-	before := n.rules()
+	before := n.settled()
 	if err := n.Kill(); err != nil {
 		n.t.Fatal(err)
 	}

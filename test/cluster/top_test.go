@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,12 +95,31 @@ func (n *node) raw(path string) string {
 	return n.kubectl("get", "--raw", "/api/v1/nodes/node/proxy"+path)
 }
 
+// counted is the summary in which disks are counted: an answer does not wait for long
+// until they are.
+func (n *node) counted() statsapi.Summary {
+	n.t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); ; bed.Pause(n.ctx, time.Second) {
+		var s statsapi.Summary
+		if err := json.Unmarshal([]byte(n.raw("/stats/summary")), &s); err != nil {
+			n.t.Fatal(err)
+		}
+		for _, p := range s.Pods {
+			scratch := slices.ContainsFunc(p.VolumeStats, func(v statsapi.VolumeStats) bool { return v.Name == "scratch" && v.UsedBytes != nil })
+			layers := !slices.ContainsFunc(p.Containers, func(c statsapi.ContainerStats) bool { return c.Rootfs == nil || c.Rootfs.UsedBytes == nil })
+			if p.PodRef.Name == "two" && scratch && layers {
+				return s
+			}
+		}
+		if time.Now().After(deadline) {
+			n.t.Fatalf("what pod two takes of the disk is not told: %+v", s.Pods)
+		}
+	}
+}
+
 // summary: the pod with all that it takes.
 func (n *node) summary() {
-	var s statsapi.Summary
-	if err := json.Unmarshal([]byte(n.raw("/stats/summary")), &s); err != nil {
-		n.t.Fatal(err)
-	}
+	s := n.counted()
 	if s.Node.NodeName != "node" || *s.Node.CPU.UsageCoreNanoSeconds == 0 || *s.Node.Fs.CapacityBytes == 0 || *s.Node.Runtime.ImageFs.CapacityBytes == 0 || *s.Node.Rlimit.MaxPID == 0 {
 		n.t.Errorf("the node is %+v", s.Node)
 	}

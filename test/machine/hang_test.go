@@ -23,7 +23,7 @@ import (
 // said on its console is in the error.
 func TestHang(t *testing.T) {
 	need.Have(t, need.Root, need.Machine)
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, time.Minute)
 	g, err := guest.New(ctx, guest.Options{Fresh: true, Cmdline: []string{"init=/bin/sleep", "loglevel=7", "--", "infinity"}})
 	if err == nil {
 		_ = g.Close()

@@ -422,7 +422,7 @@ func (c *cli) follow(t *testing.T, pod string) {
 	if len(rest) != 1 || rest[0] != "bye" {
 		t.Errorf("after the first line it shows %q, want the last line and the end", rest)
 	}
-	if d := time.Since(began); d > 2500*time.Millisecond {
+	if d := time.Since(began); d > need.Slow(15*time.Second) {
 		t.Errorf("it took %v to end with its container", d)
 	}
 }

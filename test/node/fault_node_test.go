@@ -278,7 +278,7 @@ func (n *faultNode) podtools(mark string) []int {
 // that has started is runc for another moment.
 func (n *faultNode) oneRuns(mark string) {
 	n.Helper()
-	n.until("one process "+mark+" runs", 5*time.Second, func() bool { return len(n.podtools(mark)) == 1 })
+	n.until("one process "+mark+" runs", 20*time.Second, func() bool { return len(n.podtools(mark)) == 1 })
 }
 
 // running returns the bed's containers beside the bystander's.

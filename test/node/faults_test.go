@@ -38,17 +38,19 @@ func TestExitIsNeverLost(t *testing.T) {
 	ctx, b, a := newNode(t, bed.Options{}, bed.AgentOptions{})
 	for _, dead := range []string{"daemon", "containerd", "both"} {
 		t.Run(dead, func(t *testing.T) {
-			if err := a.WriteManifest("once", onePod("once", "Never", `[/podtool, exit, "7", 1s]`)); err != nil {
+			if err := a.WriteManifest("once", onePod("once", "Never", `[/podtool, exit, "7", forever]`)); err != nil {
 				t.Fatal(err)
 			}
-			if err := a.WaitPhase(ctx, "default/once-node", corev1.PodRunning); err != nil {
-				t.Fatal(err)
-			}
+			must(t, a.WaitPhase(ctx, "default/once-node", corev1.PodRunning))
+			must(t, b.WaitCatches(ctx, "podtool", int(unix.SIGTERM)))
 			if dead != "containerd" {
 				must(t, a.Kill())
 			}
 			if dead != "daemon" {
 				must(t, b.Kill())
+			}
+			for _, pid := range podtools(b) {
+				must(t, unix.Kill(pid, unix.SIGTERM))
 			}
 			exits := filepath.Join(a.RunDir(), "exit")
 			if dead == "containerd" {
@@ -81,18 +83,24 @@ func TestExitIsNeverLost(t *testing.T) {
 	}
 }
 
+// podtools are the bed's processes that run it.
+func podtools(b *bed.Bed) (pids []int) {
+	for pid := range b.Processes() {
+		if exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); filepath.Base(exe) == "podtool" {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
 // waitForExit waits until no podtool of the bed lives any more, and, where a
 // directory of exit records is given, one is there.
 func waitForExit(t *testing.T, ctx context.Context, b *bed.Bed, exits string) {
 	t.Helper()
 	for {
-		alive := false
-		for pid := range b.Processes() {
-			exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-			alive = alive || filepath.Base(exe) == "podtool"
-		}
+		alive := podtools(b)
 		records, _ := os.ReadDir(exits)
-		if !alive && (exits == "" || len(records) > 0) {
+		if len(alive) == 0 && (exits == "" || len(records) > 0) {
 			return
 		}
 		select {

@@ -105,7 +105,7 @@ func (n *faultNode) limitsChanged() {
 			return err == nil && strings.TrimSpace(string(b)) == want
 		})
 	}
-	if p := n.ready("victim", time.Second); p.Status.ContainerStatuses[0].RestartCount != 0 {
+	if p := n.ready("victim", 20*time.Second); p.Status.ContainerStatuses[0].RestartCount != 0 {
 		n.Error("the container was restarted")
 	}
 }
@@ -225,7 +225,7 @@ echo "$out"
 	must(n.T, os.WriteFile(filepath.Join(conf, "10-late.conflist"), fmt.Appendf(nil, `{"cniVersion":"0.4.0","name":"late","plugins":[{
 		"type":"late","bridge":"cni0","isGateway":true,
 		"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.245.0.0/26"}]]}}]}`, ipam), 0o644))
-	n.until("the plugin is in force", 5*time.Second, func() bool { return n.logged("10-late.conflist") })
+	n.until("the plugin is in force", 20*time.Second, func() bool { return n.logged("10-late.conflist") })
 	held = func() []string {
 		all, _ := filepath.Glob(filepath.Join(ipam, "late", "10.245.*"))
 		return all
@@ -336,7 +336,7 @@ func (n *faultNode) pidsExhausted() {
 	})
 	n.write("other", "Always", "[/podtool, sleep, forever]")
 	n.ready("other", 10*time.Second)
-	if p := n.ready("bomb", time.Second); p.Status.ContainerStatuses[0].RestartCount != 0 {
+	if p := n.ready("bomb", 20*time.Second); p.Status.ContainerStatuses[0].RestartCount != 0 {
 		n.Errorf("the bomb was restarted: %+v", p.Status.ContainerStatuses)
 	}
 	must(n.T, n.a.RemoveManifest("bomb"))
@@ -353,14 +353,14 @@ func (n *faultNode) twins() {
 	n.ready("twin", 20*time.Second)
 	n.oneRuns("second")
 	must(n.T, n.a.WriteManifest("c-twin", onePod("twin", "Always", "[/podtool, sleep, forever, third]")))
-	n.until("the other file is reported", 5*time.Second, func() bool { return n.problem("c-twin.yaml") })
+	n.until("the other file is reported", 20*time.Second, func() bool { return n.problem("c-twin.yaml") })
 	if len(n.podtools("second")) != 1 || len(n.podtools("third")) != 0 {
 		n.Error("a second file of its name changed a pod")
 	}
 	must(n.T, n.a.RemoveManifest("b-twin"))
 	n.oneRuns("third")
 	n.ready("twin", 20*time.Second)
-	n.until("nothing is reported", 5*time.Second, func() bool { return !n.problem("c-twin.yaml") })
+	n.until("nothing is reported", 20*time.Second, func() bool { return !n.problem("c-twin.yaml") })
 }
 
 // problem tells whether the daemon reports something of a manifest.

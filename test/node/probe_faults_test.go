@@ -76,8 +76,8 @@ func TestExecProbeOfADeadDaemon(t *testing.T) {
 // probe, and those over the network go on.
 func TestProbesWithoutContainerd(t *testing.T) {
 	n := newProbeNode(t, bed.AgentOptions{})
-	n.write(t, "exec", healthy("", "livenessProbe: {exec: {command: [/podtool, exit, '0']}, periodSeconds: 1, failureThreshold: 1}"))
-	n.write(t, "http", healthy("", "readinessProbe: {httpGet: {port: web, path: /code/200}, periodSeconds: 1, failureThreshold: 1}"))
+	n.write(t, "exec", healthy("", "livenessProbe: {exec: {command: [/podtool, exit, '0']}, periodSeconds: 1, timeoutSeconds: 2, failureThreshold: 1}"))
+	n.write(t, "http", healthy("", "readinessProbe: {httpGet: {port: web, path: /code/200}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1}"))
 	n.pod(t, "exec", "ready", isReady)
 	n.pod(t, "http", "ready", isReady)
 	n.asked(t, "exec", 1)

@@ -142,10 +142,10 @@ func (n *faultNode) registry(r *registry) {
 	}
 	n.pull(r, "good")
 	n.write("local", "Always", "[/podtool, sleep, forever]")
-	n.ready("local", 5*time.Second)
+	n.ready("local", 20*time.Second)
 	n.await("missing", "ImagePullBackOff", 20*time.Second, waitingFor("ImagePullBackOff"))
 	must(n.T, n.a.RemoveManifest("stuck"))
-	n.until("the pod whose pull hangs is gone", 5*time.Second, func() bool { return n.gone("stuck") })
+	n.until("the pod whose pull hangs is gone", 20*time.Second, func() bool { return n.gone("stuck") })
 	r.broken.Store(false)
 	n.ready("good", 20*time.Second)
 	n.ready("missing", 40*time.Second)

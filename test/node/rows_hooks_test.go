@@ -139,6 +139,10 @@ func (n *rowsNode) sidecar(t *testing.T) {
 // containers.
 func (n *rowsNode) ordered(t *testing.T, dir string) {
 	p := n.pod(t, "ordered", "ready", bed.Ready)
+	within(t, n.ctx, rowLimit, func() bool { // until then it is deaf to TERM
+		_, err := os.Stat(filepath.Join(dir, "app.began"))
+		return err == nil
+	})
 	must(t, n.a.RemoveManifest("ordered"))
 	within(t, n.ctx, rowLimit, func() bool {
 		_, err := os.Stat(filepath.Join(dir, "first.ended"))

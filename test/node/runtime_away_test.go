@@ -19,8 +19,8 @@ import (
 func TestContainerdKilled(t *testing.T) {
 	n := newProbeNode(t, bed.AgentOptions{})
 	f := &faultNode{T: t, ctx: n.ctx, b: n.b, a: n.a}
-	n.write(t, "http", healthy("", "readinessProbe: {httpGet: {port: web, path: /code/200}, periodSeconds: 1, failureThreshold: 1}"))
-	n.write(t, "tcp", healthy("", "livenessProbe: {tcpSocket: {port: web}, periodSeconds: 1, failureThreshold: 1}"))
+	n.write(t, "http", healthy("", "readinessProbe: {httpGet: {port: web, path: /code/200}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1}"))
+	n.write(t, "tcp", healthy("", "livenessProbe: {tcpSocket: {port: web}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1}"))
 	n.write(t, "ends", spec("", `command: [/podtool, seq, stderr, spoken, ";", sleep, forever, ends-alone]`))
 	n.write(t, "stays", spec("", "command: [/podtool, sleep, forever]"))
 	for _, name := range []string{"http", "tcp", "ends", "stays"} {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
 	"nodeagent/test/bed"
@@ -83,9 +84,10 @@ func damages() []damage {
 
 // damaged does one kind of harm to all files of the daemon.
 func (n *faultNode) damaged(d damage) {
-	n.write("going", "Always", "[/podtool, deaf]")
+	going := onePod("going", "Always", "[/podtool, deaf]")
+	must(n.T, n.a.WriteManifest("going", strings.Replace(going, "GracePeriodSeconds: 2", "GracePeriodSeconds: 6", 1)))
 	n.ready("going", 20*time.Second)
-	n.write("ending", "Never", "[/podtool, exit, '7', 1s]") // when the daemon is dead
+	n.write("ending", "Never", "[/podtool, exit, '7', forever]") // until the daemon is dead
 	n.ready("ending", 20*time.Second)
 	must(n.T, n.a.RemoveManifest("going"))
 	n.until("going's stop is on record", 10*time.Second, func() bool {
@@ -94,6 +96,9 @@ func (n *faultNode) damaged(d damage) {
 	})
 	must(n.T, n.a.Kill())
 	n.until("the other's end is on record", 10*time.Second, func() bool {
+		for _, pid := range n.podtools("exit\x007") { // it may be deaf yet
+			_ = unix.Kill(pid, unix.SIGTERM)
+		}
 		exits, _ := filepath.Glob(filepath.Join(n.a.RunDir(), "exit", "*.json"))
 		return len(exits) > 0
 	})

@@ -73,7 +73,7 @@ func (s *soak) warm(ctx context.Context) {
 		s.t.Fatal(err)
 	}
 	s.remove(0)
-	if err := s.agent.WaitReadyPods(ctx, 0); err != nil {
+	if err := s.agent.WaitGone(ctx); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -159,7 +159,7 @@ func (s *soak) settle(ctx context.Context) {
 	}
 	bounded, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	if err := s.agent.WaitReadyPods(bounded, 0); err != nil {
+	if err := s.agent.WaitGone(bounded); err != nil {
 		s.t.Error(err)
 	}
 }
