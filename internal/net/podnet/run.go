@@ -31,7 +31,7 @@ func (n *Network) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	// Watch first, read then: no change falls in between.
+	// Each looks when it has begun to watch, and at all again now and then.
 	wg.Go(func() { n.watchConf(ctx) })
 	wg.Go(func() { n.watchRules(ctx) })
 	wg.Go(func() { n.watchLinks(ctx) })
@@ -271,34 +271,49 @@ func (n *Network) ensureAll(ctx context.Context) error {
 }
 
 // ensurePorts puts the interfaces of the records on the bridge again, where it
-// was deleted and made anew.
+// was deleted and made anew, and tells of those that are gone: when that happened,
+// nobody may have listened.
 func (n *Network) ensurePorts(h *netlink.Handle, bridge int) error {
+	gone := n.links() // before the list: what comes meanwhile is in neither
 	links, err := retryDump(h.LinkList)
 	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
-	n.mu.Lock()
-	ours := map[string]bool{}
-	for _, r := range n.recs {
-		if r.Done && r.Link != "" {
-			ours[r.Link] = true
-		}
-	}
-	n.mu.Unlock()
 	var errs []error
 	for _, l := range links {
-		if !ours[l.Attrs().Name] || l.Attrs().MasterIndex == bridge {
+		name := l.Attrs().Name
+		if !gone[name] {
+			continue
+		}
+		delete(gone, name)
+		if l.Attrs().MasterIndex == bridge {
 			continue
 		}
 		if err := h.LinkSetMasterByIndex(l, bridge); err != nil && !isNoLink(err) {
-			errs = append(errs, fmt.Errorf("put %s on the bridge again: %w", l.Attrs().Name, err))
+			errs = append(errs, fmt.Errorf("put %s on the bridge again: %w", name, err))
 			continue
 		}
 		if err := h.LinkSetHairpin(l, true); err != nil && !isNoLink(err) {
-			errs = append(errs, fmt.Errorf("set hairpin mode of %s: %w", l.Attrs().Name, err))
+			errs = append(errs, fmt.Errorf("set hairpin mode of %s: %w", name, err))
 		}
 	}
+	for name := range gone {
+		n.linkGone(name)
+	}
 	return errors.Join(errs...)
+}
+
+// links are the names of the interfaces that the records say are there.
+func (n *Network) links() map[string]bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	names := map[string]bool{}
+	for _, r := range n.recs {
+		if r.Done && r.Link != "" {
+			names[r.Link] = true
+		}
+	}
+	return names
 }
 
 // finishDoomed undoes what a failed Setup could not undo itself.

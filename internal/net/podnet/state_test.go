@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"nodeagent/internal/test/need"
 )
 
 func none(string) bool { return false }
@@ -112,14 +114,7 @@ func TestLostNetwork(t *testing.T) {
 	ctx := context.Background()
 	a, b, c := h.up(n), h.up(n), h.up(n)
 	must(t, netlink.LinkDel(mustLink(t, n.record(a.req.SandboxID).Link)))
-	select {
-	case id := <-h.lost:
-		if id != a.req.SandboxID {
-			t.Errorf("told of %s, want %s", id, a.req.SandboxID)
-		}
-	case <-time.After(5 * time.Second):
-		t.Error("nobody was told within 5 s that an interface went away")
-	}
+	h.toldLost(a)
 	b.delete()
 	c.do(func() error {
 		return netlink.AddrDel(mustLink(t, "eth0"), kernelAddr(netip.PrefixFrom(c.addrs[0], 24)))
@@ -135,6 +130,42 @@ func TestLostNetwork(t *testing.T) {
 	c.addrs = res.Addrs
 	must(t, n.Check(ctx, c.req))
 	h.down(n, a, b, c)
+}
+
+// TestLostMeanwhile: an interface that goes while no daemon runs, or none that hears it,
+// is told of by the next look, and by each until its sandbox goes.
+func TestLostMeanwhile(t *testing.T) {
+	h := newHost(t, dual...)
+	n := h.start()
+	a, b := h.up(n), h.up(n)
+	h.stop()
+	must(t, netlink.LinkDel(mustLink(t, n.record(a.req.SandboxID).Link)))
+	n = h.start()
+	h.toldLost(a)
+	must(t, n.Prune(t.Context(), func(string) bool { return true }))
+	h.toldLost(a)
+	h.down(n, a)
+	n.kick()
+	must(t, n.Check(t.Context(), b.req))
+	h.down(n, b)
+	for len(h.lost) > 0 {
+		if id := <-h.lost; id != a.req.SandboxID {
+			t.Errorf("told of %s, which nobody took away", id)
+		}
+	}
+}
+
+// toldLost waits until somebody is told that the pod's network is gone.
+func (h *host) toldLost(p *pod) {
+	h.t.Helper()
+	select {
+	case id := <-h.lost:
+		if id != p.req.SandboxID {
+			h.t.Errorf("told of %s, want %s", id, p.req.SandboxID)
+		}
+	case <-time.After(need.Slow(5 * time.Second)):
+		h.t.Error("nobody was told within 5 s that an interface went away")
+	}
 }
 
 // TestBridgeComesBack: somebody deletes the bridge; pods are on the new one.

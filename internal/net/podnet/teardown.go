@@ -144,6 +144,7 @@ func (n *Network) Prune(ctx context.Context, keep func(sandboxID string) bool) e
 			errs = append(errs, err)
 		}
 	}
+	n.kick() // whose network was lost may not have been known when it was told of
 	errs = append(errs, n.pruneLinks(ctx))
 	if err := n.syncRules(ctx); err != nil {
 		errs = append(errs, err)

@@ -42,6 +42,9 @@ func (n *Network) watchConfOnce(ctx context.Context) error {
 		return err
 	}
 	n.kick() // what changed before the watch began
+	if nearest(n.cfg.CNIConfDir) != dir {
+		return nil
+	}
 	for {
 		select {
 		case <-ctx.Done():
