@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/shimapi"
 )
 
 // defaultSocketDir is containerd's own (defaults.DefaultStateDir + "/s").
@@ -26,12 +28,12 @@ func start(a arguments, p params, group string) (address string, err error) {
 	if err != nil {
 		return "", err
 	}
-	unlock, err := lockFile(path + ".lock")
+	unlock, err := shimapi.LockGroup(path)
 	if err != nil {
 		return "", fmt.Errorf("lock shim group: %w", err)
 	}
 	defer unlock()
-	alive, err := listens(path)
+	alive, err := shimapi.Listens(path)
 	if err != nil {
 		return "", fmt.Errorf("look for the shim of the group: %w", err)
 	}
@@ -96,21 +98,4 @@ func listen(path string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("listen on %s: %w", path, err), f.Close())
 	}
 	return f, nil
-}
-
-// listens tells whether somebody listens on a socket.
-func listens(path string) (bool, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return false, err
-	}
-	defer unix.Close(fd)
-	switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); {
-	case err == nil, errors.Is(err, unix.EAGAIN): // more wait to be accepted than it queues
-		return true, nil
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
-		return false, nil
-	default:
-		return false, fmt.Errorf("connect to %s: %w", path, err)
-	}
 }

@@ -117,7 +117,7 @@ func attachSlow(n *node) {
 	w := want{maxSize: 4 << 20, maxFiles: 2}
 	// Over before the client has stalled for so long that it is cut off in the
 	// middle of a frame.
-	flood := 200_000_000 * uint64(time.Second) / uint64(need.Slow(time.Second))
+	flood := 32_000_000 * uint64(time.Second) / uint64(need.Slow(time.Second))
 	k := n.shell("slow", fmt.Sprintf("while ! [ -e /go ]; do sleep 0.02; done; /podtool flood 60s %d", flood), w).run(w)
 	s := k.attach(shimapi.AttachOptions{Stdout: true})
 	before := anonymous(n.t, n.stats("slow").Pid)

@@ -114,12 +114,11 @@ func TestShimKilled(t *testing.T) {
 		t.Errorf("the exit before: %+v, %v", r, err)
 	}
 	waitGone(t, initPid)
-	if _, err := shimapi.ReadShim(n.runDir, "s1"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the dead shim's record: %v", err)
-	}
-	if _, err := shimapi.Dial(n.runDir, "s1"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the dead shim's socket: %v", err)
-	}
+	eventually(t, 10*time.Second, "an end of the dead shim's names", func() bool {
+		_, record := shimapi.ReadShim(n.runDir, "s1")
+		_, socket := shimapi.Dial(n.runDir, "s1")
+		return errors.Is(record, os.ErrNotExist) && errors.Is(socket, os.ErrNotExist)
+	})
 	// The sandbox can go on with a new shim.
 	next := n.shell("s1", "echo next", want{}).run(want{})
 	next.exit(10 * time.Second)

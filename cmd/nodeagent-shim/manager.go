@@ -48,13 +48,8 @@ func (m *podManager) Stop(ctx context.Context, id string) (shim.StopStatus, erro
 // recordLost writes the exit record unless the shim did, and takes away what a
 // dead shim left of itself.
 func recordLost(uri shimapi.LogURI, id string, status shim.StopStatus) error {
-	if r, err := shimapi.ReadShim(uri.RunDir, uri.Sandbox); err == nil && !r.Alive() {
-		if err := os.Remove(r.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		if err := shimapi.RemoveShim(uri.RunDir, uri.Sandbox); err != nil {
-			return err
-		}
+	if err := removeDead(uri); err != nil {
+		return err
 	}
 	if _, err := shimapi.ReadExit(uri.RunDir, id); err == nil {
 		return nil
@@ -63,4 +58,26 @@ func recordLost(uri shimapi.LogURI, id string, status shim.StopStatus) error {
 		ContainerID: id, SandboxID: uri.Sandbox, Pid: status.Pid,
 		ExitCode: uint32(status.ExitStatus), ExitedAt: status.ExitedAt, ShimLost: true,
 	})
+}
+
+// removeDead takes the names of a dead shim away. containerd runs a cleaner for each of
+// its containers, and by the time of the last one the next shim may have the same names:
+// it has them as soon as it listens, and begins under the group's lock only.
+func removeDead(uri shimapi.LogURI) error {
+	r, err := shimapi.ReadShim(uri.RunDir, uri.Sandbox)
+	if err != nil || r.Alive() {
+		return nil
+	}
+	unlock, err := shimapi.LockGroup(r.Socket)
+	if err != nil {
+		return fmt.Errorf("lock shim group: %w", err)
+	}
+	defer unlock()
+	if next, err := shimapi.Listens(r.Socket); err != nil || next {
+		return err
+	}
+	if err := os.Remove(r.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return shimapi.RemoveShim(uri.RunDir, uri.Sandbox)
 }

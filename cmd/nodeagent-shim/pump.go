@@ -153,6 +153,13 @@ func (p *pump) flushed(deadline <-chan time.Time) bool {
 	case <-p.done:
 		return true
 	case <-deadline:
+	}
+	select { // both may have come while nobody ran here
+	case <-answer:
+		return true
+	case <-p.done:
+		return true
+	default:
 		return false
 	}
 }

@@ -82,6 +82,9 @@ func waitReadable(ctx context.Context, f *os.File) {
 	_ = raw.Read(func(fd uintptr) bool {
 		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		n, err := unix.Poll(p, 0)
+		for err == unix.EINTR { // which the kernel never takes up again by itself
+			n, err = unix.Poll(p, 0)
+		}
 		return err != nil || n > 0
 	})
 }

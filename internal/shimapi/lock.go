@@ -1,14 +1,17 @@
-//go:build linux
-
-package main
+package shimapi
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
+
+// LockGroup keeps anybody else from beginning the shim that listens at the socket, and
+// from taking a dead one's names away: a group's shims have the same names.
+func LockGroup(socket string) (unlock func(), err error) { return lockFile(socket + ".lock") }
 
 // lockFile takes a file lock that lives as long as it is held: a holder removes
 // the file, and who waited on a removed file tries again.
@@ -40,5 +43,22 @@ func flock(f *os.File) error {
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
 			return err
 		}
+	}
+}
+
+// Listens tells whether somebody listens on a socket, by the kernel's word.
+func Listens(path string) (bool, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); {
+	case err == nil, errors.Is(err, unix.EAGAIN): // more wait to be accepted than it queues
+		return true, nil
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
+		return false, nil
+	default:
+		return false, fmt.Errorf("connect to %s: %w", path, err)
 	}
 }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package shimapi
 
 import (
 	"net"
@@ -46,8 +46,8 @@ func TestListens(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	want := func(alive bool) {
 		t.Helper()
-		if got, err := listens(path); err != nil || got != alive {
-			t.Errorf("listens = %t, %v; want %t", got, err, alive)
+		if got, err := Listens(path); err != nil || got != alive {
+			t.Errorf("Listens = %t, %v; want %t", got, err, alive)
 		}
 	}
 	want(false)
