@@ -125,10 +125,10 @@ func TestContainerdKilledWithManyContainers(t *testing.T) {
 	same("daemon restarted")
 	for range 2 {
 		check(t, n.bed.Kill())
-		n.awaitHealth(false, 2*time.Second)
+		n.awaitHealth(false, need.Raced(2*time.Second))
 		same("containerd dead")
 		check(t, n.bed.StartAgain(t.Context()))
-		n.awaitHealth(true, 2*time.Second)
+		n.awaitHealth(true, need.Raced(2*time.Second))
 		same("containerd back")
 	}
 	check(t, n.bed.Stop())
@@ -138,7 +138,7 @@ func TestContainerdKilledWithManyContainers(t *testing.T) {
 	}
 	same("containerd hung")
 	check(t, n.bed.Cont())
-	n.awaitHealth(true, 5*time.Second)
+	n.awaitHealth(true, need.Raced(5*time.Second))
 	same("containerd awake")
 	for _, uid := range n.Pods() {
 		n.removePod(uid, 10*time.Second)
@@ -177,7 +177,7 @@ func TestStop(t *testing.T) {
 			config := n.sandboxConfig(uid)
 			sb := n.runSandbox(config)
 			id := n.runContainer(sb, containerConfig("main", 0, c.args...), config)
-			<-time.After(300 * time.Millisecond) // its signal handlers are up
+			<-time.After(300 * time.Millisecond) // those of the children that it forks are up, too
 			began := time.Now()
 			check(t, n.StopContainer(t.Context(), id, c.grace))
 			took := time.Since(began)

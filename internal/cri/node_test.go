@@ -236,9 +236,27 @@ func (n *node) runContainer(sandbox string, config *runtimeapi.ContainerConfig, 
 	if err := n.StartContainer(n.t.Context(), id); err != nil {
 		n.t.Fatal(err)
 	}
-	// A program is deaf to TERM, as process 1, until it listens.
-	<-time.After(150 * time.Millisecond)
+	n.heedsTerm(types.UID(s.Metadata.Uid), id, config)
 	return id
+}
+
+// heedsTerm waits until a program is not deaf to TERM any more, as process 1 is at first.
+func (n *node) heedsTerm(uid types.UID, id string, config *runtimeapi.ContainerConfig) {
+	n.t.Helper()
+	c, _ := find(n.Observe(uid), id)
+	if tells := config.Image.Image == image.Example && len(config.Command) == 0 && slices.Contains([]string{"sleep", "deaf"}, config.Args[0]); !tells || c.Pid == 0 {
+		<-time.After(150 * time.Millisecond)
+		return
+	}
+	for deadline := time.Now().Add(need.Slow(30 * time.Second)); ; <-time.After(2 * time.Millisecond) {
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", c.Pid))
+		if err != nil || string(name) == "podtool-up\n" {
+			return
+		}
+		if time.Now().After(deadline) {
+			n.t.Fatalf("process %d of container %s is still %q", c.Pid, id, name)
+		}
+	}
 }
 
 // removePod takes a pod away as a worker would.

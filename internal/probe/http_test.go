@@ -28,7 +28,11 @@ func targetAt(t testing.TB, server, path string, change ...func(*corev1.HTTPGetA
 	}
 	return &Target{
 		Container: "c", Host: u.Hostname(), Spec: &corev1.Container{Name: "app"},
-		Probe: asks(func(p *corev1.Probe) { p.HTTPGet = get }),
+		Probe: asks(func(p *corev1.Probe) {
+			if p.HTTPGet = get; path != "/hang" {
+				p.TimeoutSeconds = 60 // ten handshakes, on a busy machine
+			}
+		}),
 	}
 }
 

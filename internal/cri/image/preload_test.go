@@ -38,17 +38,16 @@ func testPreload(n *node) {
 		changes = &atomic.Int32{}
 		come, done := make(chan struct{}, 64), make(chan error, 1)
 		go func() { done <- m.store.Preload(ctx, dir, func() { changes.Add(1); come <- struct{}{} }) }()
-		await = func(ref string) Image {
+		await = func(ref string) Image { // which is there before it is unpacked and labelled
 			m.Helper()
 			for {
-				img, err := m.store.Get(m.ctx(), ref)
-				if err == nil {
-					return img
-				}
 				select {
 				case <-come:
 				case <-time.After(30 * time.Second):
-					m.Fatalf("%s never came: %v", ref, err)
+					m.Fatalf("%s never came", ref)
+				}
+				if img, err := m.store.Get(m.ctx(), ref); err == nil {
+					return img
 				}
 			}
 		}

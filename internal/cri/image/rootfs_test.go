@@ -146,8 +146,9 @@ func mountTable(n *node) string {
 	}
 	var keep []string
 	for line := range strings.Lines(string(b)) {
-		// Beds of other tests come and go.
-		if !strings.Contains(line, "/tmp/nab/") || strings.Contains(line, filepath.Base(n.bed.Dir())) {
+		// Beds of other tests, and what these mount, come and go.
+		ours := strings.Contains(line, filepath.Base(n.bed.Dir()))
+		if ours || strings.Contains(line, " - overlay ") && !strings.Contains(line, "/tmp/nab/") {
 			keep = append(keep, line)
 		}
 	}

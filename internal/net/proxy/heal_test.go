@@ -67,7 +67,7 @@ var byNftables = healer{
 }
 
 func byIptables(flavour rules.Flavour) healer {
-	f := "iptables-" + string(flavour)
+	f := "iptables-" + string(flavour) + " -w" // the proxy holds legacy's lock while it heals
 	out := healer{
 		mode:  "iptables",
 		new:   func() (Backend, error) { return rules.New(rules.Config{Flavour: flavour, Pods: hosttest.Pods}) },
@@ -448,7 +448,7 @@ func (h healer) call(t *testing.T, hosts map[string]*hosttest.Host) *calls {
 					case <-c.done:
 						return
 					case <-tick.C:
-						c.one(network, to, who)
+						c.one(network, to, who, need.Slow(hosttest.Never))
 					}
 				}
 			})
@@ -459,8 +459,8 @@ func (h healer) call(t *testing.T, hosts map[string]*hosttest.Host) *calls {
 }
 
 // one calls once. It ends at an endpoint of the service, or nowhere.
-func (c *calls) one(network, to string, who []string) bool {
-	got := c.hosts["outside"].Call(network, netip.MustParseAddrPort(to), need.Slow(hosttest.Never))
+func (c *calls) one(network, to string, who []string, wait time.Duration) bool {
+	got := c.hosts["outside"].Call(network, netip.MustParseAddrPort(to), wait)
 	name, _, _ := strings.Cut(got, " ")
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -480,7 +480,7 @@ func (c *calls) served(after string) {
 	c.t.Helper()
 	for to, who := range addresses {
 		for _, network := range []string{"tcp", "udp"} {
-			if !c.one(network, to, who) && !c.one(network, to, who) {
+			if !c.one(network, to, who, need.Slow(hosttest.Soon)) {
 				c.t.Errorf("after %q all is as it was, and %s %s is not served", after, network, to)
 			}
 		}
