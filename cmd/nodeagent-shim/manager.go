@@ -48,16 +48,14 @@ func (m *podManager) Stop(ctx context.Context, id string) (shim.StopStatus, erro
 // recordLost writes the exit record unless the shim did, and takes away what a
 // dead shim left of itself.
 func recordLost(uri shimapi.LogURI, id string, status shim.StopStatus) error {
-	if err := removeDead(uri); err != nil {
-		return err
+	var err error
+	if _, unread := shimapi.ReadExit(uri.RunDir, id); unread != nil {
+		err = shimapi.WriteExit(uri.RunDir, shimapi.ExitRecord{
+			ContainerID: id, SandboxID: uri.Sandbox, Pid: status.Pid,
+			ExitCode: uint32(status.ExitStatus), ExitedAt: status.ExitedAt, ShimLost: true,
+		})
 	}
-	if _, err := shimapi.ReadExit(uri.RunDir, id); err == nil {
-		return nil
-	}
-	return shimapi.WriteExit(uri.RunDir, shimapi.ExitRecord{
-		ContainerID: id, SandboxID: uri.Sandbox, Pid: status.Pid,
-		ExitCode: uint32(status.ExitStatus), ExitedAt: status.ExitedAt, ShimLost: true,
-	})
+	return errors.Join(err, removeDead(uri)) // which may wait for the next shim's start
 }
 
 // removeDead takes the names of a dead shim away. containerd runs a cleaner for each of
