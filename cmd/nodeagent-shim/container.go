@@ -212,19 +212,20 @@ func (c *container) retryRecord(record shimapi.ExitRecord) {
 
 // drain brings what the dead init had written into the log.
 func (c *container) drain() {
-	timer := time.NewTimer(drainTime)
-	defer timer.Stop()
+	// A deadline that stays over once it is: one is for all pumps.
+	limit, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
 	for _, p := range c.pumps {
 		if c.terminal {
 			// containerd's console copies up to its end: only that tells.
 			select {
 			case <-p.done:
 				continue
-			case <-timer.C:
+			case <-limit.Done():
 				return
 			}
 		}
-		if !p.flushed(timer.C) {
+		if !p.flushed(limit.Done()) {
 			log.L.WithField("container", c.id).Warn("log is behind at exit")
 			return
 		}
@@ -271,10 +272,10 @@ func (c *container) close() {
 		c.tee.end()
 		c.closeStdin()
 		c.releaseTheirs()
-		timer := time.NewTimer(drainTime)
-		defer timer.Stop()
+		limit, cancel := context.WithTimeout(context.Background(), drainTime)
+		defer cancel()
 		for _, p := range c.pumps {
-			if !p.close(timer.C) {
+			if !p.close(limit.Done()) {
 				log.L.WithField("container", c.id).Warn("log file hangs; its descriptor stays open")
 				return
 			}

@@ -244,7 +244,7 @@ func waitGone(t *testing.T, pid int) {
 	defer unix.Close(fd)
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	for deadline := time.Now().Add(need.Slow(10 * time.Second)); ; {
-		n, err := unix.Poll(fds, int(time.Until(deadline).Milliseconds()))
+		n, err := unix.Poll(fds, max(0, int(time.Until(deadline).Milliseconds())))
 		if n == 1 {
 			return
 		}

@@ -139,7 +139,7 @@ func (p *pump) drain() (ended bool) {
 
 // flushed waits until all that the pipe holds now is written, at most until
 // the deadline; it tells whether it is.
-func (p *pump) flushed(deadline <-chan time.Time) bool {
+func (p *pump) flushed(deadline <-chan struct{}) bool {
 	answer := make(chan struct{})
 	select {
 	case p.drains <- answer:
@@ -166,12 +166,17 @@ func (p *pump) flushed(deadline <-chan time.Time) bool {
 
 // close gives up on what may still come and waits for the pump's end, at most
 // until the deadline; it tells whether it has ended.
-func (p *pump) close(deadline <-chan time.Time) bool {
+func (p *pump) close(deadline <-chan struct{}) bool {
 	_ = p.file.Close()
 	select {
 	case <-p.done:
 		return true
 	case <-deadline:
+	}
+	select {
+	case <-p.done:
+		return true
+	default:
 		return false
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"nodeagent/internal/cri"
+	"nodeagent/internal/test/need"
 	"nodeagent/test/bed"
 	"nodeagent/test/image"
 )
@@ -51,7 +52,9 @@ func TestExec(t *testing.T) {
 		var out bytes.Buffer
 		resize := make(chan cri.TerminalSize, 1)
 		resize <- cri.TerminalSize{Width: 77, Height: 33}
-		code, err := n.Exec(t.Context(), id, cri.ExecOptions{Args: []string{"/bin/sh", "-c", "until stty size | grep -qv '^0 0'; do sleep 0.05; done; tty; stty size"}, TTY: true, Stdout: &out, Resize: resize})
+		ctx, cancel := context.WithTimeout(t.Context(), need.Slow(30*time.Second))
+		defer cancel()
+		code, err := n.Exec(ctx, id, cri.ExecOptions{Args: []string{"/bin/sh", "-c", "until stty size | grep -qv '^0 0'; do sleep 0.05; done; tty; stty size"}, TTY: true, Stdout: &out, Resize: resize})
 		if err != nil || code != 0 || !strings.Contains(out.String(), "33 77") || !strings.Contains(out.String(), "/dev/") {
 			t.Errorf("%q %d %v", out.String(), code, err)
 		}

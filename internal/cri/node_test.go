@@ -244,7 +244,7 @@ func (n *node) runContainer(sandbox string, config *runtimeapi.ContainerConfig, 
 func (n *node) heedsTerm(uid types.UID, id string, config *runtimeapi.ContainerConfig) {
 	n.t.Helper()
 	c, _ := find(n.Observe(uid), id)
-	if tells := config.Image.Image == image.Example && len(config.Command) == 0 && slices.Contains([]string{"sleep", "deaf"}, config.Args[0]); !tells || c.Pid == 0 {
+	if tells := config.Image.Image == image.Example && len(config.Command) == 0 && len(config.Args) > 0 && slices.Contains([]string{"sleep", "deaf"}, config.Args[0]); !tells || c.Pid == 0 {
 		<-time.After(150 * time.Millisecond)
 		return
 	}

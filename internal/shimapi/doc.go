@@ -1,6 +1,7 @@
 // Package shimapi owns what the daemon, the command line and the shim say to
 // each other: the log URI that a task's stdout carries, the exit record, the
-// shim record, and the requests on a shim's control socket.
+// shim record, the requests on a shim's control socket, and the lock under which a
+// group's shim begins and a dead one's names go.
 //
 // It never speaks to containerd, starts a process or decides anything, and it
 // imports the standard library and x/sys only, so that the shim stays small.

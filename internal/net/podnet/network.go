@@ -51,7 +51,7 @@ type Config struct {
 	// with the node's default route, or 1500.
 	MTU int
 	// Lost, if set, is told of a sandbox whose interface went away other than
-	// by Teardown. It must not block; Check tells the truth at any time.
+	// by Teardown: when it goes, and again at each look until Teardown. It must not block; Check tells the truth at any time.
 	Lost func(sandboxID string)
 	// Changed, if set, is told when Ready's answer may have changed. It must not
 	// block.

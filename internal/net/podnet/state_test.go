@@ -142,6 +142,7 @@ func TestLostMeanwhile(t *testing.T) {
 	must(t, netlink.LinkDel(mustLink(t, n.record(a.req.SandboxID).Link)))
 	n = h.start()
 	h.toldLost(a)
+	h.quiet() // each watch has a look when it begins
 	must(t, n.Prune(t.Context(), func(string) bool { return true }))
 	h.toldLost(a)
 	h.down(n, a)
@@ -151,6 +152,17 @@ func TestLostMeanwhile(t *testing.T) {
 	for len(h.lost) > 0 {
 		if id := <-h.lost; id != a.req.SandboxID {
 			t.Errorf("told of %s, which nobody took away", id)
+		}
+	}
+}
+
+// quiet waits until nothing more is told for ten times as long as Run keeps calm.
+func (h *host) quiet() {
+	for {
+		select {
+		case <-h.lost:
+		case <-time.After(need.Slow(10 * calm)):
+			return
 		}
 	}
 }
