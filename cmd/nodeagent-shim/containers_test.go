@@ -213,19 +213,20 @@ func pipeHeld(n *node) {
 
 // A line of 1 GiB costs no memory more than short lines did, and stays in the limits. A
 // shim at rest has given its heap back, more or less of it as the moment has it: so it
-// carries short lines first.
+// carries short lines first. What it needs to tell of an end is not looked at.
 func longLine(n *node) {
 	w := want{maxSize: 8 << 20, maxFiles: 3}
 	k := n.shell("long", "echo begin; while ! [ -e /go ]; do sleep 0.02; done; yes short | head -c 67108866; : >/warm;"+
-		"while ! [ -e /more ]; do sleep 0.02; done; dd if=/dev/zero bs=1M count=1024 2>/dev/null; echo; echo end", w).run(w)
+		"while ! [ -e /more ]; do sleep 0.02; done; dd if=/dev/zero bs=1M count=1024 2>/dev/null; : >/done;"+
+		"while ! [ -e /end ]; do sleep 0.02; done; echo; echo end", w).run(w)
 	pid, init := n.stats("long").Pid, k.task.Pid()
-	peak := func(over func() bool) (most int) {
+	peak := func(until string) (most int) {
 		for {
 			most = max(most, anonymous(n.t, pid))
 			if size := dirSize(n.t, filepath.Dir(k.uri.Path)); size > 24<<20 {
 				n.t.Fatalf("%d bytes on disk", size)
 			}
-			if over() {
+			if _, err := os.Stat(fmt.Sprintf("/proc/%d/root/%s", init, until)); err == nil {
 				return most
 			}
 			time.Sleep(20 * time.Millisecond)
@@ -233,19 +234,11 @@ func longLine(n *node) {
 	}
 	before := anonymous(n.t, pid)
 	touch(n.t, init, "/go")
-	short := peak(func() bool {
-		_, err := os.Stat(fmt.Sprintf("/proc/%d/root/warm", init))
-		return err == nil
-	})
+	short := peak("warm")
 	touch(n.t, init, "/more")
-	long := peak(func() bool {
-		select {
-		case <-k.wait:
-			return true
-		default:
-			return false
-		}
-	})
+	long := peak("done")
+	touch(n.t, init, "/end")
+	k.exit(10 * time.Second)
 	n.t.Logf("memory grew by %d bytes with short lines, and by %d with the long one", short-before, long-short)
 	if long-short > 2<<20 {
 		n.t.Errorf("memory grew by %d bytes", long-short)

@@ -142,8 +142,11 @@ func (w *Writer) emit(head []byte, tag byte, a, b []byte) {
 	}
 	if len(w.out)+need > cap(w.out) {
 		w.flush()
-		if need > cap(w.out) {
-			w.out = make([]byte, 0, need) // a long line came in small pieces
+		if need > cap(w.out) { // a long line came in small pieces
+			w.pool.Put(w.lent)
+			w.pool = &largePool
+			w.lent = w.pool.Get().(*[]byte)
+			w.out = (*w.lent)[:0]
 		}
 	}
 	at := len(w.out)

@@ -110,7 +110,7 @@ const simulation = "nodeagent/internal/worker"
 
 // measured are the packages with tests of memory, which the race detector would
 // falsify: each asks for need.NoRace, and its name begins with TestMemory.
-var measured = []string{"nodeagent/internal/net/proxy", "nodeagent/internal/object"}
+var measured = []string{"nodeagent/internal/logs", "nodeagent/internal/net/proxy", "nodeagent/internal/object"}
 
 // unit runs every test of the module: ./internal/... under the race detector,
 // the rest as it is. The simulation runs both ways, the detector being ten times
