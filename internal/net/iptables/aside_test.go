@@ -33,7 +33,7 @@ func TestToldAsAWhole(t *testing.T) {
 		text += "-D " + name + " 2\n"
 	}
 	for range 5 {
-		feed(t, "iptables-nft-restore", text+"COMMIT\n")
+		pour(t, "iptables-nft-restore", text+"COMMIT\n")
 		woken(t, w.wakes, "rules deleted")
 		w.mu.Lock()
 		got := len(w.spots)
@@ -205,8 +205,8 @@ func TestSteps(t *testing.T) {
 	}
 }
 
-// feed gives a program its input.
-func feed(t *testing.T, name, text string) {
+// pour gives a program its input.
+func pour(t *testing.T, name, text string) {
 	t.Helper()
 	c := exec.CommandContext(hosttest.Ctx(t), name, "--noflush", "-w", "5")
 	c.Stdin = strings.NewReader(text)

@@ -80,6 +80,8 @@ type Backend struct {
 	left     *left
 	own      *news.Own
 
+	feeds map[bool]*feed // nft: for small changes; by whether of IPv6
+
 	// What the kernel holds as far as we know. Not known after an error, and
 	// before the first Sync.
 	known   bool
@@ -118,11 +120,26 @@ func New(cfg Config) (*Backend, error) {
 	}
 	b := &Backend{cfg: cfg, mark: 1 << bit, own: cmp.Or(cfg.Own, new(news.Own))}
 	b.left = newLeft(b.ours, func(pid int) bool { return pid == os.Getpid() || b.isChild(pid) })
+	b.feeds = map[bool]*feed{false: b.newFeed(), true: b.newFeed()}
 	return b, nil
 }
 
-// Close is there for symmetry with other backends: nothing stays open.
-func (b *Backend) Close() {}
+// newFeed returns what starts programs that stay.
+func (b *Backend) newFeed() *feed {
+	again := func(pid int) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.child(pid)
+	}
+	return &feed{rest: feedRest, hello: feedHello, start: b.start, again: again}
+}
+
+// Close ends the programs that stay. What they wrote stays, too.
+func (b *Backend) Close() {
+	for _, f := range b.feeds {
+		f.close()
+	}
+}
 
 // plan makes the layouts of a whole table, one a family.
 func (b *Backend) plan(t *net.Table) []*layout {

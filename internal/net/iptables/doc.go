@@ -9,10 +9,12 @@
 // address that leads there. All these rules stand in trees of small chains, so
 // that neither a packet nor a change walks them all. What is written is whole
 // chains, or rules that came to one or went, in one run of iptables-restore --noflush.
-// docs/services.md shows the rules of one service.
+// docs/services.md shows the rules of one service. In the nft flavour a program stays while
+// small changes are frequent, and is fed with them.
 //
 // It never touches a rule that is not in a chain of ours, but for the jumps from
 // the kernel's own chains to ours; it decides nothing (a net.Table is what it
-// programs), and no goroutine outlives the call that starts it. A Backend has one
+// programs), and no goroutine outlives the call that starts it. Programs that stay
+// end when they rest for a minute, with Close, or with the daemon. A Backend has one
 // user at a time, but Watch runs beside it.
 package iptables

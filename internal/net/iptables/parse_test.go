@@ -87,9 +87,15 @@ func TestLineOf(t *testing.T) {
 		"something else":                                  "",
 		"line 99999999999999999999999999999999999 failed": "",
 	} {
-		if got := lineOf(text, said); got != want {
+		if got := lineOf(text, said, 0); got != want {
 			t.Errorf("%q: %q", said, got)
 		}
+	}
+	if got := lineOf(text, "line 1002 failed", 1000); got != ` (line 1002 is "-A X -j Y")` {
+		t.Errorf("behind a thousand lines: %q", got)
+	}
+	if got := lineOf(text, "line 2 failed", 1000); got != "" {
+		t.Errorf("before the text: %q", got)
 	}
 }
 

@@ -44,7 +44,11 @@ func backend(t testing.TB, cfg Config) *Backend {
 	}
 	b, err := New(cfg)
 	must(t, err)
+	for _, f := range b.feeds {
+		f.last = time.Now() // so that the first small change begins a program that stays
+	}
 	t.Cleanup(func() {
+		defer b.Close()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := b.Remove(ctx); err != nil {

@@ -64,12 +64,17 @@ func run(ctx context.Context, in io.Reader, out io.Writer, start func(*exec.Cmd)
 	if err == nil {
 		return nil
 	}
+	return failed(ctx, c.Args, err, said.String())
+}
+
+// failed is the error of a program that ended with one, and said something.
+func failed(ctx context.Context, args []string, err error, said string) error {
 	if ctx.Err() != nil {
 		err = fmt.Errorf("%w: %w", ctx.Err(), err)
 	}
-	err = fmt.Errorf("%s: %w: %s", strings.Join(append([]string{path}, args...), " "), err, strings.TrimSpace(said.String()))
+	err = fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(said))
 	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() == locked && strings.Contains(said.String(), "lock") {
+	if errors.As(err, &exit) && exit.ExitCode() == locked && strings.Contains(said, "lock") {
 		return &LockedError{err}
 	}
 	return err
@@ -195,11 +200,17 @@ var passing = []string{"Cannot allocate memory", "Operation not permitted", "Per
 // complains of a line, the error is one for which net.IsRefused holds.
 func (t tool) write(ctx context.Context, text []byte, start func(*exec.Cmd) error) error {
 	err := run(ctx, bytes.NewReader(text), io.Discard, start, t.restore, "--noflush", "-w", lockSeconds)
+	return t.judge(ctx, err, text, 0)
+}
+
+// judge tells whether a text was refused, or the moment was bad. before is how many
+// lines the program was given before it.
+func (t tool) judge(ctx context.Context, err error, text []byte, before int) error {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || IsLocked(err) || ctx.Err() != nil {
 		return err
 	}
-	line := lineOf(text, err.Error())
+	line := lineOf(text, err.Error(), before)
 	said := func(what string) bool { return strings.Contains(err.Error(), what) }
 	if line == "" || slices.ContainsFunc(passing, said) {
 		return err
@@ -207,17 +218,19 @@ func (t tool) write(ctx context.Context, text []byte, start func(*exec.Cmd) erro
 	return net.AsRefused(fmt.Errorf("%w%s", err, line))
 }
 
-// lineOf quotes the line that a program complains of by its number.
-func lineOf(text []byte, said string) string {
+// lineOf quotes the line that a program complains of by its number, which counts those
+// before the text, too.
+func lineOf(text []byte, said string, before int) string {
 	_, rest, ok := strings.Cut(said, "line ")
 	if !ok {
 		_, rest, ok = strings.Cut(said, "line: ")
 	}
 	digits := rest[:len(rest)-len(strings.TrimLeft(rest, "0123456789"))]
 	n, err := strconv.Atoi(digits)
+	n -= before
 	if !ok || err != nil || n < 1 || n > bytes.Count(text, []byte("\n")) {
 		return ""
 	}
 	lines := bytes.SplitN(text, []byte("\n"), n+1)
-	return fmt.Sprintf(" (line %d is %.300q)", n, lines[n-1])
+	return fmt.Sprintf(" (line %d is %.300q)", before+n, lines[n-1])
 }

@@ -133,10 +133,17 @@ func (b *Backend) start(c *exec.Cmd) error {
 	if err := c.Start(); err != nil {
 		return err
 	}
-	b.own.Add(uint32(c.Process.Pid)) // it has begun, and is far from writing
-	b.children[b.next] = c.Process.Pid
-	b.next = (b.next + 1) % len(b.children)
+	b.child(c.Process.Pid) // it has begun, and is far from writing
 	return nil
+}
+
+// child notes a program that writes.
+func (b *Backend) child(pid int) {
+	b.own.Add(uint32(pid))
+	if !slices.Contains(b.children[:], pid) {
+		b.children[b.next] = pid
+		b.next = (b.next + 1) % len(b.children)
+	}
 }
 
 func (b *Backend) isChild(pid int) bool {
@@ -150,6 +157,9 @@ func (b *Backend) isChild(pid int) bool {
 // it looked last, where that would be taken for ours.
 func (b *Backend) send(ctx context.Context, x tool, ps []patch, text []byte) error {
 	if x.flavour == NFT {
+		if done, err := b.feeds[x.f.v6].write(ctx, x, text); done {
+			return err
+		}
 		return x.write(ctx, text, b.start)
 	}
 	b.left.begin(x)
