@@ -69,10 +69,9 @@ type Backend struct {
 	cfg  Config
 	mark uint32
 
-	mu       sync.Mutex // guards what Watch shares
-	tools    []tool     // of the flavour that is used, one a family; nil: not chosen
-	children [64]int    // the processes that wrote last: their news are no news
-	next     int
+	mu       sync.Mutex    // guards what Watch shares
+	tools    []tool        // of the flavour that is used, one a family; nil: not chosen
+	children []int         // the processes that wrote last: their news are no news
 	watched  bool          // somebody listens
 	changed  bool          // somebody else changed our rules since we looked
 	unsure   bool          // and nobody knows where

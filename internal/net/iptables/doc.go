@@ -14,7 +14,8 @@
 //
 // It never touches a rule that is not in a chain of ours, but for the jumps from
 // the kernel's own chains to ours; it decides nothing (a net.Table is what it
-// programs), and no goroutine outlives the call that starts it. Programs that stay
-// end when they rest for a minute, with Close, or with the daemon. A Backend has one
+// programs), and no goroutine outlives the call that starts it, but for the timer that
+// ends a program that stays when it has rested for a minute; Close ends it, too, and
+// the end of the daemon. A Backend has one
 // user at a time, but Watch runs beside it.
 package iptables

@@ -10,28 +10,28 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/containerd/console"
+	"golang.org/x/sys/unix"
 )
 
 // feed is an iptables-nft-restore that stays, and is told of one small change after
 // another: to start it and end it is most of what a change costs among a hundred
 // services. It is begun by the second change within a while, ended when there was none
-// for as long, and all it knows of the kernel it asks for anew with each change, as one
-// that has just begun. It may be used from any goroutine.
+// for as long. All it knows of the kernel it asks for anew with each change, as one that
+// has just begun (1.8.9; before 1.8.6 that differs, and none stays). It may be used from any goroutine.
 type feed struct {
 	rest  time.Duration         // for how long it stays without a change
 	hello time.Duration         // how long one that begins may take until it answers
 	start func(*exec.Cmd) error // starts a program
 	again func(pid int)         // is told before each change who makes it
 
-	mu   sync.Mutex
-	last time.Time // of the changes
-	none bool      // this one cannot be fed
-	fed  *fed      // nil: none runs
-	idle *time.Timer
+	mu     sync.Mutex
+	last   time.Time // of the changes
+	barred time.Time // none is begun before
+	fed    *fed      // nil: none runs
+	idle   *time.Timer
 }
 
 const (
@@ -39,25 +39,23 @@ const (
 	// maxFed is how long a change may be, in bytes: what a longer one needs of memory
 	// the program would keep.
 	maxFed = 64 << 10
-	// maxChanges is how many one program makes: nobody has counted on it for a week.
+	// maxChanges is how many one program makes: what it may lose of memory does not add up.
 	maxChanges = 1000
 	feedHello  = 5 * time.Second
-	// swallowed is how much the program reads before it does anything: by what comes
-	// then it wants to know what it will have to ask the kernel (since 1.8.5).
-	swallowed = 64 << 10
+	feedBar    = time.Hour // after one that could not be begun
 )
 
 // write makes a change, or tells that another way has to be found. After an error the
 // change may have been made in part, as by a program of its own.
 func (f *feed) write(ctx context.Context, t tool, text []byte) (done bool, err error) {
-	if len(text) > maxFed || !f.mu.TryLock() {
+	if !t.stays || len(text) > maxFed || !f.mu.TryLock() {
 		return false, nil
 	}
 	defer f.mu.Unlock()
 	now := time.Now()
 	often := now.Sub(f.last) < f.rest
 	f.last = now
-	if f.none || !often && f.fed == nil {
+	if f.fed == nil && (!often || now.Before(f.barred)) {
 		return false, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, commandTime)
@@ -87,7 +85,9 @@ func (f *feed) begin(ctx context.Context, t tool) bool {
 	hello, cancel := context.WithTimeout(ctx, f.hello)
 	defer cancel()
 	p, err := feedOf(hello, t, f.start)
-	f.none = err != nil && ctx.Err() == nil
+	if err != nil && ctx.Err() == nil {
+		f.barred = time.Now().Add(feedBar)
+	}
 	f.fed = p
 	return err == nil
 }
@@ -95,7 +95,7 @@ func (f *feed) begin(ctx context.Context, t tool) bool {
 // settle has the program end in a while, or now, if it has done enough.
 func (f *feed) settle() {
 	switch {
-	case f.fed.changes >= maxChanges:
+	case f.fed.changes >= maxChanges || f.fed.shot:
 		f.leave()
 	case f.idle == nil:
 		f.idle = time.AfterFunc(f.rest, f.tired)
@@ -106,11 +106,10 @@ func (f *feed) settle() {
 
 // tired ends a program that had nothing to do.
 func (f *feed) tired() {
-	if f.mu.TryLock() { // or it has something to do
-		defer f.mu.Unlock()
-		if time.Since(f.last) >= f.rest {
-			f.leave()
-		}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if time.Since(f.last) >= f.rest {
+		f.leave()
 	}
 }
 
@@ -135,16 +134,16 @@ func (f *feed) leave() {
 // that comes behind it: line by line only to a terminal.
 type fed struct {
 	c       *exec.Cmd
-	in      *os.File
-	out     console.Console
+	in, out *os.File
 	read    *bufio.Reader
 	said    head // since the change began
 	lines   int  // that it was told before the change
 	changes int
+	shot    bool // somebody lost patience, perhaps too late
 }
 
 func feedOf(ctx context.Context, t tool, start func(*exec.Cmd) error) (*fed, error) {
-	out, path, err := console.NewPty()
+	out, path, err := terminal()
 	if err != nil {
 		return nil, fmt.Errorf("open a terminal for %s: %w", t.restore, err)
 	}
@@ -154,7 +153,7 @@ func feedOf(ctx context.Context, t tool, start func(*exec.Cmd) error) (*fed, err
 		out.Close()
 		return nil, err
 	}
-	if _, err := p.change(ctx, bytes.Repeat([]byte("\n"), swallowed)); err != nil {
+	if _, err := p.change(ctx, nil); err != nil {
 		err = p.fail(ctx, err)
 		p.end()
 		return nil, err
@@ -162,9 +161,23 @@ func feedOf(ctx context.Context, t tool, start func(*exec.Cmd) error) (*fed, err
 	return p, nil
 }
 
+// terminal opens one, and tells the path of its other end. Reads of it can be ended.
+func terminal() (*os.File, string, error) {
+	c, path, err := console.NewPty()
+	if err != nil {
+		return nil, "", err
+	}
+	defer c.Close()
+	fd, err := unix.FcntlInt(c.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	return os.NewFile(uintptr(fd), path), path, err
+}
+
 // launch starts the program between a pipe and the terminal.
 func (p *fed) launch(terminal string, start func(*exec.Cmd) error) error {
-	out, err := os.OpenFile(terminal, os.O_WRONLY|syscall.O_NOCTTY, 0)
+	out, err := os.OpenFile(terminal, os.O_WRONLY|unix.O_NOCTTY, 0)
 	if err != nil {
 		return fmt.Errorf("open a terminal for %s: %w", p.c.Path, err)
 	}
@@ -185,7 +198,7 @@ func (p *fed) launch(terminal string, start func(*exec.Cmd) error) error {
 // change has the program read a text, and waits until it has. told says whether it got
 // any of it: one that had ended did not.
 func (p *fed) change(ctx context.Context, text []byte) (told bool, err error) {
-	defer context.AfterFunc(ctx, func() { _ = p.c.Process.Kill() })()
+	stop := context.AfterFunc(ctx, p.shoot)
 	p.said.Reset()
 	p.changes++
 	mark := "#" + strconv.Itoa(p.changes)
@@ -197,7 +210,16 @@ func (p *fed) change(ctx context.Context, text []byte) (told bool, err error) {
 	if err == nil {
 		p.lines += bytes.Count(all, []byte("\n"))
 	}
+	p.shot = !stop()
 	return n > 0, err
+}
+
+// shoot ends a program that takes too long. What it has begun itself may hold on to the
+// pipe and the terminal.
+func (p *fed) shoot() {
+	_ = p.c.Process.Kill()
+	_ = p.in.SetDeadline(time.Unix(1, 0))
+	_ = p.out.SetDeadline(time.Unix(1, 0))
 }
 
 // hear reads what the program says up to a line. It fails when the program has ended.
@@ -216,7 +238,7 @@ func (p *fed) hear(mark string) error {
 
 // fail waits for the end of a program that says nothing more, and tells why it ended.
 func (p *fed) fail(ctx context.Context, err error) error {
-	defer context.AfterFunc(ctx, func() { _ = p.c.Process.Kill() })()
+	defer context.AfterFunc(ctx, p.shoot)()
 	p.in.Close()
 	if ended := p.c.Wait(); ended != nil {
 		err = ended

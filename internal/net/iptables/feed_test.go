@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/net"
@@ -85,6 +87,11 @@ func TestFeed(t *testing.T) {
 	write(30)
 	command(t, "iptables", NFT, "", "-t", nat, "-A", "NODEAGENT-EP0-t", "-p", "tcp", "-j", "DNAT", "--to-destination", "10.128.9.9:1")
 	write(31)
+	c, err := nftables.New()
+	must(t, err)
+	c.DelTable(&nftables.Table{Name: nat, Family: nftables.TableFamilyIPv4})
+	must(t, c.Flush())
+	write(31)
 	if now := fedOf(t, b); now != first {
 		t.Errorf("what process %d began, %d goes on with", first, now)
 	}
@@ -106,11 +113,16 @@ func TestFeed(t *testing.T) {
 		t.Errorf("after %d and %d there is %d", first, second, third)
 	}
 
-	stop, cancel := context.WithCancel(ctx)
-	cancel()
-	if err := b.write(stop, tools[0], fedPatch(35)); err == nil {
-		t.Error("a change that was called off was made")
+	// One that takes too long.
+	third = fedOf(t, b)
+	must(t, unix.Kill(third, unix.SIGSTOP))
+	stop, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+	defer cancel()
+	gone = pidfd(t, third)
+	if err := b.write(stop, tools[0], fedPatch(35)); !errors.Is(err, context.DeadlineExceeded) || net.IsRefused(err) {
+		t.Errorf("a change for which there was no time: %v", err)
 	}
+	ended(t, gone)
 	write(36)
 	last := pidfd(t, fedOf(t, b))
 	b.Close()
@@ -157,9 +169,11 @@ func TestFeedRests(t *testing.T) {
 	if f.fed.changes != before {
 		t.Error("a long change is made by the program that stays")
 	}
-	f.mu.Lock()
-	must(t, b.write(ctx, tools[0], fedPatch(7))) // beside one that is being made
-	f.mu.Unlock()
+	func() { // beside one that is being made
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		must(t, b.write(ctx, tools[0], fedPatch(7)))
+	}()
 	if f.fed.changes != before {
 		t.Error("two changes are made by one program at once")
 	}
@@ -169,7 +183,12 @@ func TestFeedRests(t *testing.T) {
 // waited for twice; changes are made all the same.
 func TestFeedUnable(t *testing.T) {
 	need.Have(t, need.Root)
-	for name, script := range map[string]string{"ends": "exit 3", "silent": "exec cat >/dev/null", "deaf": "exec >&- 2>&-; exec cat"} {
+	for name, script := range map[string]string{
+		"ends":   "exit 3",
+		"silent": "exec cat >/dev/null",
+		"deaf":   "exec >&- 2>&-; exec cat",
+		"apart":  "sh -c 'cat <&3 >/dev/null' 3<&0", // who is killed is another
+	} {
 		t.Run(name, func(t *testing.T) {
 			ctx := hosttest.Ctx(t)
 			b := backend(t, Config{Flavour: NFT})
@@ -180,7 +199,7 @@ func TestFeedUnable(t *testing.T) {
 			x.restore = filepath.Join(t.TempDir(), "restore")
 			text := fmt.Sprintf("#!/bin/sh\ncase $* in *verbose*) echo >>%s.begun; %s;; *) exec %s \"$@\";; esac\n", x.restore, script, real)
 			must(t, os.WriteFile(x.restore, []byte(text), 0o700))
-			b.feeds[false].hello = 100 * time.Millisecond
+			b.feeds[false].hello = 2 * time.Second
 			for i := range 3 {
 				must(t, b.write(ctx, x, fedPatch(i)))
 			}
@@ -191,5 +210,36 @@ func TestFeedUnable(t *testing.T) {
 				t.Errorf("there is\n%s", out)
 			}
 		})
+	}
+}
+
+// TestFeedNews: what the program that stays writes is no news, though many others began
+// since it did.
+func TestFeedNews(t *testing.T) {
+	need.Have(t, need.Root)
+	w := newWard(t, NFT, 40)
+	w.move(0, "1")
+	pid := fedOf(t, w.Backend)
+	drain(w.wakes)
+	for i := range maxChildren + 6 {
+		w.mu.Lock()
+		w.child(1<<30 + i)
+		w.mu.Unlock()
+	}
+	w.move(0, "2")
+	for i := range maxChildren - 1 {
+		w.mu.Lock()
+		w.child(1<<29 + i)
+		w.mu.Unlock()
+	}
+	if !w.isChild(pid) || fedOf(t, w.Backend) != pid {
+		t.Error("the program that stays is no longer known")
+	}
+	command(t, "iptables", NFT, "", "-t", nat, "-F", w.chain(7))
+	woken(t, w.wakes, "what somebody else did")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if want := (spot{ipv4.v6, nat, w.chain(7)}); len(w.spots) != 1 || !w.spots[want] || w.unsure {
+		t.Errorf("heard is %v, and wanted %v alone", w.spots, want)
 	}
 }

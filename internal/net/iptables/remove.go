@@ -34,6 +34,7 @@ func flavoursThere(ctx context.Context) []tool {
 }
 
 func (b *Backend) sweepAll(ctx context.Context, in []tool, tables, entrances []string, owns func(string) bool) (gone []string, err error) {
+	defer b.Close() // nobody may have another change for a while
 	var errs []error
 	for _, x := range in {
 		for _, table := range tables {

@@ -46,6 +46,7 @@ func backend(t testing.TB, cfg Config) *Backend {
 	must(t, err)
 	for _, f := range b.feeds {
 		f.last = time.Now() // so that the first small change begins a program that stays
+		f.hello = time.Minute
 	}
 	t.Cleanup(func() {
 		defer b.Close()

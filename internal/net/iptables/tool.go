@@ -21,6 +21,7 @@ type tool struct {
 	f                      fam
 	flavour                Flavour
 	command, save, restore string // paths
+	stays                  bool   // restore can be fed with one change after another
 }
 
 // Limits of one run. All services of a node in the legacy flavour take seconds.
@@ -109,7 +110,7 @@ func find(ctx context.Context, f fam, want Flavour) (tool, error) {
 		if v.old() {
 			return tool{}, fmt.Errorf("%s is version %s: install 1.6.2 or newer, older ones cannot wait for the xtables lock", command, v.text)
 		}
-		return tool{f, want, command, save, restore}, nil
+		return tool{f, want, command, save, restore, want == NFT && !v.before(1, 8, 6)}, nil
 	}
 	return tool{}, fmt.Errorf("find %s-save and %s-restore of the flavour %s: %w", f.command, f.command, want, exec.ErrNotFound)
 }
@@ -149,10 +150,10 @@ func parseVersion(s string) (release, error) {
 	return r, nil
 }
 
-func (r release) old() bool {
-	n := r.numbers
-	return n[0] < 1 || (n[0] == 1 && (n[1] < 6 || (n[1] == 6 && n[2] < 2)))
-}
+// old tells of a version that cannot wait for the lock.
+func (r release) old() bool { return r.before(1, 6, 2) }
+
+func (r release) before(numbers ...int) bool { return slices.Compare(r.numbers[:], numbers) < 0 }
 
 // read runs iptables-save for one table and hands out what it prints.
 func (t tool) read(ctx context.Context, table string, use func(io.Reader) error) error {

@@ -137,19 +137,20 @@ func (b *Backend) start(c *exec.Cmd) error {
 	return nil
 }
 
-// child notes a program that writes.
+// maxChildren are known as ours: news of what an earlier one did may come later.
+const maxChildren = 64
+
+// child notes a program that writes: as the latest, whenever that is.
 func (b *Backend) child(pid int) {
 	b.own.Add(uint32(pid))
-	if !slices.Contains(b.children[:], pid) {
-		b.children[b.next] = pid
-		b.next = (b.next + 1) % len(b.children)
-	}
+	b.children = append(slices.DeleteFunc(b.children, func(p int) bool { return p == pid }), pid)
+	b.children = b.children[max(0, len(b.children)-maxChildren):]
 }
 
 func (b *Backend) isChild(pid int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.Contains(b.children[:], pid)
+	return slices.Contains(b.children, pid)
 }
 
 // send writes one batch of patches. For the legacy flavour it notes what we wrote,

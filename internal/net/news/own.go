@@ -25,12 +25,14 @@ type Own struct {
 	listeners map[*netlink.Conn]uint32 // and the groups that they listen to
 }
 
-// Add notes a socket of ours. It is to be called before anything is changed by it.
+// Add notes a socket of ours, as the latest. It is to be called before anything is changed
+// by it.
 func (o *Own) Add(port uint32) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if slices.Contains(o.ports, port) {
-		return
+	if at := slices.Index(o.ports, port); at >= 0 {
+		o.ports = append(slices.Delete(o.ports, at, at+1), port)
+		return // whom listeners are spared is what it was
 	}
 	o.ports = append(o.ports, port)
 	o.ports = o.ports[max(0, len(o.ports)-ownPorts):]
